@@ -1,0 +1,1 @@
+"""Host resources behind devices: character devices, disks, displays."""

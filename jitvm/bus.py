@@ -1,0 +1,118 @@
+"""A bus: address ranges to regions.  Used for the 64 Ki ports and for physical memory outside RAM and ROM.
+
+A region answers for its own offsets.  Ranges may not overlap (`ConfigError`), as in rust-vmm's vm-device.  An access
+that is wider than a region's `max_size`, or that runs over a region's end, is split into smaller ones, lowest address
+first, as an ISA bridge splits a 16-bit access to an 8-bit card.  Nobody there: reads give all ones, writes are dropped,
+both are trace events.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import Protocol
+
+from jitvm.errors import ConfigError
+from jitvm.trace import SILENT, Trace
+
+
+class Region(Protocol):
+    """What a device puts on a bus."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Value at `offset`, `size` 1, 2, 4 or 8 bytes, little endian; never raises on guest input."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Store `value` (already cut to `size` bytes); never raises on guest input."""
+        ...
+
+
+class Mapping:
+    """One mapped range: `base` to `base + length`, with the widest access that the region takes."""
+
+    __slots__ = ("base", "end", "max_size", "name", "region")
+
+    def __init__(self, base: int, length: int, region: Region, name: str, max_size: int) -> None:
+        self.base, self.end, self.region, self.name, self.max_size = base, base + length, region, name, max_size
+
+
+class Bus:
+    """An address space of `limit` addresses.  Ports use a table with one slot an address (`direct=True`)."""
+
+    def __init__(self, space: str, limit: int, *, direct: bool = False, trace: Trace = SILENT) -> None:
+        self.space, self.limit, self._trace = space, limit, trace
+        self._bases: list[int] = []
+        self._mappings: list[Mapping] = []
+        self._slots: list[Mapping | None] | None = [None] * limit if direct else None
+
+    def map(self, base: int, length: int, region: Region, *, name: str, max_size: int = 1) -> Mapping:
+        """Put `region` at `base`; its offsets run from 0 to `length - 1`.  Overlap is a `ConfigError`."""
+        if length <= 0 or base < 0 or base + length > self.limit:
+            raise ConfigError(f"{self.space} bus: {name} at {base:#x}+{length:#x} is outside the address space")
+        at = bisect.bisect_left(self._bases, base)
+        for other in self._mappings[max(0, at - 1) : at + 1]:
+            if base < other.end and other.base < base + length:
+                raise ConfigError(f"{self.space} bus: {name} at {base:#x}+{length:#x} overlaps {other.name} at {other.base:#x}")
+        mapping = Mapping(base, length, region, name, max_size)
+        self._bases.insert(at, base)
+        self._mappings.insert(at, mapping)
+        if self._slots is not None:
+            self._slots[base : base + length] = [mapping] * length
+        return mapping
+
+    def unmap(self, mapping: Mapping) -> None:
+        """Take a mapping off the bus (a PCI BAR that moves)."""
+        at = self._mappings.index(mapping)
+        del self._mappings[at], self._bases[at]
+        if self._slots is not None:
+            self._slots[mapping.base : mapping.end] = [None] * (mapping.end - mapping.base)
+
+    def find(self, address: int) -> Mapping | None:
+        """The mapping that holds `address`."""
+        if self._slots is not None:
+            return self._slots[address] if 0 <= address < self.limit else None
+        at = bisect.bisect_right(self._bases, address) - 1
+        if at >= 0 and address < self._mappings[at].end:
+            return self._mappings[at]
+        return None
+
+    def mappings(self) -> list[Mapping]:
+        """All mappings, lowest first."""
+        return list(self._mappings)
+
+    def read(self, address: int, size: int) -> int:
+        """Little-endian value of `size` bytes at `address`."""
+        m = self.find(address)
+        if m is not None and size <= m.max_size and address + size <= m.end:
+            return m.region.read(address - m.base, size)
+        if m is None and size == 1:
+            if self._trace.wants("unassigned_read"):
+                self._trace("unassigned_read", space=self.space, address=address, size=size)
+            return 0xFF
+        if m is None and all(self.find(address + k) is None for k in range(1, size)):
+            if self._trace.wants("unassigned_read"):
+                self._trace("unassigned_read", space=self.space, address=address, size=size)
+            return (1 << 8 * size) - 1
+        half = self._piece(m, address, size)
+        return self.read(address, half) | self.read(address + half, size - half) << 8 * half
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Store the low `size` bytes of `value` at `address`."""
+        m = self.find(address)
+        if m is not None and size <= m.max_size and address + size <= m.end:
+            m.region.write(address - m.base, size, value)
+        elif m is None and (size == 1 or all(self.find(address + k) is None for k in range(1, size))):
+            if self._trace.wants("unassigned_write"):
+                self._trace("unassigned_write", space=self.space, address=address, size=size, value=value)
+        else:
+            half = self._piece(m, address, size)
+            self.write(address, half, value & ((1 << 8 * half) - 1))
+            self.write(address + half, size - half, value >> 8 * half)
+
+    @staticmethod
+    def _piece(m: Mapping | None, address: int, size: int) -> int:
+        """Bytes of the first part of an access that has to be split."""
+        if m is None:
+            return 1
+        room = min(m.max_size, m.end - address, size)
+        return 1 << (min(room, size - 1).bit_length() - 1)

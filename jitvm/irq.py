@@ -1,0 +1,46 @@
+"""Interrupt lines: a wire with a level, between a device's output and an interrupt controller's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class IrqLine:
+    """One wire. `sink(level)` is called on every change of the level, never when it stays the same."""
+
+    __slots__ = ("_sink", "level")
+
+    def __init__(self, sink: Callable[[bool], None]) -> None:
+        self._sink = sink
+        self.level = False
+
+    def set(self, level: bool) -> None:
+        """Drive the wire."""
+        if level != self.level:
+            self.level = level
+            self._sink(level)
+
+    def pulse(self) -> None:
+        """Low, high, low: one rising edge."""
+        self.set(False)
+        self.set(True)
+        self.set(False)
+
+
+class OrLine:
+    """A shared wire (PCI INTx): high while any of its inputs is high."""
+
+    def __init__(self, output: IrqLine) -> None:
+        self._output = output
+        self._inputs: list[IrqLine] = []
+
+    def input(self) -> IrqLine:
+        """A new input of the wired OR."""
+        line = IrqLine(lambda _level: self._output.set(any(i.level for i in self._inputs)))
+        self._inputs.append(line)
+        return line
+
+
+def unconnected() -> IrqLine:
+    """A wire that leads nowhere."""
+    return IrqLine(lambda _level: None)
