@@ -1,0 +1,50 @@
+"""What Python can't say: host memory, 128-bit products and quotients, and the engine's ears.
+
+Each function has a Python body, which the plain engine runs, and a native one of the same name in
+`jitvm/engine/primitives.py`.  This list is all that compiled semantics may call besides each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from jitvm.isa.words import u64
+
+_WORDS = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
+
+
+def peek(address, size):
+    """`size` bytes of host memory, little endian; any alignment."""
+    return u64(_WORDS[int(size)].from_address(int(address)).value)
+
+
+def poke(address, size, v):
+    """Store `size` bytes of host memory."""
+    _WORDS[int(size)].from_address(int(address)).value = int(v)
+    return u64(0)
+
+
+def mul_high(a, b):
+    """Upper 64 bits of the unsigned product."""
+    return u64((int(a) * int(b)) >> 64)
+
+
+def smul_high(a, b):
+    """Upper 64 bits of the signed product of two 64-bit words."""
+    x, y = int(a) - (int(a) >> 63 << 64), int(b) - (int(b) >> 63 << 64)
+    return u64(((x * y) >> 64) & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def div_wide(hi, lo, d):
+    """Unsigned quotient of hi:lo by d; the caller made sure that hi < d."""
+    return u64(((int(hi) << 64) | int(lo)) // int(d))
+
+
+def code_written(c, offset, size):
+    """Guest memory that holds translated code was written: the engine drops the blocks which it overlaps."""
+    return u64(0)
+
+
+def translations_changed(c):
+    """The TLB was flushed or the memory map changed: the engine's jump cache holds nothing any more."""
+    return u64(0)

@@ -1,0 +1,186 @@
+"""The CPU record: one NumPy record holds all state of a vCPU that guest code, semantics and exits touch.
+
+Every field is a 64-bit word (`u8` unsigned, `i8` signed in NumPy's spelling), so that semantics need no conversions.
+The engine appends its own fields (jitvm/engine/layout.py).
+
+Sizes: 16 general registers of 64 bits and one more that is always 0 (an absent base or index register); 8 segment
+slots (ES CS SS DS FS GS LDTR TR), each selector, base, limit, attributes.
+
+Source of layouts: Intel SDM vol. 3, 2.4-2.6, 3.4.5 (descriptors), 4.7 (page-fault error code), 6 (exceptions).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jitvm.isa.words import u64
+
+U, I = np.uint64, np.int64  # noqa: E741  the field types, as short as in a datasheet
+
+# ---- registers ------------------------------------------------------------------------------------------------------
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = (u64(n) for n in range(8))
+ZERO = u64(16)
+"""Index in `gpr` of the word that is always 0."""
+ES, CS, SS, DS, FS, GS, LDTR, TR = (u64(n) for n in range(8))
+
+LAZY = np.dtype([("res", U), ("aux", U), ("hi", U)])
+"""The arithmetic flags (jitvm/isa/flags.py) and the second result of an operation."""
+
+TLB_ENTRIES = 512
+TLB_KINDS = 3
+TLB_WORDS = 2 * TLB_KINDS * TLB_ENTRIES * 2
+"""2 privileges x (read, write, fetch) x entries x (tag, addend): see jitvm/isa/paging.py."""
+IO_LOG = 256
+"""Outside accesses that one instruction may make before it completes (see `io_*`)."""
+IO_DATA = 512
+"""Words of `io_data`: a string I/O exit moves at most 4096 bytes."""
+
+ARCHITECTURAL = [
+    ("gpr", U, (17,)),
+    ("lazy", LAZY),  # arithmetic flags
+    ("rflags", U),  # all other flags, bit 1 set, arithmetic bits 0
+    ("rip", U),  # true whenever no translated code runs, and inside out-of-line semantics
+    ("next_rip", U),  # rip of the following instruction, cut to the operand size of CS; set before out-of-line semantics
+    ("sel", U, (8,)),
+    ("base", U, (8,)),
+    ("limit", U, (8,)),  # scaled to bytes, inclusive
+    ("attr", U, (8,)),  # descriptor bits 8-15 in bits 0-7 (type, S, DPL, P), bits 20-23 in bits 12-15 (AVL L D/B G)
+    ("read_limit", I, (8,)),  # greatest offset that a plain read may touch; -1: take the slow path
+    ("write_limit", I, (8,)),
+    ("gdt_base", U),
+    ("gdt_limit", U),
+    ("idt_base", U),
+    ("idt_limit", U),
+    ("cr0", U),
+    ("cr2", U),
+    ("cr3", U),
+    ("cr4", U),
+    ("cr8", U),
+    ("dr", U, (8,)),
+    ("efer", U),
+    ("msr_apic_base", U),
+    ("msr_sysenter_cs", U),
+    ("msr_sysenter_esp", U),
+    ("msr_sysenter_eip", U),
+    ("msr_pat", U),
+    ("msr_star", U),
+    ("msr_lstar", U),
+    ("msr_cstar", U),
+    ("msr_fmask", U),
+    ("msr_kernel_gs_base", U),
+    ("msr_tsc_aux", U),
+    ("msr_misc", U, (64,)),  # MTRRs and other plain latches, by jitvm/isa/msr.py's table
+    ("tsc_offset", U),  # TSC = virtual time in ns + tsc_offset
+    ("cpl", U),
+    ("mode", U),  # MODE_* bits, derived: jitvm/isa/mode.py
+    ("ctx", U),  # block context: cs base, limit code and mode in one word, derived: jitvm/isa/mode.py
+    ("a20_mask", U),  # ones but for bit 20 when the A20 gate is closed
+    ("halted", U),  # 1 after HLT, until an interrupt
+    ("shadow", U),  # `retired` at which interrupts are held off for one instruction (STI, MOV SS), else ~0
+    ("nmi_blocked", U),
+    ("features", U, (8,)),  # CPUID words that are announced: jitvm/isa/cpuid.py
+    ("cpuid", U, (256,)),  # CPUID leaves as (leaf, subleaf, eax, ebx, ecx, edx) rows: jitvm/isa/cpuid.py
+    # ---- leaving
+    ("status", U),  # OK, or why the instruction can't go on
+    ("vector", U),  # of the fault
+    ("error", U),  # its error code
+    ("has_error", U),  # 1 when the fault pushes an error code
+    ("delivering", U),  # vector + 1 of the event under delivery (double-fault logic), 0 for none
+    ("deliver", U),  # 1: faults are delivered to the guest; 0: they stop the run (bare form)
+    # ---- counting: retired = horizon - left
+    ("horizon", U),  # value of `retired` when the budget is used up
+    ("left", I),  # instructions left before the current one; exact inside out-of-line semantics and after an exit
+    ("extra_ns", U),  # virtual time spent on port and device accesses since the machine was switched on
+    ("floor", I),  # translated code leaves at a block border when its budget falls below: 0, or huge when kicked
+    ("want_window", U),  # 1: leave with IRQ_WINDOW_OPEN as soon as interrupts are open
+    # ---- exits
+    ("exit_reason", U),
+    ("io_n", U),  # accesses of the current instruction that the outside has answered
+    ("io_pos", U),  # of these, how many the instruction has used in this attempt
+    ("io_tag", U),  # `retired` of the instruction they belong to
+    ("io_key", U, (IO_LOG,)),
+    ("io_value", U, (IO_LOG,)),
+    ("io_address", U),  # the access that is asked for: port or physical address
+    ("io_size", U),
+    ("io_write", U),
+    ("io_count", U),
+    ("io_data", U, (IO_DATA,)),
+    # ---- memory
+    ("ram", U),  # host address of offset 0 of guest memory
+    ("page_read", U),  # host addresses of GuestMemory.page_read and page_write, and their number of entries
+    ("page_write", U),
+    ("n_pages", U),
+    ("code_pages", U),  # host address of one byte a page of guest memory: translated code is on it
+    ("tlb_off", U),  # byte offset of the current privilege's half of `tlb`
+    ("tlb", U, (TLB_WORDS,)),
+]
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+OK = u64(0)
+FAULT = u64(1)
+"""`vector`, `error`, `has_error` say which; rip stays."""
+EXIT = u64(2)
+"""`exit_reason` and `io_*` say what is asked of the outside; the instruction starts again when it was answered."""
+JUMP = u64(3)
+"""The instruction is complete; execution goes on at `rip`."""
+STOP = u64(4)
+"""The instruction is complete, `rip` is behind it; leave with `exit_reason`."""
+AGAIN = u64(5)
+"""A string instruction did one or more iterations (already taken from `left`) and is not complete; rip stays."""
+
+# ---- exit reasons: KVM's numbers (Documentation/virt/kvm/api.rst) ------------------------------------------------------
+EXIT_UNKNOWN, EXIT_IO, EXIT_DEBUG, EXIT_HLT, EXIT_MMIO = u64(0), u64(2), u64(4), u64(5), u64(6)
+EXIT_IRQ_WINDOW, EXIT_SHUTDOWN, EXIT_INTR, EXIT_INTERNAL_ERROR = u64(7), u64(8), u64(10), u64(17)
+
+# ---- exceptions -----------------------------------------------------------------------------------------------------
+DE, DB, NMI, BP, OF_TRAP, BR, UD, NM = (u64(n) for n in range(8))
+DF_FAULT, TS, NP, SS_FAULT, GP, PF_FAULT = u64(8), u64(10), u64(11), u64(12), u64(13), u64(14)
+MF, AC_FAULT, MC, XM = u64(16), u64(17), u64(18), u64(19)
+
+# ---- CR0, CR4, EFER -------------------------------------------------------------------------------------------------
+CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (u64(1 << n) for n in range(6))
+CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = u64(1 << 16), u64(1 << 18), u64(1 << 29), u64(1 << 30), u64(1 << 31)
+CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE = (u64(1 << n) for n in range(8))
+EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = u64(1), u64(1 << 8), u64(1 << 10), u64(1 << 11)
+
+# ---- segment attributes (as in `attr`) ------------------------------------------------------------------------------
+ATTR_ACCESSED, ATTR_RW, ATTR_DC, ATTR_CODE = u64(1), u64(2), u64(4), u64(8)
+ATTR_S, ATTR_DPL, ATTR_P = u64(0x10), u64(0x60), u64(0x80)
+ATTR_AVL, ATTR_L, ATTR_DB, ATTR_G = u64(0x1000), u64(0x2000), u64(0x4000), u64(0x8000)
+
+# ---- mode bits: what a block is translated for -------------------------------------------------------------------------
+MODE_CODE32 = u64(1 << 0)  # CS.D
+MODE_CODE64 = u64(1 << 1)  # CS.L in long mode
+MODE_STACK32 = u64(1 << 2)  # SS.B
+MODE_FLAT = u64(1 << 3)  # DS, ES, SS: base 0, limit 4 GiB, readable and writable, expand-up
+MODE_PE = u64(1 << 4)
+MODE_VM = u64(1 << 5)
+MODE_USER = u64(1 << 6)  # CPL = 3
+MODE_TF = u64(1 << 7)
+MODE_EM = u64(1 << 8)  # x87 and SSE: CR0.EM, CR0.TS, CR4.OSFXSR, CR0.MP
+MODE_TS = u64(1 << 9)
+MODE_SSE = u64(1 << 10)
+MODE_MP = u64(1 << 11)
+
+
+def fault(c, vector, error):
+    """Record a fault that pushes an error code."""
+    c.status = FAULT
+    c.vector = vector
+    c.error = error
+    c.has_error = u64(1)
+    return FAULT
+
+
+def fault0(c, vector):
+    """Record a fault without an error code."""
+    c.status = FAULT
+    c.vector = vector
+    c.error = u64(0)
+    c.has_error = u64(0)
+    return FAULT
+
+
+def retired(c):
+    """Instructions retired so far, exact inside out-of-line semantics."""
+    return c.horizon - u64(c.left)
