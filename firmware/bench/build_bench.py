@@ -1,0 +1,95 @@
+"""Build the bench guests: one 64 KiB BIOS ROM and one ELF file per workload.
+
+Each image is linked from ``boot.S``, ``main.c`` and the workload's source by
+``image.ld``, which also says how the ROM is laid out. The iteration count is
+32 bits, little endian, at file offset 0xFF00, after the magic ``JVMBENCH`` at
+0xFEF8; the workload's name follows at 0xFF10. The same compiler gives the
+same bytes: no debug information, no dates, no paths.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+IMAGE_SIZE = 0x10000
+
+CFLAGS = (
+    "-m32", "-march=i486", "-O2", "-std=gnu11", "-ffreestanding", "-nostdlib",
+    "-fno-pic", "-fno-pie", "-fno-stack-protector", "-fcf-protection=none",
+    "-mno-sse", "-mno-mmx", "-fno-tree-vectorize", "-fno-asynchronous-unwind-tables",
+    "-fno-tree-loop-distribute-patterns", "-fno-ident", "-fno-toplevel-reorder",
+    "-frandom-seed=jitvm", "-Wall", "-Wextra", "-Werror",
+)  # fmt: skip
+
+WORKLOADS: dict[str, tuple[str, int]] = {
+    "alu": ("alu.S", 600_000),
+    "sieve": ("sieve.c", 150),
+    "crc": ("crc.c", 1_000),
+    "cmix": ("cmix.c", 400),
+    "quicksort": ("quicksort.c", 150),
+    "matrix": ("matrix.c", 400),
+    "rep_movsd": ("rep_movsd.S", 1_000),
+    "rep_stosb": ("rep_stosb.S", 500),
+    "rep_short": ("rep_short.S", 50_000),
+    "memcpy_loop": ("memcpy_loop.S", 1_500),
+    "calls": ("calls.c", 10_000),
+    "real16": ("real16.S", 500_000),
+    "paging_chase": ("paging_chase.c", 500_000),
+    "port_storm": ("port_storm.S", 50_000),
+    "mmio_storm": ("mmio_storm.S", 50_000),
+    "smc": ("smc.S", 50_000),
+    "smc_data": ("smc_data.S", 50_000),
+    "fresh": ("fresh.c", 20_000),
+    "irq": ("irq.S", 100_000),
+}
+"""Workload name to its source file and the iterations of the built image."""
+
+START_UP = "first"
+"""The guest that only shows when its first instruction ran; no ``main.c``."""
+
+
+def _run(*command: str) -> None:
+    """Run a build tool in this folder; its own message is the explanation."""
+    result = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"{command[0]} failed\n{result.stderr}")
+
+
+def _build_one(name: str, sources: tuple[str, ...], iterations: int, out: Path) -> list[Path]:
+    """Compile and link one guest; its ROM image and its ELF file."""
+    image, elf = out / f"{name}.bin", out / f"{name}.elf"
+    defines = (f'-DBENCH_NAME="{name}"', f"-DBENCH_ITERATIONS={iterations}")
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = []
+        for source in sources:
+            objects.append(str(Path(scratch) / f"{Path(source).stem}.o"))
+            _run("gcc", *CFLAGS, *defines, "-c", source, "-o", objects[-1])
+        _run("ld", "-m", "elf_i386", "--build-id=none", "--no-warn-rwx-segments",
+             "-z", "noexecstack", "-T", "image.ld", "-o", str(elf), *objects)  # fmt: skip
+    _run("objcopy", "-O", "binary", "--gap-fill", "0", str(elf), str(image))
+    content = image.read_bytes()
+    # A guest without payload starts at the boot code: fill up below it.
+    image.write_bytes(bytes(IMAGE_SIZE - len(content)) + content)
+    for path in (image, elf):
+        path.chmod(0o644)
+    return [image, elf]
+
+
+def build(out_dir: Path) -> list[Path]:
+    """Build every bench guest into ``out_dir/bench``; the files written."""
+    out = out_dir.resolve() / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for name, (source, iterations) in WORKLOADS.items():
+        written += _build_one(name, ("boot.S", "main.c", source), iterations, out)
+    return written + _build_one(START_UP, ("first.S",), 0, out)
+
+
+if __name__ == "__main__":
+    for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "images"):
+        print(path)
