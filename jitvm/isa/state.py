@@ -74,6 +74,8 @@ ARCHITECTURAL = [
     ("cpl", U),
     ("mode", U),  # MODE_* bits, derived: jitvm/isa/mode.py
     ("ctx", U),  # block context: cs base, limit code and mode in one word, derived: jitvm/isa/mode.py
+    ("limit_codes", U, (64,)),  # CS limits met, by the code that `ctx` carries
+    ("n_limit_codes", U),
     ("a20_mask", U),  # ones but for bit 20 when the A20 gate is closed
     ("halted", U),  # 1 after HLT, until an interrupt
     ("shadow", U),  # `retired` at which interrupts are held off for one instruction (STI, MOV SS), else ~0
@@ -111,6 +113,7 @@ ARCHITECTURAL = [
     ("page_write", U),
     ("n_pages", U),
     ("code_pages", U),  # host address of one byte a page of guest memory: translated code is on it
+    ("gpa", U),  # physical address of the last translation (jitvm/isa/paging.py)
     ("tlb_off", U),  # byte offset of the current privilege's half of `tlb`
     ("tlb", U, (TLB_WORDS,)),
 ]

@@ -1,0 +1,249 @@
+"""Guest memory as instructions see it: segment, then page, then RAM or the outside.
+
+These are the complete, slow ways.  Translated code looks into the TLB first and comes here on a miss, an access over a
+page border, an unusual segment, MMIO, a page with translated code.  A write that touches two pages is checked on both
+before either changes.
+
+Source: Intel SDM vol. 3, 5.3 (limits), 5.5 (types), 4.6.
+
+Not modelled: alignment checks (#AC), data breakpoints (the CPU issue).
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.host import peek
+from jitvm.isa.outside import mmio
+from jitvm.isa.paging import FETCH, PAGE_MASK, PAGE_OFFSET, READ, WRITE, host_of, store_host, tlb_slot
+from jitvm.isa.state import (
+    ATTR_CODE,
+    ATTR_DB,
+    ATTR_DC,
+    ATTR_P,
+    ATTR_RW,
+    GP,
+    MODE_CODE64,
+    MODE_PE,
+    MODE_VM,
+    SS,
+    SS_FAULT,
+    fault,
+)
+from jitvm.isa.words import M8, M16, M32, W0, W1, W3, i64, u64
+
+W3CPL, PAGE_SIZE = u64(3), u64(4096)
+
+
+def is_user(c):
+    """1 at CPL 3."""
+    return u64(c.cpl == W3CPL)
+
+
+def segment_fault(c, seg):
+    """#SS(0) for the stack segment, #GP(0) for the others."""
+    if seg == SS:
+        return fault(c, SS_FAULT, W0)
+    return fault(c, GP, W0)
+
+
+def cut_linear(c, lin):
+    """Linear addresses have 32 bits outside 64-bit mode."""
+    if c.mode & MODE_CODE64 != W0:
+        return lin
+    return lin & M32
+
+
+def linear(c, seg, off, size, write):
+    """Linear address of seg:off after all segment checks; c.status on a fault."""
+    attr = c.attr[seg]
+    last = off + size - W1
+    if c.mode & MODE_PE != W0 and c.mode & MODE_VM == W0:
+        bad = u64(attr & ATTR_P == W0)
+        if attr & ATTR_CODE != W0:
+            bad = bad | write | u64(attr & ATTR_RW == W0)
+        else:
+            bad = bad | (write & u64(attr & ATTR_RW == W0))
+        if bad != W0:
+            segment_fault(c, seg)
+            return W0
+    if attr & (ATTR_CODE | ATTR_DC) == ATTR_DC:
+        top = M16
+        if attr & ATTR_DB != W0:
+            top = M32
+        if off <= c.limit[seg] or last > top:
+            segment_fault(c, seg)
+            return W0
+    elif last > c.limit[seg]:
+        segment_fault(c, seg)
+        return W0
+    return cut_linear(c, c.base[seg] + off)
+
+
+def load_pieces(c, lin, size, kind, user):
+    """A load over a page border, byte by byte; both pages are checked first."""
+    second = cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE)
+    h1 = host_of(c, lin, kind, user)
+    if c.status != W0:
+        return W0
+    g1 = c.gpa
+    h2 = host_of(c, second, kind, user)
+    if c.status != W0:
+        return W0
+    g2 = c.gpa
+    n1 = PAGE_SIZE - (lin & PAGE_OFFSET)
+    v = W0
+    k = W0
+    while k < size:
+        h, g = h1 + k, g1 + k
+        if k >= n1:
+            h, g = h2 + k - n1, g2 + k - n1
+        if (k < n1 and h1 != W0) or (k >= n1 and h2 != W0):
+            byte = peek(h, W1)
+        else:
+            byte = mmio(c, g, W1, W0, W0)
+            if c.status != W0:
+                return W0
+        v = v | (byte << (k << W3))
+        k += W1
+    return v
+
+
+def store_pieces(c, lin, size, v, user):
+    """A store over a page border, byte by byte; both pages are checked first."""
+    second = cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE)
+    h1 = host_of(c, lin, WRITE, user)
+    if c.status != W0:
+        return c.status
+    g1 = c.gpa
+    h2 = host_of(c, second, WRITE, user)
+    if c.status != W0:
+        return c.status
+    g2 = c.gpa
+    n1 = PAGE_SIZE - (lin & PAGE_OFFSET)
+    k = W0
+    while k < size:
+        if (k < n1 and h1 == W0) or (k >= n1 and h2 == W0):
+            g = g1 + k
+            if k >= n1:
+                g = g2 + k - n1
+            mmio(c, g, W1, W1, (v >> (k << W3)) & M8)
+            if c.status != W0:
+                return c.status
+        k += W1
+    k = W0
+    while k < size:
+        byte = (v >> (k << W3)) & M8
+        if k < n1 and h1 != W0:
+            store_host(c, h1 + k, W1, byte)
+        if k >= n1 and h2 != W0:
+            store_host(c, h2 + k - n1, W1, byte)
+        k += W1
+    return W0
+
+
+def load_linear(c, lin, size, kind, user):
+    """Value at a linear address by privilege `user`; `kind` WRITE asks for a page that may also be written."""
+    if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
+        return load_pieces(c, lin, size, kind, user)
+    h = host_of(c, lin, kind, user)
+    if c.status != W0:
+        return W0
+    if h != W0:
+        return peek(h, size)
+    return mmio(c, c.gpa, size, W0, W0)
+
+
+def store_linear(c, lin, size, v, user):
+    """Store at a linear address by privilege `user`."""
+    if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
+        return store_pieces(c, lin, size, v, user)
+    h = host_of(c, lin, WRITE, user)
+    if c.status != W0:
+        return c.status
+    if h != W0:
+        return store_host(c, h, size, v)
+    mmio(c, c.gpa, size, W1, v)
+    return c.status
+
+
+def probe_linear(c, lin, size, user):
+    """Status: may all bytes be written?"""
+    host_of(c, lin, WRITE, user)
+    if c.status != W0:
+        return c.status
+    if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
+        host_of(c, cut_linear(c, lin + size - W1), WRITE, user)
+    return c.status
+
+
+def load(c, seg, off, size):
+    """Value at seg:off; look at c.status."""
+    lin = linear(c, seg, off, size, W0)
+    if c.status != W0:
+        return W0
+    return load_linear(c, lin, size, READ, is_user(c))
+
+
+def store(c, seg, off, size, v):
+    """Store at seg:off; status."""
+    lin = linear(c, seg, off, size, W1)
+    if c.status != W0:
+        return c.status
+    return store_linear(c, lin, size, v, is_user(c))
+
+
+def load_rmw(c, seg, off, size):
+    """Value at seg:off, where a store will follow: all that could refuse the store refuses now."""
+    lin = linear(c, seg, off, size, W1)
+    if c.status != W0:
+        return W0
+    return load_linear(c, lin, size, WRITE, is_user(c))
+
+
+def probe_store(c, seg, off, size):
+    """Status: could `store` succeed?  Nothing is accessed."""
+    lin = linear(c, seg, off, size, W1)
+    if c.status != W0:
+        return c.status
+    return probe_linear(c, lin, size, is_user(c))
+
+
+def load_system(c, lin, size):
+    """Value at a linear address with supervisor privilege (descriptor tables, TSS); look at c.status."""
+    return load_linear(c, cut_linear(c, lin), size, READ, W0)
+
+
+def store_system(c, lin, size, v):
+    """Store at a linear address with supervisor privilege; status."""
+    return store_linear(c, cut_linear(c, lin), size, v, W0)
+
+
+def probe_system(c, lin, size):
+    """Status: could `store_system` succeed?"""
+    return probe_linear(c, cut_linear(c, lin), size, W0)
+
+
+def push_at(c, sp, size, v):
+    """Store at SS:sp; commits nothing."""
+    return store(c, SS, sp, size, v)
+
+
+def host_run(c, seg, off, size, write):
+    """Host address of seg:off when all `size` bytes lie in one plain page that the TLB knows, else 0; never faults."""
+    last = i64(off + size - W1)
+    if write != W0:
+        if last > c.write_limit[seg]:
+            return W0
+    elif last > c.read_limit[seg]:
+        return W0
+    lin = cut_linear(c, c.base[seg] + off)
+    if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
+        return W0
+    k = tlb_slot(lin, write, is_user(c))
+    if c.tlb[k] != lin & PAGE_MASK:
+        return W0
+    return c.tlb[k + W1] + lin
+
+
+def fetch_host(c, lin):
+    """Host address of code at a linear address; 0 with c.status on a fault, or when no memory is there (`c.gpa`)."""
+    return host_of(c, lin, FETCH, is_user(c))

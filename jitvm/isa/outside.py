@@ -1,0 +1,60 @@
+"""Asking the outside: port and MMIO accesses leave the CPU and come back with an answer.
+
+An instruction that needs something from outside records what it wants and returns EXIT; nothing of it has happened yet.
+The vCPU loop asks the device, appends the answer to the log (`io_key`, `io_value`, `io_n`) and enters again: the
+instruction starts from its beginning, and every access that was already answered takes its answer from the log, in
+order, so that no access is ever lost or doubled (KVM's emulator keeps a read cache for the same reason).  The log
+belongs to one instruction: it is emptied when `retired` has moved on.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, EXIT_IO, EXIT_MMIO, retired
+from jitvm.isa.words import W0, W1, W2, W8, u64
+
+LOG_SIZE = u64(256)
+W3_, W40 = u64(3), u64(40)
+
+
+def outside(c, reason, address, size, write, count, value):
+    """One access (or a string of `count`): its answer, or c.status = EXIT."""
+    now = retired(c)
+    if c.io_tag != now:
+        c.io_tag = now
+        c.io_n = W0
+        c.io_pos = W0
+    key = (address << W8) | (size << W3_) | (u64(reason == EXIT_IO) << W2) | (write << W1) | u64(count > W1)
+    pos = c.io_pos
+    if pos < c.io_n:
+        if c.io_key[pos] == key:
+            c.io_pos = pos + W1
+            return c.io_value[pos]
+        c.io_n = pos
+    c.status = EXIT
+    c.exit_reason = reason
+    if pos >= LOG_SIZE:
+        c.exit_reason = EXIT_INTERNAL_ERROR
+        return W0
+    c.io_key[pos] = key
+    c.io_address = address
+    c.io_size = size
+    c.io_write = write
+    c.io_count = count
+    if count == W1:
+        c.io_data[0] = value
+    return W0
+
+
+def port_access(c, port, size, write, value):
+    """One port access: the value read (0 for a write), or c.status = EXIT."""
+    return outside(c, EXIT_IO, port, size, write, W1, value)
+
+
+def port_string(c, port, size, write, count):
+    """A string of port accesses, data packed in `io_data`: how many elements were moved, or c.status = EXIT."""
+    return outside(c, EXIT_IO, port, size, write, count, W0)
+
+
+def mmio(c, gpa, size, write, value):
+    """One access to physical memory that is not memory."""
+    return outside(c, EXIT_MMIO, gpa, size, write, W1, value)
