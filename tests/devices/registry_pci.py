@@ -1,0 +1,41 @@
+"""The PCI board's chips for the conformance suite.
+
+`devices()` gives (name, factory); factory() gives the device and its regions as (region, length, max_size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jitvm.devices.base import Registers
+from jitvm.devices.i440fx import I440fx
+from jitvm.devices.pci import PciBus, PciFunction
+from jitvm.devices.piix3 import Piix3Isa
+from jitvm.irq import unconnected
+
+Made = tuple[Any, list[tuple[Any, int, int]]]
+
+
+def config_space(function: PciFunction) -> tuple[Registers, int, int]:
+    """A function's configuration space as a region."""
+    return Registers(function.config_read, function.config_write), 256, 4
+
+
+def make_pci() -> Made:
+    bus = PciBus(lambda _bar, _address: None, lambda _slot, _pin: unconnected())
+    return bus, [(bus.ports(), 8, 4)]
+
+
+def make_i440fx() -> Made:
+    chip = I440fx(64 << 20, lambda _gpa, _size, _read, _write: None, lambda _everyone, _smm: None)
+    return chip, [config_space(chip)]
+
+
+def make_piix3() -> Made:
+    chip = Piix3Isa([unconnected() for _ in range(16)], lambda _hard: None)
+    return chip, [config_space(chip), (chip.reset_control, 1, 1)]
+
+
+def devices() -> list[tuple[str, Callable[[], Made]]]:
+    return [("pci", make_pci), ("i440fx", make_i440fx), ("piix3", make_piix3)]
