@@ -1,0 +1,158 @@
+"""The command line of ``jitvm bench``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from jitvm.bench import report
+from jitvm.bench.errors import BenchError
+from jitvm.bench.results import Results, load, save
+from jitvm.bench.runners import Runner, all_runners
+from jitvm.bench.session import Session, check_agreement
+from jitvm.bench.startup import measure_start_up
+from jitvm.bench.workloads import images_folder, load_image, select
+
+PIPE_WIDTH = 150
+"""Columns of a table when the output is no terminal."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BenchError(message)
+
+
+def _positive(text: str) -> int:
+    """A whole number of at least one."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _duration(text: str) -> float:
+    """Seconds, more than none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    result = _Parser(
+        prog="jitvm bench",
+        description="Guest speed of jitvm beside QEMU (TCG), Bochs and unicorn, where installed.",
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("--only", metavar="NAMES", help="workloads, with commas between them")
+    add("--runners", metavar="NAMES", help="emulators, with commas: jitvm,qemu,bochs,unicorn")
+    add("--rounds", type=_positive, default=5, help="runs of each, interleaved (default 5)")
+    add("--target", type=_duration, metavar="SECONDS", help="length of a run (default 0.5)")
+    add("--quick", action="store_true", help="two short rounds, start-up left out")
+    add("--no-startup", action="store_true", help="leave the start-up rows out")
+    add("--timeout", type=_duration, default=60.0, metavar="SECONDS", help="of a run (default 60)")
+    add("--jitvm-options", default="", metavar="TEXT", help="further options of jitvm boot")
+    add("--images", type=Path, metavar="FOLDER", help="folder of the bench images")
+    add("--json", type=Path, metavar="FILE", help="write the results to a file")
+    add("--compare", type=Path, metavar="OLD.json", help="compare with the results in a file")
+    return result
+
+
+def _chosen(text: str | None, runners: list[Runner]) -> list[Runner]:
+    """The runners of a comma-separated list; None means all."""
+    if text is None:
+        return runners
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    names = [runner.name for runner in runners]
+    for name in wanted:
+        if name not in names:
+            raise BenchError(f"unknown runner {name!r}: choose from {', '.join(names)}")
+    return [runner for runner in runners if runner.name in wanted]
+
+
+def _options_of(text: str) -> list[str]:
+    """Options of jitvm as a shell would split them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise BenchError(f"--jitvm-options: {error}") from error
+
+
+def _bench(options: argparse.Namespace, scratch: Path) -> None:
+    """Measure what the options ask for, and show it."""
+    workloads = select(options.only)
+    images = options.images or images_folder()
+    for workload in workloads:
+        load_image(images, workload.name)
+    old = load(options.compare) if options.compare else None
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise BenchError(f"{options.json}: no such folder")
+    results = Results(rounds=min(options.rounds, 2) if options.quick else options.rounds)
+    results.compute = [workload.name for workload in workloads if workload.compute]
+    runners: list[Runner] = []
+    for runner in _chosen(
+        options.runners, all_runners(scratch, _options_of(options.jitvm_options))
+    ):
+        missing = runner.missing()
+        results.runners[runner.name] = missing or runner.version()
+        if missing is None:
+            runners.append(runner)
+    results.present = [runner.name for runner in runners]
+    console, progress = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
+    with progress.status("") as status:
+        session = Session(
+            runners=runners,
+            images=images,
+            scratch=scratch,
+            rounds=results.rounds,
+            target=options.target or (0.15 if options.quick else 0.5),
+            timeout=options.timeout,
+            say=status.update,
+        )
+        for workload in workloads:
+            session.measure(workload, results)
+        if not options.quick and not options.no_startup:
+            measure_start_up(session, results)
+    check_agreement(results)
+    report.show(results, old, console)
+    if options.json:
+        save(results, options.json)
+
+
+def main(argv: list[str]) -> int:
+    """Run ``jitvm bench`` with its arguments; the exit status.
+
+    0 when done (a runner that is missing or fails is told in the tables), 2
+    for a bad argument or file, 130 when interrupted.
+    """
+    try:
+        options = parser().parse_args(argv)
+        with tempfile.TemporaryDirectory(prefix="jitvm-bench-") as scratch:
+            _bench(options, Path(scratch))
+    except BenchError as error:
+        print(f"jitvm bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jitvm bench: interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as done:  # argparse after --help
+        return done.code if isinstance(done.code, int) else 0
+    return 0

@@ -1,0 +1,80 @@
+"""What the harness takes from jitvm's ``--stats json``.
+
+The statistics are one JSON object, printed after the run on standard error or
+standard output. Read here: ``marks``, a list of [retired instructions, byte]
+for each byte written to port 0xE9; ``blocks``, how many were translated;
+``compile_seconds``, the time spent compiling. ``blocks`` and the compile time
+may be objects by tier or kind: then they are summed. A missing key is None.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jitvm.bench.measure import Run
+
+
+def document(run: Run) -> dict[str, Any]:
+    """The statistics among the outputs of a run; empty if there are none."""
+    for text in (run.messages, run.output.decode("utf-8", "replace")):
+        found = _last_object(text)
+        if found is not None:
+            return found
+    return {}
+
+
+def _last_object(text: str) -> dict[str, Any] | None:
+    """The last JSON object of `text` that begins at the start of a line."""
+    decoder = json.JSONDecoder()
+    found = None
+    position = 0
+    while position < len(text):
+        if text[position] == "{":
+            try:
+                value, end = decoder.raw_decode(text, position)
+            except ValueError:
+                pass
+            else:
+                if isinstance(value, dict):
+                    found, position = value, end
+        line_end = text.find("\n", position)
+        if line_end < 0:
+            break
+        position = line_end + 1
+    return found
+
+
+def retired_between_marks(stats: dict[str, Any]) -> int | None:
+    """Instructions between the marks 'S' and 'E'."""
+    start: int | None = None
+    for retired, byte in stats.get("marks", ()):
+        value = ord(byte) if isinstance(byte, str) else int(byte)
+        if value == ord("S"):
+            start = int(retired)
+        elif value == ord("E") and start is not None:
+            return int(retired) - start
+    return None
+
+
+def _sum(value: Any) -> float | None:
+    """A number, or the sum of the numbers in an object; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, dict):
+        parts = [part for part in map(_sum, value.values()) if part is not None]
+        return sum(parts) if parts else None
+    return None
+
+
+def blocks(stats: dict[str, Any]) -> int | None:
+    """Guest blocks translated."""
+    total = _sum(stats.get("blocks"))
+    return None if total is None else int(total)
+
+
+def compile_seconds(stats: dict[str, Any]) -> float | None:
+    """Seconds spent compiling."""
+    return _sum(stats.get("compile_seconds"))

@@ -1,0 +1,200 @@
+"""How each emulator is called on a bench image, and whether it is there.
+
+Sources: QEMU's manual page (``-bios``, ``isa-debugcon``, ``isa-debug-exit``);
+the bochsrc reference of Bochs 2.7 (``port_e9_hack``, ``romimage``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+MAX_INSTRUCTIONS = 1 << 62
+"""Passed to jitvm: a limit that no bench run reaches."""
+
+
+class Runner(Protocol):
+    """An emulator that can run a bench image."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Why it can't run here ("not installed"), or None."""
+
+    def version(self) -> str:
+        """Its version, as it says itself."""
+
+    def command(self, image: Path) -> list[str]:
+        """The command that runs `image`, port 0xE9 on standard output."""
+
+
+def _first_line(command: Sequence[str]) -> str:
+    """The first line that a program prints, "?" when it fails."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "?"
+    lines = (result.stdout or result.stderr).strip().splitlines()
+    return lines[0] if lines else "?"
+
+
+class Jitvm:
+    """jitvm in a process of its own, with this Python.
+
+    Args:
+        options: further options of ``jitvm boot``.
+    """
+
+    name = "jitvm"
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self.options = tuple(options)
+
+    def missing(self) -> str | None:
+        return None if importlib.util.find_spec("jitvm.cli") else "not installed"
+
+    def version(self) -> str:
+        from jitvm import __version__
+
+        return " ".join((__version__, *self.options))
+
+    def command(self, image: Path) -> list[str]:
+        return [
+            *self.boot(image), "--debugcon", "stdio",
+            "--device", "isa-debug-exit,iobase=0xf4",
+            "--max-insns", str(MAX_INSTRUCTIONS), "--stats", "json", *self.options,
+        ]  # fmt: skip
+
+    def boot(self, image: Path) -> list[str]:
+        """``jitvm boot`` on an image, without console."""
+        return [
+            sys.executable, "-m", "jitvm", "boot", str(image),
+            "--display", "none", "--serial", "null",
+        ]  # fmt: skip
+
+
+class Qemu:
+    """qemu-system-x86_64 with its translator (TCG), no KVM."""
+
+    name = "qemu"
+    program = "qemu-system-x86_64"
+
+    def missing(self) -> str | None:
+        return None if shutil.which(self.program) else "not installed"
+
+    def version(self) -> str:
+        return _first_line([self.program, "--version"])
+
+    def command(self, image: Path) -> list[str]:
+        return [
+            *self.boot(image), "-debugcon", "stdio",
+            "-device", "isa-debug-exit,iobase=0xf4",
+        ]  # fmt: skip
+
+    def boot(self, image: Path) -> list[str]:
+        """QEMU's PC on an image, without network card and display."""
+        return [
+            self.program, "-accel", "tcg", "-M", "pc", "-m", "128M", "-nic", "none",
+            "-bios", str(image), "-display", "none",
+        ]  # fmt: skip
+
+
+class Bochs:
+    """Bochs with a generated configuration, its log and option ROM in `scratch`.
+
+    Debian's Bochs has the debugger built in, so that it asks what to do
+    first: a command file says "c" (continue). It insists on a VGA option ROM,
+    which the bench guests never call, and on a display: ``rfb`` (a VNC server
+    that nobody calls either) needs no screen, and ``term`` and ``nogui`` are
+    taken first where they are built in. The dummy sound drivers keep it from
+    looking for a sound card.
+    """
+
+    name = "bochs"
+    program = "bochs"
+    displays = (
+        ("nogui", "display_library: nogui"),
+        ("rfb", 'display_library: rfb, options="timeout=0"'),
+        ("term", "display_library: term"),
+    )
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+
+    def missing(self) -> str | None:
+        if not shutil.which(self.program):
+            return "not installed"
+        return None if self._display() else "no display library without a screen"
+
+    def version(self) -> str:
+        lines = subprocess.run(
+            [self.program, "--help"], capture_output=True, text=True, timeout=20, check=False
+        )
+        found = [line for line in (lines.stdout + lines.stderr).splitlines() if "Emulator" in line]
+        return found[0].strip() if found else "?"
+
+    def _display(self) -> str | None:
+        """The configuration line of a display library that is installed."""
+        folders = [Path("/usr/lib"), Path("/usr/local/lib"), Path("/usr/lib64")]
+        for name, line in self.displays:
+            for folder in folders:
+                if any(folder.glob(f"bochs/plugins/libbx_{name}_gui.so")) or any(
+                    folder.glob(f"*/bochs/plugins/libbx_{name}_gui.so")
+                ):
+                    return line
+        return None
+
+    def command(self, image: Path) -> list[str]:
+        rom = bytearray(2048)
+        rom[0:3] = b"\x55\xaa\x04"
+        rom[-1] = -sum(rom) & 0xFF
+        (self.scratch / "vga.rom").write_bytes(rom)
+        (self.scratch / "commands").write_text("c\n")
+        lines = [
+            "plugin_ctrl: unmapped=1, biosdev=1, speaker=1, e1000=0, parallel=0, serial=0",
+            self._display() or "",
+            "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy",
+            "speaker: enabled=1, mode=none",
+            "memory: guest=128, host=128",
+            f"romimage: file={image}, address=0xffff0000",
+            f"vgaromimage: file={self.scratch / 'vga.rom'}",
+            "cpu: model=bx_generic, count=1, ips=100000000, reset_on_triple_fault=0",
+            "clock: sync=none, time0=utc",
+            "port_e9_hack: enabled=1",
+            f"log: {self.scratch / 'log'}",
+            "panic: action=fatal",
+            "error: action=ignore",
+            "info: action=ignore",
+            "debug: action=ignore",
+        ]
+        configuration = self.scratch / "bochsrc"
+        configuration.write_text("\n".join(lines) + "\n")
+        commands = str(self.scratch / "commands")
+        return [self.program, "-q", "-f", str(configuration), "-rc", commands]
+
+
+class Unicorn:
+    """unicorn, driven by a child process of this Python."""
+
+    name = "unicorn"
+
+    def missing(self) -> str | None:
+        return None if importlib.util.find_spec("unicorn") else "not installed"
+
+    def version(self) -> str:
+        from importlib.metadata import version
+
+        return version("unicorn")
+
+    def command(self, image: Path) -> list[str]:
+        return [sys.executable, "-m", "jitvm.bench.unicorn_guest", str(image)]
+
+
+def all_runners(scratch: Path, jitvm_options: Sequence[str] = ()) -> list[Runner]:
+    """Every emulator that the bench knows, in table order."""
+    return [Jitvm(jitvm_options), Qemu(), Bochs(scratch), Unicorn()]

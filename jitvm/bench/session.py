@@ -1,0 +1,162 @@
+"""The measurement: calibrate each runner, then interleaved rounds.
+
+A workload gets as many iterations on each runner as make its measured part
+take about the target time there, so rates are compared and not times. Then
+the runners take turns (A B C A B C ...), so that a disturbance of the machine
+meets all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jitvm.bench import jitvm_stats, measure
+from jitvm.bench.errors import RunError
+from jitvm.bench.results import Cell, Results
+from jitvm.bench.runners import Runner
+from jitvm.bench.workloads import Workload, load_image, patch
+
+MAX_ITERATIONS = (1 << 32) - 1
+MAX_GROWTH = 50.0
+"""Calibration multiplies iterations by no more than this in one step."""
+
+
+def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The children's environment: they find this same jitvm."""
+    result = dict(os.environ if base is None else base)
+    root = str(Path(__file__).resolve().parents[2])
+    rest = result.get("PYTHONPATH")
+    result["PYTHONPATH"] = root if not rest else root + os.pathsep + rest
+    return result
+
+
+@dataclass
+class Session:
+    """What all measurements of one call share.
+
+    Attributes:
+        runners: the emulators that are installed.
+        images: the folder of the bench images.
+        scratch: a temporary folder for patched images.
+        rounds: measured runs of each workload on each runner.
+        target: seconds that a measured part should take.
+        timeout: seconds after which a run has failed.
+        say: told what goes on, for a progress line.
+    """
+
+    runners: list[Runner]
+    images: Path
+    scratch: Path
+    rounds: int
+    target: float
+    timeout: float
+    say: Callable[[str], None]
+
+    def run(self, runner: Runner, workload: Workload, iterations: int) -> measure.Run:
+        """One run of a workload with a number of iterations."""
+        path = self.scratch / f"{workload.name}.bin"
+        path.write_bytes(patch(load_image(self.images, workload.name), iterations))
+        command = runner.command(path)
+        return measure.run(command, timeout=self.timeout, environment=environment())
+
+    def calibrate(self, runner: Runner, workload: Workload) -> int:
+        """The iterations whose measured part takes about the target time."""
+        if workload.fixed:
+            return workload.fixed
+        iterations = workload.start
+        while True:
+            seconds = self.run(runner, workload, iterations).seconds
+            scale = self.target / max(seconds, self.target / MAX_GROWTH)
+            wanted = max(1, min(round(iterations * scale), MAX_ITERATIONS))
+            if seconds >= self.target / 4 or wanted == iterations:
+                return wanted
+            iterations = wanted
+
+    def counted(self, runner: Runner, workload: Workload) -> Workload:
+        """The workload with jitvm's exact instruction count, from two runs."""
+        few, more = (1, 2) if not workload.fixed else (workload.fixed // 2, workload.fixed)
+        counts = [
+            jitvm_stats.retired_between_marks(
+                jitvm_stats.document(self.run(runner, workload, iterations))
+            )
+            for iterations in (few, more)
+        ]
+        if counts[0] is None or counts[1] is None:
+            return workload
+        step, rest = divmod(counts[1] - counts[0], more - few)
+        if rest:
+            raise RunError(f"instruction count is not linear: {counts}")
+        return Workload(
+            workload.name,
+            workload.start,
+            counts[0] - step * few,
+            step,
+            workload.compute,
+            workload.exits,
+            workload.fixed,
+        )
+
+    def measure(self, workload: Workload, results: Results) -> None:
+        """Calibrate and measure one workload on every runner, into `results`."""
+        row = results.cells.setdefault(workload.name, {})
+        for runner in self.runners:
+            cell = row[runner.name] = Cell()
+            self.say(f"{workload.name}: calibrating {runner.name}")
+            try:
+                if runner.name == "jitvm":
+                    workload = self._jitvm_count(runner, workload, results)
+                cell.iterations = self.calibrate(runner, workload)
+            except RunError as error:
+                cell.error = str(error)
+        for cell in row.values():
+            cell.instructions = workload.instructions(cell.iterations)
+            cell.exits = workload.exits * cell.iterations
+        for number in range(self.rounds):
+            for runner in self.runners:
+                cell = row[runner.name]
+                if cell.error is None:
+                    self.say(f"{workload.name}: round {number + 1}, {runner.name}")
+                    self._round(runner, workload, cell)
+
+    def _jitvm_count(self, runner: Runner, workload: Workload, results: Results) -> Workload:
+        """jitvm's count instead of the table's; a difference is worth a word."""
+        counted = self.counted(runner, workload)
+        if counted.per_iteration != workload.per_iteration:
+            results.warnings.append(
+                f"{workload.name}: jitvm counts {counted.per_iteration} instructions an "
+                f"iteration, the table of the bench {workload.per_iteration}"
+            )
+        return counted
+
+    def _round(self, runner: Runner, workload: Workload, cell: Cell) -> None:
+        """One measured run into a cell."""
+        try:
+            run = self.run(runner, workload, cell.iterations)
+        except RunError as error:
+            cell.error = str(error)
+            return
+        cell.seconds.append(run.seconds)
+        cell.walls.append(run.wall)
+        if cell.checksum and cell.checksum != run.checksum:
+            cell.error = f"checksum {run.checksum} after {cell.checksum}"
+        cell.checksum = run.checksum
+        if runner.name == "jitvm":
+            stats: dict[str, Any] = jitvm_stats.document(run)
+            cell.blocks = jitvm_stats.blocks(stats)
+            cell.compile_seconds = jitvm_stats.compile_seconds(stats)
+
+
+def check_agreement(results: Results) -> None:
+    """Warn of runners that gave different checksums for equal iterations."""
+    for workload, row in results.cells.items():
+        seen: dict[int, dict[str, str]] = {}
+        for runner, cell in row.items():
+            if cell.checksum:
+                seen.setdefault(cell.iterations, {})[runner] = cell.checksum
+        for iterations, sums in seen.items():
+            if len(set(sums.values())) > 1:
+                results.warnings.append(f"{workload}: {iterations} iterations differ: {sums}")
