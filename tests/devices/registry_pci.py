@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from jitvm.devices.base import Registers
+from jitvm.devices.fwcfg import FwCfg
 from jitvm.devices.i440fx import I440fx
 from jitvm.devices.pci import PciBus, PciFunction
 from jitvm.devices.piix3 import Piix3Isa
 from jitvm.irq import unconnected
+from jitvm.memory import GuestMemory
 
 Made = tuple[Any, list[tuple[Any, int, int]]]
 
@@ -37,5 +39,18 @@ def make_piix3() -> Made:
     return chip, [config_space(chip), (chip.reset_control, 1, 1)]
 
 
+def small_memory() -> GuestMemory:
+    memory = GuestMemory(1 << 20)
+    memory.map(0, 1 << 20, 0)
+    return memory
+
+
+def make_fw_cfg() -> Made:
+    chip = FwCfg(small_memory(), ram_size=1 << 20)
+    chip.add_file("etc/e820", bytes(20))
+    chip.add_file("opt/scratch", bytes(16), lambda _data: None)
+    return chip, [(chip.ports, 2, 2), (chip.dma_ports, 8, 8)]
+
+
 def devices() -> list[tuple[str, Callable[[], Made]]]:
-    return [("pci", make_pci), ("i440fx", make_i440fx), ("piix3", make_piix3)]
+    return [("pci", make_pci), ("i440fx", make_i440fx), ("piix3", make_piix3), ("fw_cfg", make_fw_cfg)]
