@@ -27,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from iced_x86 import Decoder, Instruction
+
 WINDOW = 0x100000
 """Linear address of the guest's memory."""
 WINDOW_SIZE = 0x10000
@@ -48,9 +50,13 @@ COMPARED_FLAGS = STATUS | DF | NT | AC | ID
 """What a result's flags hold: the rest belongs to whoever steps the CPU (TF,
 RF) or depends on the privilege level (IF, IOPL)."""
 
-FLAG_NAMES = {
-    CF: "CF", PF: "PF", AF: "AF", ZF: "ZF", SF: "SF", DF: "DF", OF: "OF", NT: "NT", AC: "AC", ID: "ID",
-}  # fmt: skip
+FLAG_NAMES = dict(
+    zip(
+        (CF, PF, AF, ZF, SF, DF, OF, NT, AC, ID),
+        ("CF", "PF", "AF", "ZF", "SF", "DF", "OF", "NT", "AC", "ID"),
+        strict=True,
+    )
+)
 
 DE, DB, BP, OVERFLOW, BR, UD = 0, 1, 3, 4, 5, 6
 TS, NP, SS, GP, PAGE = 10, 11, 12, 13, 14
@@ -137,6 +143,10 @@ class Case:
         if segment == "ss":
             address &= {16: 0xFFFF, 32: 0xFFFF_FFFF, 64: 0xFFFF_FFFF_FFFF_FFFF}[self.mode]
         return self.segment(segment).base + address - WINDOW
+
+    def instruction(self) -> Instruction:
+        """The first instruction of the code."""
+        return Decoder(self.mode, self.code, ip=self.address).decode()
 
     def image(self) -> bytearray:
         """The whole window as the guest finds it."""

@@ -99,19 +99,28 @@ def build() -> Path:
 
 
 @functools.cache
-def available() -> str | None:
-    """None if cases can run on this host's CPU, else the reason why not."""
+def available(mode: int = 32, layout: Layout = Layout.FLAT) -> str | None:
+    """None if such cases can run on this host's CPU, else the reason why not."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return f"the host is {platform.system()} on {platform.machine()}, not Linux on x86_64"
+    probe = Case(mode, b"\x90", (0,) * 8, layout=layout)
     try:
-        probe = subprocess.run(
-            [str(build())], input=BACKGROUND, capture_output=True, timeout=30, check=False
-        )
+        child = _execute(build(), [probe])
     except (NativeError, OSError, subprocess.SubprocessError) as error:
         return str(error)
-    if probe.returncode:
-        return f"harness status {probe.returncode}: {probe.stderr.decode(errors='replace').strip()}"
+    if child.returncode:
+        return f"harness status {child.returncode}: {child.stderr.decode(errors='replace').strip()}"
     return None
+
+
+def _execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [str(program)],
+        input=b"".join([BACKGROUND, *map(_encode, cases)]),
+        capture_output=True,
+        timeout=SECONDS_PER_BATCH,
+        check=False,
+    )
 
 
 class NativeCpu:
@@ -121,14 +130,14 @@ class NativeCpu:
         reason = available()
         if reason is not None:
             raise NativeError(reason)
-        self._program = str(build())
+        self._program = build()
 
     def run(self, cases: Sequence[Case]) -> list[Result]:
         """The results of `cases`, in their order.
 
         Raises NativeError, naming the case, when the child dies under one.
         """
-        child = self._execute(cases)
+        child = _execute(self._program, cases)
         if child.returncode:
             raise NativeError(self._blame(cases, child.returncode))
         results: list[Result] = []
@@ -138,20 +147,11 @@ class NativeCpu:
             results.append(result)
         return results
 
-    def _execute(self, cases: Sequence[Case]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [self._program],
-            input=b"".join([BACKGROUND, *map(_encode, cases)]),
-            capture_output=True,
-            timeout=SECONDS_PER_BATCH,
-            check=False,
-        )
-
     def _blame(self, cases: Sequence[Case], status: int) -> str:
         """Halve the batch until one case is left that ends the child."""
         while len(cases) > 1:
             half = cases[: len(cases) // 2]
-            child = self._execute(half)
+            child = _execute(self._program, half)
             cases = half if child.returncode else cases[len(cases) // 2 :]
         return f"the harness ended with status {status} under {cases}"
 
@@ -203,7 +203,7 @@ def _decode(case: Case, output: bytes, position: int) -> tuple[Result, int]:
 def _is_pushf(case: Case) -> bool:
     if 0x9C not in case.code:
         return False
-    return iced_x86.Decoder(case.mode, case.code).decode().mnemonic in _PUSHF
+    return case.instruction().mnemonic in _PUSHF
 
 
 def _clear_stepping_flag(case: Case, sp: int, memory: dict[int, int]) -> None:
