@@ -120,7 +120,7 @@ def forms(mode: int) -> tuple[Form, ...]:
     """The forms that exist in 16- or 32-bit code."""
     found = []
     for code in _codes():
-        info = OpCodeInfo(code)
+        info = OpCodeInfo(code)  # type: ignore[arg-type]  # an int at run time
         if info.encoding != EncodingKind.LEGACY or not info.is_instruction:
             continue
         if not info.is_available_in_mode(mode) or info.is_privileged:
@@ -130,7 +130,7 @@ def forms(mode: int) -> tuple[Form, ...]:
         if info.mandatory_prefix not in (MandatoryPrefix.NONE, MandatoryPrefix.PNP):
             continue
         instruction = Instruction()
-        instruction.code = code
+        instruction.code = code  # type: ignore[assignment]
         if not FEATURES.issuperset(instruction.cpuid_features()) or info.mnemonic in ENVIRONMENT:
             continue
         operands = tuple(info.op_kinds())
@@ -154,7 +154,7 @@ def forms(mode: int) -> tuple[Form, ...]:
     return tuple(found)
 
 
-def _codes() -> list[Code]:
+def _codes() -> list[int]:
     """iced-x86's whole table; its enumerations are modules of integers at run time."""
     return sorted(v for k, v in vars(Code).items() if isinstance(v, int) and k[0] != "_")
 

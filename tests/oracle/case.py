@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import enum
 import random
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -192,6 +193,23 @@ class Oracle(Protocol):
     def run(self, cases: Sequence[Case]) -> list[Result]:
         """The results of `cases`, in their order."""
         ...
+
+
+def descriptor(segment: Segment, *, code: bool, wide: bool) -> bytes:
+    """A present descriptor of privilege level 0 (Intel SDM volume 3, 3.4.5)."""
+    limit, granular = segment.limit, 0
+    if limit > 0xFFFFF:
+        limit, granular = limit >> 12, 1
+    kind = 0x9B if code else 0x97 if segment.expand_down else 0x93
+    return struct.pack(
+        "<HHBBBB",
+        limit & 0xFFFF,
+        segment.base & 0xFFFF,
+        segment.base >> 16 & 0xFF,
+        kind,
+        granular << 7 | wide << 6 | limit >> 16,
+        segment.base >> 24,
+    )
 
 
 def changed_bytes(before: bytes | bytearray, after: bytes | bytearray) -> dict[int, int]:

@@ -13,7 +13,6 @@ Not modelled: segment limits (unicorn checks none), error codes of faults
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +33,8 @@ from tests.oracle.case import (
     Fault,
     Layout,
     Result,
-    Segment,
     changed_bytes,
+    descriptor,
 )
 
 VERSION = "2.1.4"
@@ -113,7 +112,7 @@ class _Machine:
         uc.mem_map(_GDT, 0x1000)
         table = bytearray(8)
         for name in _SEGMENTS:
-            table += _descriptor(case.segment(name), code=name == "cs", wide=case.mode == 32)
+            table += descriptor(case.segment(name), code=name == "cs", wide=case.mode == 32)
         uc.mem_write(_GDT, bytes(table))
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, _GDT, len(table) - 1, 0))
         for i, name in enumerate(_SEGMENTS):
@@ -200,21 +199,4 @@ def _is_repeated(case: Case) -> bool:
     instruction = case.instruction()
     return instruction.is_string_instruction and (
         instruction.has_rep_prefix or instruction.has_repne_prefix
-    )
-
-
-def _descriptor(segment: Segment, *, code: bool, wide: bool) -> bytes:
-    """A present descriptor of privilege level 0 (Intel SDM volume 3, 3.4.5)."""
-    limit, granular = segment.limit, 0
-    if limit > 0xFFFFF:
-        limit, granular = limit >> 12, 1
-    kind = 0x9B if code else 0x97 if segment.expand_down else 0x93
-    return struct.pack(
-        "<HHBBBB",
-        limit & 0xFFFF,
-        segment.base & 0xFFFF,
-        segment.base >> 16 & 0xFF,
-        kind,
-        granular << 7 | wide << 6 | limit >> 16,
-        segment.base >> 24,
     )
