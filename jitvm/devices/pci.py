@@ -163,9 +163,9 @@ class PciFunction:
             config[at] = ((config[at] & ~writable[at]) | (byte & writable[at])) & ~(byte & clear[at])
         if offset < COMMAND + 2 and offset + size > COMMAND:
             self._drive_intx()
-            self._place_bars()
+            self.place_windows()
         elif offset < ROM_ADDRESS + 4 and offset + size > BAR0:
-            self._place_bars()
+            self.place_windows()
         self.config_written(offset, size)
 
     def config_written(self, offset: int, size: int) -> None:
@@ -203,7 +203,7 @@ class PciFunction:
         last = base + bar.size - 1
         return base if base and (last < 0xFFFF_FFFF or (bar.wide and last < 0xFFFF_FFFF_FFFF_FFFF)) else None
 
-    def _place_bars(self) -> None:
+    def place_windows(self) -> None:
         """Tell the board about every BAR that moved: first those that leave, then those that come."""
         moved = [(bar, address) for bar in self.bars if (address := self._decoded(bar)) != bar.address]
         for bar, _ in moved:
@@ -212,8 +212,13 @@ class PciFunction:
             self.place(bar, address)
 
     def place(self, bar: Bar, address: int | None) -> None:
-        """Move one window and tell the board."""
-        if address != bar.address:
+        """Move one window and tell the board, which hears of its leaving first."""
+        if address == bar.address:
+            return
+        if bar.address is not None:
+            bar.address = None
+            self.on_bar(bar, None)
+        if address is not None:
             bar.address = address
             self.on_bar(bar, address)
 
@@ -221,7 +226,7 @@ class PciFunction:
         self.config[:] = self._defaults
         self._intx_level = False
         self._drive_intx()
-        self._place_bars()
+        self.place_windows()
 
     def snapshot(self) -> Snapshot:
         return {"config": bytes(self.config), "intx": self._intx_level}
@@ -230,7 +235,7 @@ class PciFunction:
         self.config[:] = state["config"]
         self._intx_level = state["intx"]
         self._drive_intx()
-        self._place_bars()
+        self.place_windows()
 
 
 class PciBus:
@@ -257,6 +262,7 @@ class PciBus:
         function.on_bar = self._on_bar
         if pin := function.config[INTERRUPT_PIN]:
             function.intx = self._wire(slot, pin)
+        function.place_windows()
 
     def _selected(self) -> PciFunction | None:
         """The function that the address register names."""

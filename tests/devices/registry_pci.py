@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from jitvm.clock import Clock
 from jitvm.devices.base import Registers
 from jitvm.devices.fwcfg import FwCfg
 from jitvm.devices.i440fx import I440fx
 from jitvm.devices.pci import PciBus, PciFunction
 from jitvm.devices.piix3 import Piix3Isa
+from jitvm.devices.piix4_pm import APM_LENGTH, GPE_LENGTH, PM_LENGTH, SMBUS_LENGTH, Piix4Pm
 from jitvm.irq import unconnected
 from jitvm.memory import GuestMemory
 
@@ -52,5 +54,17 @@ def make_fw_cfg() -> Made:
     return chip, [(chip.ports, 2, 2), (chip.dma_ports, 8, 8)]
 
 
+def make_piix4_pm() -> Made:
+    chip = Piix4Pm(Clock(), unconnected(), lambda: None)
+    windows = [(chip.pm.region, PM_LENGTH, 4), (chip.smbus.region, SMBUS_LENGTH, 1)]
+    return chip, [config_space(chip), *windows, (chip.gpe, GPE_LENGTH, 4), (chip.apm, APM_LENGTH, 2)]
+
+
 def devices() -> list[tuple[str, Callable[[], Made]]]:
-    return [("pci", make_pci), ("i440fx", make_i440fx), ("piix3", make_piix3), ("fw_cfg", make_fw_cfg)]
+    return [
+        ("pci", make_pci),
+        ("i440fx", make_i440fx),
+        ("piix3", make_piix3),
+        ("fw_cfg", make_fw_cfg),
+        ("piix4_pm", make_piix4_pm),
+    ]
