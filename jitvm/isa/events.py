@@ -1,0 +1,363 @@
+"""Exceptions and interrupts: from the event to the first instruction of its handler.
+
+`deliver` takes the fault that c.vector, c.error and c.has_error describe; `interrupt`, `int3`, `into` and `int1` are
+instructions; `external_interrupt` and `nmi` are called between instructions.  All but `deliver` may themselves end in
+a fault (status FAULT), which is then delivered like that of an instruction; when `deliver` meets a fault on its own
+way, it comes to the double fault and to shutdown (SDM vol. 3, 6.15, table 6-5).
+
+Order: the gate, the target, the new stack and all words of the frame are read and probed, then accessed bits, frame and
+registers are written.
+
+Source: Intel SDM vol. 3, 6 (interrupts and exceptions), 20.1.4 (real mode), 20.3 (virtual-8086 mode), 17.3.1.1 (RF);
+vol. 2, "INT n/INTO/INT3/INT1".
+
+Not modelled: task gates (they leave with INTERNAL_ERROR), 64-bit gates, VME; RF in the image of an interrupt between
+the iterations of a string instruction.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.flags import AC, IF, IOPL, NT, RF, TF, VM, get_of
+from jitvm.isa.memory import load_system
+from jitvm.isa.mode import not_built, read_eflags
+from jitvm.isa.registers import cut_sp, set_sp
+from jitvm.isa.segment import (
+    desc_attr,
+    desc_dpl,
+    desc_limit,
+    is_code,
+    is_conforming,
+    is_null,
+    load_cs,
+    load_cs_plain,
+    mark_accessed,
+    read_descriptor,
+    selector_fault,
+    set_null,
+    set_segment,
+)
+from jitvm.isa.state import (
+    ATTR_P,
+    BP,
+    CR0_PE,
+    CS,
+    DB,
+    DE,
+    DF_FAULT,
+    DS,
+    ES,
+    EXIT,
+    EXIT_SHUTDOWN,
+    FAULT,
+    FS,
+    GP,
+    GS,
+    JUMP,
+    NMI,
+    NP,
+    OF_TRAP,
+    OK,
+    PF_FAULT,
+    RSP,
+    SS,
+    TS,
+    fault,
+    fault0,
+)
+from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
+from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
+
+W40, W43, W45, W47 = u64(40), u64(43), u64(45), u64(47)
+GATE_IDT = W2
+"""Bit of an error code: the index is one of the IDT."""
+GATE_TYPE, TASK_GATE = u64(0x1F), u64(5)
+GATE_TYPES = u64(0xC0E0)
+"""The types that may stand in the IDT (bit n: type n): task gate, 16- and 32-bit interrupt and trap gates."""
+OFFSET_HIGH = u64(0xFFFF_0000)
+BENIGN, CONTRIBUTORY, PAGE, DOUBLE = u64(0), u64(1), u64(2), u64(3)
+
+
+# ---- gates ----------------------------------------------------------------------------------------------------------
+def gate_size(gate):
+    """Bytes of a word that a transfer through this gate pushes."""
+    return W2 << ((gate >> W43) & W1)
+
+
+def gate_offset(gate):
+    """Entry point."""
+    if gate_size(gate) == W2:
+        return gate & M16
+    return (gate & M16) | ((gate >> W32) & OFFSET_HIGH)
+
+
+def gate_selector(gate):
+    return (gate >> W16) & M16
+
+
+def read_gate(c, vector, soft, ext):
+    """The IDT's gate for `vector`, checked; `soft`: INT n, INT3, INTO need CPL <= gate DPL.  c.status on a fault."""
+    at = vector * W8
+    code = at | GATE_IDT | ext
+    if at + W7 > c.idt_limit:
+        fault(c, GP, code)
+        return W0
+    gate = load_system(c, c.idt_base + at, W8)
+    if c.status != OK:
+        return W0
+    kind = (gate >> W40) & GATE_TYPE
+    if (GATE_TYPES >> kind) & W1 == W0 or (soft != W0 and (gate >> W45) & W3 < c.cpl):
+        fault(c, GP, code)
+    elif (gate >> W47) & W1 == W0:
+        fault(c, NP, code)
+    return gate
+
+
+def read_target(c, selector, ext):
+    """Descriptor of an interrupt handler's code segment, checked; c.status on a fault."""
+    if is_null(selector) != W0:
+        fault(c, GP, ext)
+        return W0
+    d = read_descriptor(c, selector, GP, ext)
+    if c.status != OK:
+        return W0
+    attr = desc_attr(d)
+    dpl = desc_dpl(d)
+    v86 = u64(c.rflags & VM != W0)
+    if is_code(attr) == W0 or dpl > c.cpl:
+        selector_fault(c, GP, selector, ext)
+    elif attr & ATTR_P == W0:
+        selector_fault(c, NP, selector, ext)
+    elif v86 != W0 and (is_conforming(attr) != W0 or dpl != W0):
+        selector_fault(c, GP, selector, ext)
+    return d
+
+
+# ---- entering a handler ---------------------------------------------------------------------------------------------
+def entered(c, rip):
+    """The last step of a successful delivery."""
+    c.rip = rip
+    c.halted = W0
+    c.io_n = W0
+    c.delivering = W0
+    return JUMP
+
+
+def clear_flags(c, gate):
+    """TF, NT, RF, VM and, through an interrupt gate, IF (SDM vol. 3, 6.12.1.3)."""
+    flags = c.rflags & ~(TF | NT | RF | VM)
+    if (gate >> W40) & W1 == W0:
+        flags = flags & ~IF
+    c.rflags = flags
+    return W0
+
+
+def enter_real(c, vector, ret):
+    """Through the interrupt vector table (SDM vol. 3, 20.1.4); error codes are not pushed."""
+    at = vector * W4
+    if at + W3 > c.idt_limit:
+        return fault0(c, GP)
+    entry = load_system(c, c.idt_base + at, W4)
+    if c.status != OK:
+        return c.status
+    if probe_push(c, W3, W2) != OK:
+        return c.status
+    push(c, W1, W2, read_eflags(c))
+    push(c, W2, W2, c.sel[CS])
+    if push(c, W3, W2, ret) != OK:
+        return c.status
+    set_sp(c, cut_sp(c, c.gpr[RSP] - u64(6)))
+    c.rflags = c.rflags & ~(IF | TF | RF | AC)
+    load_cs_plain(c, entry >> W16)
+    return entered(c, entry & M16)
+
+
+def enter_same(c, gate, d, ext, ret, has_error, error, rf):
+    """To a handler at the current privilege level, on the current stack."""
+    size = gate_size(gate)
+    n = W3 + has_error
+    if probe_push(c, n, size) != OK:
+        return with_ext(c, ext)
+    if gate_offset(gate) > desc_limit(d):
+        return fault(c, GP, ext)
+    if mark_accessed(c, gate_selector(gate), d) != OK:
+        return c.status
+    push(c, W1, size, read_eflags(c) | rf)
+    push(c, W2, size, c.sel[CS])
+    push(c, W3, size, ret)
+    if has_error != W0:
+        push(c, W4, size, error)
+    if c.status != OK:
+        return c.status
+    set_sp(c, cut_sp(c, c.gpr[RSP] - n * size))
+    clear_flags(c, gate)
+    load_cs(c, gate_selector(gate), d, c.cpl)
+    return entered(c, gate_offset(gate))
+
+
+def push_v86(c, sd, sp, size):
+    """The four words on top of a frame from virtual-8086 mode (SDM vol. 3, 20.3.1)."""
+    push_inner(c, sd, sp, W1, size, c.sel[GS])
+    push_inner(c, sd, sp, W2, size, c.sel[FS])
+    push_inner(c, sd, sp, W3, size, c.sel[DS])
+    return push_inner(c, sd, sp, W4, size, c.sel[ES])
+
+
+def push_inner_frame(c, sd, sp, k, size, ret, has_error, error, rf):
+    """The frame of a change of privilege, behind `k` words; status."""
+    push_inner(c, sd, sp, k + W1, size, c.sel[SS])
+    push_inner(c, sd, sp, k + W2, size, c.gpr[RSP])
+    push_inner(c, sd, sp, k + W3, size, read_eflags(c) | rf)
+    push_inner(c, sd, sp, k + W4, size, c.sel[CS])
+    push_inner(c, sd, sp, k + W5, size, ret)
+    if has_error != W0:
+        push_inner(c, sd, sp, k + u64(6), size, error)
+    return c.status
+
+
+def enter_inner(c, gate, d, ext, ret, has_error, error, rf):
+    """To a handler at an inner privilege level, on the stack that the TSS names; also from virtual-8086 mode."""
+    size = gate_size(gate)
+    dpl = desc_dpl(d)
+    stack = inner_stack(c, dpl, ext)
+    if c.status != OK:
+        return c.status
+    sp, ss = stack & M32, stack >> W32
+    sd = inner_ss(c, ss, dpl, ext)
+    if c.status != OK:
+        return c.status
+    v86 = u64(c.rflags & VM != W0)
+    k = v86 * W4
+    n = k + W5 + has_error
+    if probe_inner(c, ss, sd, sp, n, size, ext) != OK:
+        return c.status
+    if gate_offset(gate) > desc_limit(d):
+        return fault(c, GP, ext)
+    if mark_accessed(c, gate_selector(gate), d) != OK or mark_accessed(c, ss, sd) != OK:
+        return c.status
+    if v86 != W0:
+        push_v86(c, sd, sp, size)
+    if push_inner_frame(c, sd, sp, k, size, ret, has_error, error, rf) != OK:
+        return c.status
+    clear_flags(c, gate)
+    if v86 != W0:
+        set_null(c, GS, W0)
+        set_null(c, FS, W0)
+        set_null(c, DS, W0)
+        set_null(c, ES, W0)
+    set_segment(c, SS, ss, sd)
+    load_cs(c, gate_selector(gate), d, dpl)
+    set_sp(c, cut_sp(c, sp - n * size))
+    return entered(c, gate_offset(gate))
+
+
+def enter(c, vector, soft, ext, ret, has_error, error, rf):
+    """Bring an event to its handler: JUMP, FAULT or EXIT.
+
+    soft: the gate's DPL is checked.  ext: EXT in the error codes of faults on the way.  ret: the return address.
+    rf: RF or 0, set in the pushed EFLAGS.
+    """
+    if c.cr0 & CR0_PE == W0:
+        return enter_real(c, vector, ret)
+    gate = read_gate(c, vector, soft, ext)
+    if c.status != OK:
+        return c.status
+    if (gate >> W40) & GATE_TYPE == TASK_GATE:
+        return not_built(c)
+    d = read_target(c, gate_selector(gate), ext)
+    if c.status != OK:
+        return c.status
+    if is_conforming(desc_attr(d)) == W0 and desc_dpl(d) < c.cpl:
+        return enter_inner(c, gate, d, ext, ret, has_error, error, rf)
+    return enter_same(c, gate, d, ext, ret, has_error, error, rf)
+
+
+# ---- faults ---------------------------------------------------------------------------------------------------------
+def event_class(vector):
+    """Class of an exception in table 6-4 (SDM vol. 3, 6.15)."""
+    if vector == DF_FAULT:
+        return DOUBLE
+    if vector == PF_FAULT:
+        return PAGE
+    if vector == DE or (vector >= TS and vector <= GP):
+        return CONTRIBUTORY
+    return BENIGN
+
+
+def escalate(c, first):
+    """The fault in c.vector hit the delivery of `first`: what is delivered now?  1 when it is the third (table 6-5)."""
+    a, b = event_class(first), event_class(c.vector)
+    if a == DOUBLE:
+        return W1
+    if (a == CONTRIBUTORY and b == CONTRIBUTORY) or (a == PAGE and b != BENIGN):
+        fault(c, DF_FAULT, W0)
+    return W0
+
+
+def shutdown(c):
+    """A third fault: the CPU stops (SDM vol. 3, 6.15, interrupt 8); nothing else has changed."""
+    c.delivering = W0
+    c.status = EXIT
+    c.exit_reason = EXIT_SHUTDOWN
+    return EXIT
+
+
+def deliver(c):
+    """Deliver the fault in c.vector, c.error, c.has_error: JUMP, or EXIT (shutdown; an access outside memory).
+
+    It counts as one retired instruction.  RF is set in the image but for #DB, whose traps must not have it.
+    """
+    s = FAULT
+    while s == FAULT:
+        vector = c.vector
+        c.status = OK
+        c.delivering = vector + W1
+        rf = RF
+        if vector == DB:
+            rf = W0
+        s = enter(c, vector, W0, W1, c.rip, c.has_error, c.error, rf)
+        if s == FAULT and escalate(c, vector) != W0:
+            s = shutdown(c)
+    c.delivering = W0
+    if s == JUMP:
+        c.left = c.left - i64(1)
+    return s
+
+
+# ---- interrupts -----------------------------------------------------------------------------------------------------
+def interrupt(c, imm):
+    """INT n; in virtual-8086 mode only with IOPL 3 (SDM vol. 3, 20.3.3)."""
+    if c.rflags & VM != W0 and c.rflags & IOPL != IOPL:
+        return fault(c, GP, W0)
+    return enter(c, imm, W1, W0, c.next_rip, W0, W0, W0)
+
+
+def int3(c):
+    """INT3: no look at IOPL."""
+    return enter(c, BP, W1, W0, c.next_rip, W0, W0, W0)
+
+
+def into(c):
+    """INTO: #OF as a trap when OF is set."""
+    if get_of(c.lazy) == W0:
+        return OK
+    return enter(c, OF_TRAP, W1, W0, c.next_rip, W0, W0, W0)
+
+
+def int1(c):
+    """INT1 (ICEBP): #DB as a trap, without a look at the gate's DPL; DR6 stays."""
+    return enter(c, DB, W0, W1, c.next_rip, W0, W0, W0)
+
+
+def external_interrupt(c, vector):
+    """An interrupt from the interrupt controller, between instructions: JUMP; FAULT (to be delivered) or EXIT."""
+    c.status = OK
+    return enter(c, vector, W0, W1, c.rip, W0, W0, W0)
+
+
+def nmi(c):
+    """A non-maskable interrupt, between instructions; further ones wait for IRET (SDM vol. 3, 6.7.1)."""
+    c.status = OK
+    s = enter(c, NMI, W0, W1, c.rip, W0, W0, W0)
+    if s != EXIT:
+        c.nmi_blocked = W1
+    return s

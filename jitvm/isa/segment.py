@@ -1,0 +1,471 @@
+"""Segment registers and descriptors.
+
+A descriptor is handled as one 64-bit word, as it lies in the table.  `attr` of a segment register that holds a null
+selector is 0: not present.
+
+Loads in real mode change selector and base alone: limit and attributes of an earlier protected mode go on ("big real
+mode"), as they do on every processor since the 486 (SDM vol. 3, 20.1.1 describes only what a reset leaves).  A register
+that was null becomes an ordinary 64 KiB data segment.
+
+Functions with a parameter `ext` put it into the error code (bit 0, EXT: the fault belongs to the delivery of an event
+that the program did not ask for; SDM vol. 3, 6.13).
+
+Source: Intel SDM vol. 3, 3.4 (selectors, descriptors), 3.5 (system descriptors), 5.2-5.10 (checks), 6.15 (#TS, #NP,
+#SS, #GP), 20.1.1, 20.2; vol. 2, MOV, POP, LDS, LLDT, LTR, SLDT, STR, LAR, LSL, VERR, ARPL.
+
+Not modelled: 16-byte system descriptors and segment loads in 64-bit mode.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.flags import VM, set_zf
+from jitvm.isa.memory import load, load_system, store_system
+from jitvm.isa.mode import is_protected, settle, update_context, update_limits
+from jitvm.isa.registers import set_reg, stack_mask
+from jitvm.isa.state import (
+    ATTR_CODE,
+    ATTR_DC,
+    ATTR_P,
+    ATTR_RW,
+    ATTR_S,
+    CS,
+    FAULT,
+    GP,
+    GS,
+    LDTR,
+    NP,
+    OK,
+    RSP,
+    SS,
+    SS_FAULT,
+    TR,
+    UD,
+    fault,
+    fault0,
+    retired,
+)
+from jitvm.isa.words import M8, M16, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W12, W16, W32, mask, u64
+
+RPL, TI = u64(3), u64(4)
+NOT_RPL = u64(0xFFFC)
+"""Selector without RPL: what error codes carry, and 0 for a null selector."""
+INDEX = u64(0xFFF8)
+W40, W45 = u64(40), u64(45)
+DESC_G = u64(1 << 55)
+BASE_LOW, BASE_HIGH, LIMIT_HIGH = u64(0x00FF_FFFF), u64(0xFF00_0000), u64(0x000F_0000)
+ATTR_BITS = u64(0xF0FF)
+PAGE_LOW = u64(0xFFF)
+TYPE = u64(0x1F)
+"""S and type: what kind of descriptor it is (SDM vol. 3, table 3-2 for S = 0)."""
+TSS16, LDT, TSS16_BUSY, GATE_CALL16, GATE_TASK = u64(1), u64(2), u64(3), u64(4), u64(5)
+TSS32, TSS32_BUSY, GATE_CALL32 = u64(9), u64(11), u64(12)
+TSS_BUSY = u64(2)
+DATA_V86, DATA_REAL = u64(0xF3), u64(0x93)
+"""Attributes of virtual-8086 segments (DPL 3) and of a fresh real-mode one: present, writable, accessed."""
+LAR_TYPES, LSL_TYPES = u64(0x1A3E), u64(0x0A0E)
+"""System descriptor types (bit n: type n) that LAR and LSL know (SDM vol. 2, tables of LAR and LSL)."""
+LAR_MASK = u64(0x00F0_FF00)
+
+
+# ---- descriptors ----------------------------------------------------------------------------------------------------
+def desc_base(d):
+    return ((d >> W16) & BASE_LOW) | ((d >> W32) & BASE_HIGH)
+
+
+def desc_limit(d):
+    """Limit in bytes, inclusive."""
+    limit = (d & M16) | ((d >> W32) & LIMIT_HIGH)
+    if d & DESC_G != W0:
+        limit = (limit << W12) | PAGE_LOW
+    return limit
+
+
+def desc_attr(d):
+    """Attributes in the layout of `c.attr`."""
+    return (d >> W40) & ATTR_BITS
+
+
+def desc_dpl(d):
+    return (d >> W45) & W3
+
+
+def is_code(attr):
+    """1 for a code segment."""
+    return u64(attr & (ATTR_S | ATTR_CODE) == (ATTR_S | ATTR_CODE))
+
+
+def is_writable_data(attr):
+    return u64(attr & (ATTR_S | ATTR_CODE | ATTR_RW) == (ATTR_S | ATTR_RW))
+
+
+def is_readable(attr):
+    """1 for data and readable code."""
+    data = u64(attr & ATTR_CODE == W0)
+    return u64(attr & ATTR_S != W0) & (data | u64(attr & ATTR_RW != W0))
+
+
+def is_conforming(attr):
+    return u64(attr & (ATTR_S | ATTR_CODE | ATTR_DC) == (ATTR_S | ATTR_CODE | ATTR_DC))
+
+
+def is_null(selector):
+    return u64(selector & NOT_RPL == W0)
+
+
+def selector_fault(c, vector, selector, ext):
+    """A fault whose error code names a selector."""
+    return fault(c, vector, (selector & NOT_RPL) | ext)
+
+
+def descriptor_address(c, selector):
+    """Linear address of a selector's descriptor; ONES when it is not inside the table, or there is no LDT."""
+    last = (selector & INDEX) + W7
+    if selector & TI == W0:
+        if last > c.gdt_limit:
+            return ONES
+        return c.gdt_base + (selector & INDEX)
+    if c.attr[LDTR] & ATTR_P == W0 or last > c.limit[LDTR]:
+        return ONES
+    return c.base[LDTR] + (selector & INDEX)
+
+
+def read_descriptor(c, selector, vector, ext):
+    """The descriptor of a selector that is not null; c.status on a fault (`vector` when it is outside the table)."""
+    at = descriptor_address(c, selector)
+    if at == ONES:
+        selector_fault(c, vector, selector, ext)
+        return W0
+    return load_system(c, at, W8)
+
+
+def mark_accessed(c, selector, d):
+    """Set the accessed bit of a code or data descriptor in its table; status."""
+    if d >> W40 & W1 != W0:
+        return OK
+    return store_system(c, descriptor_address(c, selector) + W5, W1, (d >> W40 & M8) | W1)
+
+
+# ---- writing segment registers --------------------------------------------------------------------------------------
+def set_segment(c, seg, selector, d):
+    """Fill a segment register from a checked descriptor; the caller updates the context."""
+    c.sel[seg] = selector
+    c.base[seg] = desc_base(d)
+    c.limit[seg] = desc_limit(d)
+    c.attr[seg] = desc_attr(d) | W1
+    return update_limits(c, seg)
+
+
+def set_null(c, seg, selector):
+    """A null selector: every access through it faults; the caller updates the context."""
+    c.sel[seg] = selector
+    c.base[seg] = W0
+    c.limit[seg] = M16
+    c.attr[seg] = W0
+    return update_limits(c, seg)
+
+
+def set_real(c, seg, selector):
+    """A load in real mode; the caller updates the context."""
+    c.sel[seg] = selector
+    c.base[seg] = selector << W4
+    if c.attr[seg] & ATTR_P == W0:
+        c.attr[seg] = DATA_REAL
+        c.limit[seg] = M16
+    return update_limits(c, seg)
+
+
+def set_v86(c, seg, selector):
+    """A load in virtual-8086 mode (SDM vol. 3, 20.2.1); the caller updates the context."""
+    c.sel[seg] = selector
+    c.base[seg] = selector << W4
+    c.attr[seg] = DATA_V86
+    c.limit[seg] = M16
+    return update_limits(c, seg)
+
+
+def set_plain(c, seg, selector):
+    """A load in real or virtual-8086 mode."""
+    if c.rflags & VM != W0:
+        return set_v86(c, seg, selector)
+    return set_real(c, seg, selector)
+
+
+def load_cs(c, selector, d, cpl):
+    """CS from a checked descriptor, with its privilege level; derived state follows."""
+    set_segment(c, CS, (selector & NOT_RPL) | cpl, d)
+    c.cpl = cpl
+    return update_context(c)
+
+
+def load_cs_plain(c, selector):
+    """CS in real or virtual-8086 mode; derived state follows."""
+    set_plain(c, CS, selector)
+    return update_context(c)
+
+
+# ---- MOV, POP, LDS, LES, LSS, LFS, LGS -----------------------------------------------------------------------------
+def load_stack_segment(c, a):
+    """SS in protected mode (SDM vol. 2, MOV: "IF SS is loaded")."""
+    if is_null(a) != W0:
+        return fault(c, GP, W0)
+    d = read_descriptor(c, a, GP, W0)
+    if c.status != OK:
+        return c.status
+    attr = desc_attr(d)
+    if a & RPL != c.cpl or desc_dpl(d) != c.cpl or is_writable_data(attr) == W0:
+        return selector_fault(c, GP, a, W0)
+    if attr & ATTR_P == W0:
+        return selector_fault(c, SS_FAULT, a, W0)
+    if mark_accessed(c, a, d) != OK:
+        return c.status
+    set_segment(c, SS, a, d)
+    return OK
+
+
+def load_data_segment(c, reg, a):
+    """DS, ES, FS or GS in protected mode."""
+    if is_null(a) != W0:
+        set_null(c, reg, a)
+        return OK
+    d = read_descriptor(c, a, GP, W0)
+    if c.status != OK:
+        return c.status
+    attr = desc_attr(d)
+    dpl = desc_dpl(d)
+    outer = u64(a & RPL > dpl) | u64(c.cpl > dpl)
+    if is_readable(attr) == W0 or (is_conforming(attr) == W0 and outer != W0):
+        return selector_fault(c, GP, a, W0)
+    if attr & ATTR_P == W0:
+        return selector_fault(c, NP, a, W0)
+    if mark_accessed(c, a, d) != OK:
+        return c.status
+    set_segment(c, reg, a, d)
+    return OK
+
+
+def load_any_segment(c, reg, a):
+    """A segment register but CS, in every mode, without the end of the instruction; OK or why not."""
+    if reg == CS or reg > GS:
+        return fault0(c, UD)
+    if is_protected(c) == W0:
+        set_plain(c, reg, a)
+    elif reg == SS:
+        if load_stack_segment(c, a) != OK:
+            return c.status
+    elif load_data_segment(c, reg, a) != OK:
+        return c.status
+    update_context(c)
+    return OK
+
+
+def load_segment(c, reg, a):
+    """MOV to a segment register.  Interrupts are held off at the boundary after MOV SS (SDM vol. 3, 6.8.3)."""
+    ctx = c.ctx
+    if load_any_segment(c, reg, a & M16) != OK:
+        return c.status
+    if reg == SS:
+        c.shadow = retired(c) + W1
+    return settle(c, ctx)
+
+
+def pop_segment(c, size, reg):
+    """POP to a segment register; the stack pointer moves by the size that the stack had."""
+    sp = c.gpr[RSP]
+    m = stack_mask(c)
+    a = load(c, SS, sp & m, size)
+    if c.status != OK:
+        return c.status
+    s = load_segment(c, reg, a)
+    if c.status == OK:
+        c.gpr[RSP] = (sp & ~m) | ((sp + size) & m)
+    return s
+
+
+def load_far_pointer(c, size, asize, reg, seg, off, imm):
+    """LDS, LES, LSS, LFS, LGS: general register `reg` and segment register `imm` from memory."""
+    ctx = c.ctx
+    v = load(c, seg, off, size)
+    if c.status != OK:
+        return c.status
+    a = load(c, seg, (off + size) & mask(asize), W2)
+    if c.status != OK:
+        return c.status
+    if load_any_segment(c, imm, a) != OK:
+        return c.status
+    set_reg(c, reg, size, v)
+    return settle(c, ctx)
+
+
+# ---- LDTR and TR ----------------------------------------------------------------------------------------------------
+def need_protected(c):
+    """#UD outside protected mode and in virtual-8086 mode; status."""
+    if is_protected(c) == W0:
+        return fault0(c, UD)
+    return OK
+
+
+def need_supervisor(c):
+    """#UD outside protected mode, #GP(0) unless CPL = 0; status."""
+    if need_protected(c) != OK:
+        return FAULT
+    if c.cpl != W0:
+        return fault(c, GP, W0)
+    return OK
+
+
+def read_system_descriptor(c, a):
+    """The GDT descriptor that LLDT and LTR name; c.status on a fault."""
+    if a & TI != W0:
+        selector_fault(c, GP, a, W0)
+        return W0
+    return read_descriptor(c, a, GP, W0)
+
+
+def set_system(c, seg, selector, d):
+    """LDTR or TR from a checked descriptor."""
+    c.sel[seg] = selector
+    c.base[seg] = desc_base(d)
+    c.limit[seg] = desc_limit(d)
+    c.attr[seg] = desc_attr(d)
+    return OK
+
+
+def lldt(c, a):
+    """LLDT: a null selector makes every use of the LDT fault."""
+    if need_supervisor(c) != OK:
+        return FAULT
+    a = a & M16
+    if is_null(a) != W0:
+        c.sel[LDTR] = a
+        c.attr[LDTR] = W0
+        return OK
+    d = read_system_descriptor(c, a)
+    if c.status != OK:
+        return c.status
+    if desc_attr(d) & TYPE != LDT:
+        return selector_fault(c, GP, a, W0)
+    if desc_attr(d) & ATTR_P == W0:
+        return selector_fault(c, NP, a, W0)
+    return set_system(c, LDTR, a, d)
+
+
+def ltr(c, a):
+    """LTR: the TSS is marked busy in its descriptor."""
+    if need_supervisor(c) != OK:
+        return FAULT
+    a = a & M16
+    if is_null(a) != W0:
+        return fault(c, GP, W0)
+    d = read_system_descriptor(c, a)
+    if c.status != OK:
+        return c.status
+    attr = desc_attr(d)
+    if attr & TYPE != TSS16 and attr & TYPE != TSS32:
+        return selector_fault(c, GP, a, W0)
+    if attr & ATTR_P == W0:
+        return selector_fault(c, NP, a, W0)
+    if store_system(c, descriptor_address(c, a) + W5, W1, (attr & M8) | TSS_BUSY) != OK:
+        return c.status
+    return set_system(c, TR, a, d | (TSS_BUSY << W40))
+
+
+def sldt(c):
+    """Selector of LDTR; look at c.status (#UD in real and virtual-8086 mode)."""
+    need_protected(c)
+    return c.sel[LDTR]
+
+
+def str_(c):
+    """Selector of TR; look at c.status (#UD in real and virtual-8086 mode)."""
+    need_protected(c)
+    return c.sel[TR]
+
+
+# ---- LAR, LSL, VERR, VERW, ARPL ------------------------------------------------------------------------------------
+def visible_descriptor(c, selector):
+    """The descriptor of a selector that CPL and RPL may see, else 0; c.status on a fault of the access itself.
+
+    A descriptor of type 0 is reserved, so 0 can't be one that LAR, LSL, VERR or VERW accept.
+    """
+    if is_null(selector) != W0:
+        return W0
+    at = descriptor_address(c, selector)
+    if at == ONES:
+        return W0
+    d = load_system(c, at, W8)
+    if c.status != OK:
+        return W0
+    dpl = desc_dpl(d)
+    if is_conforming(desc_attr(d)) == W0 and (c.cpl > dpl or selector & RPL > dpl):
+        return W0
+    return d
+
+
+def known_type(d, types):
+    """1 for code and data descriptors and for system descriptors of a type in the set `types`."""
+    attr = desc_attr(d)
+    if attr & ATTR_S != W0:
+        return W1
+    return (types >> (attr & TYPE)) & W1
+
+
+def answer(c, zf):
+    """End of an instruction whose answer is ZF."""
+    set_zf(c.lazy, zf)
+    return OK
+
+
+def lar(c, size, reg, b):
+    """LAR: access rights of selector `b` to register `reg`, ZF = 1; ZF = 0 when it may not be looked at."""
+    if need_protected(c) != OK:
+        return FAULT
+    d = visible_descriptor(c, b & M16)
+    if c.status != OK:
+        return c.status
+    if known_type(d, LAR_TYPES) == W0:
+        return answer(c, W0)
+    set_reg(c, reg, size, (d >> W32) & LAR_MASK)
+    return answer(c, W1)
+
+
+def lsl(c, size, reg, b):
+    """LSL: limit in bytes of selector `b` to register `reg`, ZF = 1; ZF = 0 when it may not be looked at."""
+    if need_protected(c) != OK:
+        return FAULT
+    d = visible_descriptor(c, b & M16)
+    if c.status != OK:
+        return c.status
+    if known_type(d, LSL_TYPES) == W0:
+        return answer(c, W0)
+    set_reg(c, reg, size, desc_limit(d))
+    return answer(c, W1)
+
+
+def verr(c, a):
+    """VERR: ZF = 1 when the segment may be read."""
+    if need_protected(c) != OK:
+        return FAULT
+    d = visible_descriptor(c, a & M16)
+    if c.status != OK:
+        return c.status
+    return answer(c, is_readable(desc_attr(d)))
+
+
+def verw(c, a):
+    """VERW: ZF = 1 when the segment may be written."""
+    if need_protected(c) != OK:
+        return FAULT
+    d = visible_descriptor(c, a & M16)
+    if c.status != OK:
+        return c.status
+    return answer(c, is_writable_data(desc_attr(d)))
+
+
+def arpl(f, a, b):
+    """ARPL: `a` with an RPL not below that of `b`, ZF = 1 when it had to be raised.  #UD outside protected mode is
+    the form's affair (`need_protected`)."""
+    lower = u64(a & RPL < b & RPL)
+    set_zf(f, lower)
+    if lower != W0:
+        return (a & ~RPL) | (b & RPL)
+    return a
