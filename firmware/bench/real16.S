@@ -78,7 +78,7 @@ protected:
     pop     ebx
     ret
 
-    .balign 4
+    .balign 4096, 0x90                  /* data on a page without any code */
 saved_esp:
     .long   0
 result:
@@ -90,3 +90,4 @@ table:
     .fill   32, 2, 0x1234
     .fill   64, 2, 0
 stack16:
+    .balign 4096, 0x90
