@@ -33,14 +33,14 @@ class Runner(Protocol):
         """The command that runs `image`, port 0xE9 on standard output."""
 
 
-def _first_line(command: Sequence[str]) -> str:
-    """The first line that a program prints, "?" when it fails."""
+def _said(command: Sequence[str], word: str = "") -> str:
+    """The first line with `word` that a program prints, "?" when there is none."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "?"
-    lines = (result.stdout or result.stderr).strip().splitlines()
-    return lines[0] if lines else "?"
+    lines = (result.stdout + result.stderr).splitlines()
+    return next((line.strip() for line in lines if word in line), "?")
 
 
 class Jitvm:
@@ -88,7 +88,7 @@ class Qemu:
         return None if shutil.which(self.program) else "not installed"
 
     def version(self) -> str:
-        return _first_line([self.program, "--version"])
+        return _said([self.program, "--version"])
 
     def command(self, image: Path) -> list[str]:
         return [
@@ -132,11 +132,7 @@ class Bochs:
         return None if self._display() else "no display library without a screen"
 
     def version(self) -> str:
-        lines = subprocess.run(
-            [self.program, "--help"], capture_output=True, text=True, timeout=20, check=False
-        )
-        found = [line for line in (lines.stdout + lines.stderr).splitlines() if "Emulator" in line]
-        return found[0].strip() if found else "?"
+        return _said([self.program, "--help"], "Emulator")
 
     def _display(self) -> str | None:
         """The configuration line of a display library that is installed."""

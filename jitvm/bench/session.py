@@ -67,9 +67,12 @@ class Session:
         """The iterations whose measured part takes about the target time."""
         if workload.fixed:
             return workload.fixed
-        iterations = workload.start
+        iterations, first_wall = workload.start, 0.0
         while True:
-            seconds = self.run(runner, workload, iterations).seconds
+            run = self.run(runner, workload, iterations)
+            seconds, first_wall = run.seconds, first_wall or run.wall
+            if seconds == 0.0 and run.wall > first_wall + self.target:
+                raise RunError("both marks came at once: its debug port is buffered")
             scale = self.target / max(seconds, self.target / MAX_GROWTH)
             wanted = max(1, min(round(iterations * scale), MAX_ITERATIONS))
             if seconds >= self.target / 4 or wanted == iterations:
