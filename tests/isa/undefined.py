@@ -122,6 +122,17 @@ _rule(
     " operand's width leaves the destination and all flags undefined",
 )
 
+STORES_BEFORE_FAULT = {
+    Mnemonic.CALL,
+    Mnemonic.PUSHA,
+    Mnemonic.PUSHAD,
+    Mnemonic.ENTER,
+}
+"""What these wrote below the stack pointer before they faulted is nobody's
+business: registers are restored for the restart, the manual says nothing of
+memory.  Silicon stores the return address of a CALL that goes beyond CS's
+limit, and the part of a PUSHA that fits."""
+
 
 def undefined(case: Case) -> Undefined:
     """What the manual leaves open about the result of a case of one instruction."""
