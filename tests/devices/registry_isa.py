@@ -1,0 +1,28 @@
+"""The chips of the ISA bus, for the conformance suite."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from jitvm.devices.pic8259 import PicPair
+from tests.devices.conformance import Entry, Range
+
+
+def _stir_pic(pic: Any, rng: random.Random) -> None:
+    line = pic.line(rng.choice((0, 1, 3, 4, 9, 11, 15)))
+    line.pulse() if rng.random() < 0.8 else line.set(False)
+    if rng.random() < 0.5:
+        pic.acknowledge()
+
+
+def devices() -> list[Entry]:
+    """All entries of this module."""
+    return [
+        Entry(
+            "pic",
+            lambda rig: PicPair(rig.line(), rig.trace),
+            lambda d: [Range("master", d.master, 2), Range("slave", d.slave, 2), Range("elcr", d.elcr, 2)],
+            stir=_stir_pic,
+        ),
+    ]
