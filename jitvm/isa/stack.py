@@ -1,0 +1,139 @@
+"""PUSHA, POPA and ENTER: the instructions that use several stack slots.
+
+Each checks all its slots before it changes the first, so that a fault or an exit starts it again from the old state.
+
+Source: Intel SDM vol. 2, PUSHA, POPA, ENTER; vol. 1, 6.5.
+
+Not modelled: when an outer frame's slots are MMIO, ENTER reads them twice (once to see whether they can be read).
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.memory import host_run, load, probe_store, push_at
+from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp, stack_mask
+from jitvm.isa.state import OK, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, SS
+from jitvm.isa.words import M16, M32, W0, W1, W2, W4, W5, W6, W7, W8, W31, cut
+
+
+def probe_slots(c, sp, size, n):
+    """Status: may `n` slots below `sp` be written?"""
+    k = W1
+    while k <= n:
+        if probe_store(c, SS, cut_sp(c, sp - k * size), size) != OK:
+            return c.status
+        k = k + W1
+    return OK
+
+
+def pusha(c, size):
+    """PUSHA, PUSHAD: AX, CX, DX, BX, the old SP, BP, SI, DI."""
+    sp = c.gpr[RSP]
+    if probe_slots(c, sp, size, W8) != OK:
+        return c.status
+    k = W0
+    while k < W8:
+        if push_at(c, cut_sp(c, sp - (k + W1) * size), size, get_reg(c, k, size)) != OK:
+            return c.status
+        k = k + W1
+    set_sp(c, sp - W8 * size)
+    return OK
+
+
+def slot(c, sp, size, k):
+    """Value of the slot `k` above `sp`; look at c.status."""
+    return load(c, SS, cut_sp(c, sp + k * size), size)
+
+
+def popa(c, size):
+    """POPA, POPAD: DI, SI, BP, a slot that is skipped, BX, DX, CX, AX."""
+    sp = c.gpr[RSP]
+    di = slot(c, sp, size, W0)
+    if c.status != OK:
+        return c.status
+    si = slot(c, sp, size, W1)
+    if c.status != OK:
+        return c.status
+    bp = slot(c, sp, size, W2)
+    if c.status != OK:
+        return c.status
+    bx = slot(c, sp, size, W4)
+    if c.status != OK:
+        return c.status
+    dx = slot(c, sp, size, W5)
+    if c.status != OK:
+        return c.status
+    cx = slot(c, sp, size, W6)
+    if c.status != OK:
+        return c.status
+    ax = slot(c, sp, size, W7)
+    if c.status != OK:
+        return c.status
+    set_reg(c, RDI, size, di)
+    set_reg(c, RSI, size, si)
+    set_reg(c, RBP, size, bp)
+    set_reg(c, RBX, size, bx)
+    set_reg(c, RDX, size, dx)
+    set_reg(c, RCX, size, cx)
+    set_reg(c, RAX, size, ax)
+    set_sp(c, sp + W8 * size)
+    return OK
+
+
+def probe_frames(c, size, level):
+    """Status: can the `level` - 1 frame pointers below BP be read?"""
+    k = W1
+    while k < level:
+        off = cut_sp(c, c.gpr[RBP] - k * size)
+        if host_run(c, SS, off, size, W0) == W0:
+            load(c, SS, off, size)
+            if c.status != OK:
+                return c.status
+        k = k + W1
+    return OK
+
+
+def push_frames(c, sp, size, level):
+    """Copy `level` - 1 frame pointers from below BP to below `sp`; status."""
+    k = W1
+    while k < level:
+        v = load(c, SS, cut_sp(c, c.gpr[RBP] - k * size), size)
+        if c.status != OK:
+            return c.status
+        if push_at(c, cut_sp(c, sp - k * size), size, v) != OK:
+            return c.status
+        k = k + W1
+    return OK
+
+
+def enter(c, size, imm, imm2):
+    """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32."""
+    level = imm2 & W31
+    frame = c.gpr[RSP] - size
+    slots = W1 + level
+    bottom = c.gpr[RSP] - slots * size - (imm & M16)
+    if probe_slots(c, c.gpr[RSP], size, slots) != OK or probe_store(c, SS, cut_sp(c, bottom), size) != OK:
+        return c.status
+    if probe_frames(c, size, level) != OK:
+        return c.status
+    if push_at(c, cut_sp(c, frame), size, get_reg(c, RBP, size)) != OK:
+        return c.status
+    if level != W0:
+        if push_frames(c, frame, size, level) != OK:
+            return c.status
+        if push_at(c, cut_sp(c, frame - level * size), size, cut(size, frame)) != OK:
+            return c.status
+    set_sp(c, bottom)
+    set_frame(c, frame)
+    return OK
+
+
+def set_frame(c, frame):
+    """Write BP, EBP or RBP by the stack size."""
+    m = stack_mask(c)
+    if m == M16:
+        set_reg(c, RBP, W2, frame)
+    elif m == M32:
+        set_reg(c, RBP, W4, frame)
+    else:
+        set_reg(c, RBP, W8, frame)
+    return W0

@@ -1,0 +1,537 @@
+"""String instructions: MOVS, CMPS, SCAS, LODS, STOS, alone and repeated.
+
+One iteration of a repeated instruction counts as one instruction.  A call does at most `CHUNK` iterations and at most
+as many as may still retire; then it returns AGAIN and the instruction starts again with what SI, DI and CX say.
+
+While both operands are plain memory, the elements that lie in one page are done by a loop over host addresses; every
+other element (over a page border, at a segment's limit, MMIO, code pages) is done alone and completely.
+
+Source: Intel SDM vol. 2, MOVS, CMPS, SCAS, LODS, STOS, REP; vol. 1, 7.3.9.  After a fault in a repeated CMPS or SCAS
+the flags are those of the last completed iteration (the manual restores the older ones), so that the place where a run
+was interrupted never shows.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.flags import DF, get_zf, sub_flags
+from jitvm.isa.host import peek, poke
+from jitvm.isa.memory import host_run, is_user, linear, load, store
+from jitvm.isa.paging import PAGE_OFFSET, READ, WRITE, host_of
+from jitvm.isa.registers import get_reg, set_reg
+from jitvm.isa.state import AGAIN, ES, OK, RAX, RCX, RDI, RSI
+from jitvm.isa.words import W0, W1, W2, W3, W4, W7, W8, W16, W32, cut, i64, mask, u64
+
+CHUNK = u64(0x1_0000)
+"""Iterations in one call at most."""
+PAGE_SIZE = u64(0x1000)
+MORE = u64(0x100)
+"""Not a status: the repeated instruction is not complete and may go on in this call."""
+NO_BUDGET = i64(0)
+LANES_1, LANES_2, LANES_4 = u64(0x0101_0101_0101_0101), u64(0x0001_0001_0001_0001), u64(0x0000_0001_0000_0001)
+
+
+# ---- runs: consecutive elements in one page --------------------------------------------------------------------------
+
+
+def log2_size(size):
+    """0, 1, 2, 3 for 1, 2, 4, 8 bytes."""
+    return (size >> W1) - (size >> W3)
+
+
+def lesser(a, b):
+    """The smaller of two unsigned numbers."""
+    if a < b:
+        return a
+    return b
+
+
+def run_up(place, off, size, asize):
+    """Elements from `off` upwards that end in the page (`place` is the offset in it) and before `off` wraps."""
+    room = PAGE_SIZE - place
+    to_wrap = mask(asize) - off
+    if to_wrap < room:
+        room = to_wrap + W1
+    return room >> log2_size(size)
+
+
+def run_down(place, off, size, asize):
+    """Elements from `off` downwards that lie in the page and before `off` wraps."""
+    if place + size > PAGE_SIZE or mask(asize) - off < size - W1:
+        return W0
+    return (lesser(place, off) >> log2_size(size)) + W1
+
+
+def run_length(c, seg, off, size, asize, n):
+    """How many of the next `n` elements at seg:off lie in one page, in the direction of DF."""
+    place = (c.base[seg] + off) & PAGE_OFFSET
+    if c.rflags & DF != W0:
+        return lesser(n, run_down(place, off, size, asize))
+    return lesser(n, run_up(place, off, size, asize))
+
+
+def plain_page(c, seg, off, n_bytes, write):
+    """Host address of seg:off when it and all `n_bytes` are plain memory of one page, else 0; no status is left.
+
+    Fills the TLB, so that only what must be done element by element is.
+    """
+    h = host_run(c, seg, off, n_bytes, write)
+    if h != W0:
+        return h
+    lin = linear(c, seg, off, n_bytes, write)
+    if c.status == OK:
+        if write != W0:
+            host_of(c, lin, WRITE, is_user(c))
+            h = host_run(c, seg, off, n_bytes, write)
+        else:
+            h = host_of(c, lin, READ, is_user(c))
+    c.status = OK
+    return h
+
+
+def run_host(c, seg, off, size, n, write):
+    """Host address of the lowest of `n` elements that start at seg:off and go in the direction of DF; 0: not plain."""
+    if n == W0:
+        return W0
+    if c.rflags & DF != W0:
+        return plain_page(c, seg, off - (n - W1) * size, n * size, write)
+    return plain_page(c, seg, off, n * size, write)
+
+
+def advance(c, reg, size, asize, n):
+    """Move SI or DI by `n` elements in the direction of DF."""
+    delta = n * size
+    if c.rflags & DF != W0:
+        delta = W0 - delta
+    set_reg(c, reg, asize, c.gpr[reg] + delta)
+    return W0
+
+
+def budget(c, asize, chunk):
+    """Iterations that may be done now: by CX, by the chunk, by the instructions that may still retire."""
+    return lesser(lesser(get_reg(c, RCX, asize), chunk), u64(c.left))
+
+
+def count_down(c, asize, n, found):
+    """Book `n` iterations: OK when the instruction is complete (also by `found`), MORE when not."""
+    count = cut(asize, get_reg(c, RCX, asize) - n)
+    set_reg(c, RCX, asize, count)
+    if count == W0 or found != W0:
+        c.left = c.left - i64(n - W1)
+        return OK
+    c.left = c.left - i64(n)
+    return MORE
+
+
+# ---- loops over host memory ------------------------------------------------------------------------------------------
+
+
+def copy_up(dst, src, n_bytes):
+    """Copy upwards in words; right when dst is not less than 8 bytes above src."""
+    end = src + (n_bytes & ~W7)
+    while src != end:
+        poke(dst, W8, peek(src, W8))
+        src = src + W8
+        dst = dst + W8
+    end = src + (n_bytes & W7)
+    while src != end:
+        poke(dst, W1, peek(src, W1))
+        src = src + W1
+        dst = dst + W1
+    return W0
+
+
+def copy_down(dst, src, n_bytes):
+    """Copy from the top downwards in words; right when src is not less than 8 bytes above dst."""
+    at_src = src + n_bytes
+    at_dst = dst + n_bytes
+    end = src + (n_bytes & W7)
+    while at_src != end:
+        at_src = at_src - W8
+        at_dst = at_dst - W8
+        poke(at_dst, W8, peek(at_src, W8))
+    while at_src != src:
+        at_src = at_src - W1
+        at_dst = at_dst - W1
+        poke(at_dst, W1, peek(at_src, W1))
+    return W0
+
+
+def copy_elements(dst, src, step, size, n):
+    """Copy element by element, `step` bytes forth or back each time: overlapping operands repeat as on the CPU."""
+    k = W0
+    while k < n:
+        poke(dst, size, peek(src, size))
+        src = src + step
+        dst = dst + step
+        k = k + W1
+    return W0
+
+
+def spread(size, v):
+    """A word of 8 bytes filled with copies of an operand of `size` bytes."""
+    if size == W1:
+        v = v | (v << W8)
+    if size <= W2:
+        v = v | (v << W16)
+    if size <= W4:
+        v = v | (v << W32)
+    return v
+
+
+def fill(at, n_bytes, size, v):
+    """Store `v`, an operand of `size` bytes, over and over."""
+    pattern = spread(size, v)
+    end = at + (n_bytes & ~W7)
+    while at != end:
+        poke(at, W8, pattern)
+        at = at + W8
+    end = at + (n_bytes & W7)
+    while at != end:
+        poke(at, size, v)
+        at = at + size
+    return W0
+
+
+def lanes(size):
+    """1 in each operand of `size` bytes of a word."""
+    if size == W1:
+        return LANES_1
+    if size == W2:
+        return LANES_2
+    if size == W4:
+        return LANES_4
+    return W1
+
+
+def skip_words(a, b, n_bytes, pattern, ones, highs):
+    """Bytes, in whole words, that surely don't end a comparison.
+
+    Compares memory at `a` with memory at `b`, or with `pattern` where `b` is 0.  `ones` is 0 when equal operands
+    continue; else it and `highs` have the lowest and the highest bit of each operand of a word set, and unequal ones
+    continue: a word x holds an operand that is 0 exactly if (x - ones) & ~x & highs is not 0.
+    """
+    end = n_bytes & ~W7
+    k = W0
+    while k != end:
+        x = pattern
+        if b != W0:
+            x = peek(b + k, W8)
+        x = x ^ peek(a + k, W8)
+        stop = x
+        if ones != W0:
+            stop = (x - ones) & ~x & highs
+        if stop != W0:
+            return k
+        k = k + W8
+    return k
+
+
+def skip_elements(a, b, size, n, pattern, want):
+    """Elements, upwards, that surely don't end a comparison which goes on while "equal" is `want` (0 or 1)."""
+    ones, highs = W0, W0
+    if want == W0:
+        ones = lanes(size)
+        highs = ones << ((size << W3) - W1)
+    return skip_words(a, b, n * size, pattern, ones, highs) >> log2_size(size)
+
+
+def scan(at, step, size, n, v, want):
+    """Elements looked at, one by one, up to the first that ends a comparison with `v`, or `n`."""
+    k = W0
+    while k < n:
+        k = k + W1
+        if u64(peek(at, size) == v) != want:
+            return k
+        at = at + step
+    return k
+
+
+def match(a, b, step, size, n, want):
+    """Pairs of elements looked at, one by one, up to the first that ends a comparison, or `n`."""
+    k = W0
+    while k < n:
+        k = k + W1
+        if u64(peek(a, size) == peek(b, size)) != want:
+            return k
+        a = a + step
+        b = b + step
+    return k
+
+
+def compare(c, size, a, b):
+    """The flags of a - b."""
+    return sub_flags(c.lazy, size, a, b, cut(size, a - b))
+
+
+# ---- MOVS ------------------------------------------------------------------------------------------------------------
+
+
+def movs_one(c, size, asize, seg):
+    """One element."""
+    v = load(c, seg, get_reg(c, RSI, asize), size)
+    if c.status != OK:
+        return c.status
+    if store(c, ES, get_reg(c, RDI, asize), size, v) != OK:
+        return c.status
+    advance(c, RSI, size, asize, W1)
+    advance(c, RDI, size, asize, W1)
+    return OK
+
+
+def copy_run(dst, src, size, n, down):
+    """`n` elements between lowest addresses `src` and `dst`, in the order of the direction."""
+    if down == W0:
+        if dst - src >= W8:
+            return copy_up(dst, src, n * size)
+        return copy_elements(dst, src, size, size, n)
+    if src - dst >= W8:
+        return copy_down(dst, src, n * size)
+    top = (n - W1) * size
+    return copy_elements(dst + top, src + top, W0 - size, size, n)
+
+
+def movs_run(c, size, asize, seg, n):
+    """Up to `n` elements between plain pages; how many, 0 when the next is not plain."""
+    si, di = get_reg(c, RSI, asize), get_reg(c, RDI, asize)
+    n = run_length(c, seg, si, size, asize, n)
+    n = run_length(c, ES, di, size, asize, n)
+    src = run_host(c, seg, si, size, n, W0)
+    if src == W0:
+        return W0
+    dst = run_host(c, ES, di, size, n, W1)
+    if dst == W0:
+        return W0
+    copy_run(dst, src, size, n, c.rflags & DF)
+    advance(c, RSI, size, asize, n)
+    advance(c, RDI, size, asize, n)
+    return n
+
+
+def movs(c, size, asize, seg, rep):
+    """MOVS: seg:SI to ES:DI."""
+    if rep == W0:
+        return movs_one(c, size, asize, seg)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    chunk = CHUNK
+    while chunk != W0 and c.left > NO_BUDGET:
+        n = movs_run(c, size, asize, seg, budget(c, asize, chunk))
+        if n == W0:
+            if movs_one(c, size, asize, seg) != OK:
+                return c.status
+            n = W1
+        if count_down(c, asize, n, W0) == OK:
+            return OK
+        chunk = chunk - n
+    return AGAIN
+
+
+# ---- LODS ------------------------------------------------------------------------------------------------------------
+
+
+def lods_one(c, size, asize, seg):
+    """One element."""
+    v = load(c, seg, get_reg(c, RSI, asize), size)
+    if c.status != OK:
+        return c.status
+    set_reg(c, RAX, size, v)
+    advance(c, RSI, size, asize, W1)
+    return OK
+
+
+def lods_run(c, size, asize, seg, n):
+    """Up to `n` elements of a plain page, of which the last one stays; how many, 0 when the next is not plain."""
+    si = get_reg(c, RSI, asize)
+    n = run_length(c, seg, si, size, asize, n)
+    at = run_host(c, seg, si, size, n, W0)
+    if at == W0:
+        return W0
+    if c.rflags & DF == W0:
+        at = at + (n - W1) * size
+    set_reg(c, RAX, size, peek(at, size))
+    advance(c, RSI, size, asize, n)
+    return n
+
+
+def lods(c, size, asize, seg, rep):
+    """LODS: seg:SI to AL, AX, EAX."""
+    if rep == W0:
+        return lods_one(c, size, asize, seg)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    chunk = CHUNK
+    while chunk != W0 and c.left > NO_BUDGET:
+        n = lods_run(c, size, asize, seg, budget(c, asize, chunk))
+        if n == W0:
+            if lods_one(c, size, asize, seg) != OK:
+                return c.status
+            n = W1
+        if count_down(c, asize, n, W0) == OK:
+            return OK
+        chunk = chunk - n
+    return AGAIN
+
+
+# ---- STOS ------------------------------------------------------------------------------------------------------------
+
+
+def stos_one(c, size, asize):
+    """One element."""
+    if store(c, ES, get_reg(c, RDI, asize), size, get_reg(c, RAX, size)) != OK:
+        return c.status
+    advance(c, RDI, size, asize, W1)
+    return OK
+
+
+def stos_run(c, size, asize, n):
+    """Up to `n` elements of a plain page; how many, 0 when the next is not plain."""
+    di = get_reg(c, RDI, asize)
+    n = run_length(c, ES, di, size, asize, n)
+    at = run_host(c, ES, di, size, n, W1)
+    if at == W0:
+        return W0
+    fill(at, n * size, size, get_reg(c, RAX, size))
+    advance(c, RDI, size, asize, n)
+    return n
+
+
+def stos(c, size, asize, rep):
+    """STOS: AL, AX, EAX to ES:DI."""
+    if rep == W0:
+        return stos_one(c, size, asize)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    chunk = CHUNK
+    while chunk != W0 and c.left > NO_BUDGET:
+        n = stos_run(c, size, asize, budget(c, asize, chunk))
+        if n == W0:
+            if stos_one(c, size, asize) != OK:
+                return c.status
+            n = W1
+        if count_down(c, asize, n, W0) == OK:
+            return OK
+        chunk = chunk - n
+    return AGAIN
+
+
+# ---- SCAS ------------------------------------------------------------------------------------------------------------
+
+
+def scas_one(c, size, asize):
+    """One element."""
+    v = load(c, ES, get_reg(c, RDI, asize), size)
+    if c.status != OK:
+        return c.status
+    compare(c, size, get_reg(c, RAX, size), v)
+    advance(c, RDI, size, asize, W1)
+    return OK
+
+
+def scas_run(c, size, asize, n, want):
+    """Up to `n` elements of a plain page, while "equal" is `want`; how many, 0 when the next is not plain."""
+    di = get_reg(c, RDI, asize)
+    n = run_length(c, ES, di, size, asize, n)
+    at = run_host(c, ES, di, size, n, W0)
+    if at == W0:
+        return W0
+    v = get_reg(c, RAX, size)
+    step, done = size, W0
+    if c.rflags & DF == W0:
+        done = skip_elements(at, W0, size, n, spread(size, v), want)
+        at = at + done * size
+    else:
+        step = W0 - size
+        at = at + (n - W1) * size
+    looked = scan(at, step, size, n - done, v, want)
+    compare(c, size, v, peek(at + step * looked - step, size))
+    advance(c, RDI, size, asize, done + looked)
+    return done + looked
+
+
+def scas(c, size, asize, rep):
+    """SCAS: compares AL, AX, EAX with ES:DI."""
+    if rep == W0:
+        return scas_one(c, size, asize)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    want = rep & W1
+    chunk = CHUNK
+    while chunk != W0 and c.left > NO_BUDGET:
+        n = scas_run(c, size, asize, budget(c, asize, chunk), want)
+        if n == W0:
+            if scas_one(c, size, asize) != OK:
+                return c.status
+            n = W1
+        if count_down(c, asize, n, get_zf(c.lazy) ^ want) == OK:
+            return OK
+        chunk = chunk - n
+    return AGAIN
+
+
+# ---- CMPS ------------------------------------------------------------------------------------------------------------
+
+
+def cmps_one(c, size, asize, seg):
+    """One pair of elements."""
+    a = load(c, seg, get_reg(c, RSI, asize), size)
+    if c.status != OK:
+        return c.status
+    b = load(c, ES, get_reg(c, RDI, asize), size)
+    if c.status != OK:
+        return c.status
+    compare(c, size, a, b)
+    advance(c, RSI, size, asize, W1)
+    advance(c, RDI, size, asize, W1)
+    return OK
+
+
+def cmps_pieces(c, a, b, size, n, want):
+    """Pairs looked at among `n` at the lowest addresses `a` and `b`; sets the flags of the last one."""
+    step, done = size, W0
+    if c.rflags & DF == W0:
+        done = skip_elements(a, b, size, n, W0, want)
+        at = done * size
+    else:
+        step = W0 - size
+        at = (n - W1) * size
+    looked = match(a + at, b + at, step, size, n - done, want)
+    at = at + step * looked - step
+    compare(c, size, peek(a + at, size), peek(b + at, size))
+    return done + looked
+
+
+def cmps_run(c, size, asize, seg, n, want):
+    """Up to `n` pairs in plain pages, while "equal" is `want`; how many, 0 when the next is not plain."""
+    si, di = get_reg(c, RSI, asize), get_reg(c, RDI, asize)
+    n = run_length(c, seg, si, size, asize, n)
+    n = run_length(c, ES, di, size, asize, n)
+    a = run_host(c, seg, si, size, n, W0)
+    if a == W0:
+        return W0
+    b = run_host(c, ES, di, size, n, W0)
+    if b == W0:
+        return W0
+    n = cmps_pieces(c, a, b, size, n, want)
+    advance(c, RSI, size, asize, n)
+    advance(c, RDI, size, asize, n)
+    return n
+
+
+def cmps(c, size, asize, seg, rep):
+    """CMPS: compares seg:SI with ES:DI."""
+    if rep == W0:
+        return cmps_one(c, size, asize, seg)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    want = rep & W1
+    chunk = CHUNK
+    while chunk != W0 and c.left > NO_BUDGET:
+        n = cmps_run(c, size, asize, seg, budget(c, asize, chunk), want)
+        if n == W0:
+            if cmps_one(c, size, asize, seg) != OK:
+                return c.status
+            n = W1
+        if count_down(c, asize, n, get_zf(c.lazy) ^ want) == OK:
+            return OK
+        chunk = chunk - n
+    return AGAIN

@@ -1,0 +1,452 @@
+"""System instructions: control and debug registers, descriptor-table registers, flags, HLT, INVLPG.
+
+What changes the mode or the memory map returns JUMP to the next instruction, so that it is fetched anew.
+
+Source: Intel SDM vol. 2, the instructions; vol. 3, 2.5 (control registers), 17.2 (debug registers), 5.9 (privileged
+instructions), 20.2 (virtual-8086 mode); vol. 2, POPF (which flags may change).
+
+Not modelled: caches (INVD and WBINVD only check the privilege); VME and PVI (not announced); CR8.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.cpuid import (
+    FEATURE_DE,
+    FEATURE_MCE,
+    FEATURE_PAE,
+    FEATURE_PGE,
+    FEATURE_PSE,
+    FEATURE_TSC,
+)
+from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, get_flags, put_flags
+from jitvm.isa.io import iopl
+from jitvm.isa.memory import load, probe_store, push_at, store
+from jitvm.isa.misc import beside
+from jitvm.isa.mode import update_mode
+from jitvm.isa.paging import flush_page, flush_tlb, flush_tlb_all
+from jitvm.isa.registers import cut_sp, set_sp
+from jitvm.isa.state import (
+    CR0_AM,
+    CR0_CD,
+    CR0_EM,
+    CR0_ET,
+    CR0_MP,
+    CR0_NE,
+    CR0_NW,
+    CR0_PE,
+    CR0_PG,
+    CR0_TS,
+    CR0_WP,
+    CR4_DE,
+    CR4_MCE,
+    CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_TSD,
+    DB,
+    EXIT_HLT,
+    GP,
+    JUMP,
+    MODE_CODE64,
+    OK,
+    RSP,
+    SS,
+    STOP,
+    UD,
+    fault,
+    fault0,
+    retired,
+)
+from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W4, W8, W32, cut, u64
+
+CR0_WRITABLE = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
+CR0_PAGING = CR0_PE | CR0_WP | CR0_PG
+"""A change of one of these ends every translation."""
+CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE
+LMSW_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS
+IOPL_3 = u64(3)
+CR2, CR3, CR4 = u64(2), u64(3), u64(4)
+DR4, DR5, DR6, DR7 = u64(4), u64(5), u64(6), u64(7)
+DR6_ONES, DR6_WRITABLE, DR6_BD = u64(0xFFFF_0FF0), u64(0xE00F), u64(1 << 13)
+DR7_ONES, DR7_WRITABLE, DR7_GD = u64(0x400), u64(0xFFFF_23FF), u64(1 << 13)
+M24 = u64(0xFF_FFFF)
+FREE_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
+"""What POPF changes at every privilege level."""
+
+
+def check_privilege(c):
+    """Status: #GP(0) unless at privilege level 0."""
+    if c.cpl != W0:
+        return fault(c, GP, W0)
+    return OK
+
+
+def resume(c):
+    """The instruction is complete; go on behind it, where the mode may be another one."""
+    c.rip = c.next_rip
+    return JUMP
+
+
+def register_mask(c):
+    """MOV to and from control and debug registers has 32 bits, in 64-bit mode 64, whatever the prefixes."""
+    if c.mode & MODE_CODE64 != W0:
+        return ONES
+    return M32
+
+
+# ---- control registers ----------------------------------------------------------------------------------------------
+
+
+def set_cr0(c, v):
+    """Write CR0: #GP(0) for PG without PE, NW without CD or upper bits; reserved bits stay 0, ET 1."""
+    if v >> W32 != W0 or v & (CR0_PG | CR0_PE) == CR0_PG or v & (CR0_NW | CR0_CD) == CR0_NW:
+        return fault(c, GP, W0)
+    old = c.cr0
+    c.cr0 = (v & CR0_WRITABLE) | CR0_ET
+    update_mode(c)
+    if (old ^ v) & CR0_PAGING != W0:
+        flush_tlb_all(c)
+    return resume(c)
+
+
+def cr4_bits(c):
+    """The bits of CR4 that the announced features have."""
+    f = c.features[0]
+    bits = W0
+    if f & FEATURE_TSC != W0:
+        bits = bits | CR4_TSD
+    if f & FEATURE_DE != W0:
+        bits = bits | CR4_DE
+    if f & FEATURE_PSE != W0:
+        bits = bits | CR4_PSE
+    if f & FEATURE_PAE != W0:
+        bits = bits | CR4_PAE
+    if f & FEATURE_MCE != W0:
+        bits = bits | CR4_MCE
+    if f & FEATURE_PGE != W0:
+        bits = bits | CR4_PGE
+    return bits
+
+
+def set_cr4(c, v):
+    """Write CR4: #GP(0) for a bit that no announced feature has."""
+    if v & ~cr4_bits(c) != W0:
+        return fault(c, GP, W0)
+    old = c.cr4
+    c.cr4 = v
+    update_mode(c)
+    if (old ^ v) & CR4_PAGING != W0:
+        flush_tlb_all(c)
+    return resume(c)
+
+
+def mov_to_cr(c, reg, rm):
+    """MOV CRn, r: `reg` is n, `rm` the general register."""
+    if reg != W0 and (reg < CR2 or reg > CR4):
+        return fault0(c, UD)
+    if check_privilege(c) != OK:
+        return c.status
+    v = c.gpr[rm] & register_mask(c)
+    if reg == W0:
+        return set_cr0(c, v)
+    if reg == CR4:
+        return set_cr4(c, v)
+    if reg == CR2:
+        c.cr2 = v
+        return OK
+    c.cr3 = v
+    flush_tlb(c)
+    return resume(c)
+
+
+def mov_from_cr(c, reg, rm):
+    """MOV r, CRn: `reg` is n, `rm` the general register."""
+    if reg != W0 and (reg < CR2 or reg > CR4):
+        return fault0(c, UD)
+    if check_privilege(c) != OK:
+        return c.status
+    v = c.cr0
+    if reg == CR2:
+        v = c.cr2
+    elif reg == CR3:
+        v = c.cr3
+    elif reg == CR4:
+        v = c.cr4
+    c.gpr[rm] = v
+    return OK
+
+
+def lmsw(c, a):
+    """LMSW: the low four bits of CR0; PE can be set, not cleared."""
+    if check_privilege(c) != OK:
+        return c.status
+    kept = c.cr0 & ~(LMSW_BITS & ~CR0_PE)
+    return set_cr0(c, kept | (a & LMSW_BITS))
+
+
+def smsw(c):
+    """SMSW: the value of CR0 (not a status), which the destination's size cuts; allowed at every level."""
+    return c.cr0
+
+
+def clts(c):
+    """CLTS: clear CR0.TS."""
+    if check_privilege(c) != OK:
+        return c.status
+    c.cr0 = c.cr0 & ~CR0_TS
+    update_mode(c)
+    return resume(c)
+
+
+# ---- debug registers ------------------------------------------------------------------------------------------------
+
+
+def debug_register(c, reg):
+    """Number of the debug register meant by `reg` (DR4 and DR5 are DR6 and DR7 unless CR4.DE); look at c.status.
+
+    #UD, #GP(0), or #DB when DR7.GD guards the registers: the processor sets DR6.BD and clears GD (SDM vol. 3, 17.2.4).
+    """
+    n = reg
+    if reg == DR4 or reg == DR5:
+        if c.cr4 & CR4_DE != W0:
+            fault0(c, UD)
+            return W0
+        n = reg + W2
+    if reg > DR7:
+        fault0(c, UD)
+        return W0
+    if check_privilege(c) != OK:
+        return W0
+    if c.dr[DR7] & DR7_GD != W0:
+        c.dr[DR6] = c.dr[DR6] | DR6_BD
+        c.dr[DR7] = c.dr[DR7] & ~DR7_GD
+        fault0(c, DB)
+        return W0
+    return n
+
+
+def mov_to_dr(c, reg, rm):
+    """MOV DRn, r: `reg` is n, `rm` the general register."""
+    n = debug_register(c, reg)
+    if c.status != OK:
+        return c.status
+    v = c.gpr[rm] & register_mask(c)
+    if n == DR6:
+        v = (v & DR6_WRITABLE) | DR6_ONES
+    elif n == DR7:
+        v = (v & DR7_WRITABLE) | DR7_ONES
+    c.dr[n] = v
+    return OK
+
+
+def mov_from_dr(c, reg, rm):
+    """MOV r, DRn: `reg` is n, `rm` the general register."""
+    n = debug_register(c, reg)
+    if c.status != OK:
+        return c.status
+    c.gpr[rm] = c.dr[n]
+    return OK
+
+
+# ---- descriptor-table registers -------------------------------------------------------------------------------------
+
+
+def base_size(size):
+    """Bytes of the base in a descriptor-table operand."""
+    if size == W8:
+        return W8
+    return W4
+
+
+def table_limit(c, seg, off):
+    """The limit of LGDT's or LIDT's operand, after the privilege check; look at c.status."""
+    if check_privilege(c) != OK:
+        return W0
+    return load(c, seg, off, W2)
+
+
+def table_base(c, size, seg, off):
+    """The base in LGDT's or LIDT's operand: 24 bits with a 16-bit operand size; look at c.status."""
+    v = load(c, seg, beside(c, off, W2), base_size(size))
+    if size == W2:
+        return v & M24
+    return v
+
+
+def lgdt(c, size, seg, off):
+    """LGDT: limit (2 bytes) and base."""
+    limit = table_limit(c, seg, off)
+    if c.status != OK:
+        return c.status
+    base = table_base(c, size, seg, off)
+    if c.status != OK:
+        return c.status
+    c.gdt_limit = limit
+    c.gdt_base = base
+    return OK
+
+
+def lidt(c, size, seg, off):
+    """LIDT: limit (2 bytes) and base."""
+    limit = table_limit(c, seg, off)
+    if c.status != OK:
+        return c.status
+    base = table_base(c, size, seg, off)
+    if c.status != OK:
+        return c.status
+    c.idt_limit = limit
+    c.idt_base = base
+    return OK
+
+
+def store_table(c, size, seg, off, limit, base):
+    """Write limit and base; a 16-bit operand size gives 24 bits of base and a byte of 0."""
+    second, width = beside(c, off, W2), base_size(size)
+    if probe_store(c, seg, off, W2) != OK or probe_store(c, seg, second, width) != OK:
+        return c.status
+    if store(c, seg, off, W2, limit) != OK:
+        return c.status
+    if size == W2:
+        base = base & M24
+    return store(c, seg, second, width, base)
+
+
+def sgdt(c, size, seg, off):
+    """SGDT, allowed at every level."""
+    return store_table(c, size, seg, off, c.gdt_limit, c.gdt_base)
+
+
+def sidt(c, size, seg, off):
+    """SIDT, allowed at every level."""
+    return store_table(c, size, seg, off, c.idt_limit, c.idt_base)
+
+
+# ---- memory and caches ----------------------------------------------------------------------------------------------
+
+
+def invlpg(c, seg, off):
+    """INVLPG: forget the translations of the page of seg:off; no segment checks."""
+    if check_privilege(c) != OK:
+        return c.status
+    flush_page(c, (c.base[seg] + off) & register_mask(c))
+    return resume(c)
+
+
+def invd(c):
+    """INVD: there are no caches to drop."""
+    return check_privilege(c)
+
+
+def wbinvd(c):
+    """WBINVD: there are no caches to write back."""
+    return check_privilege(c)
+
+
+# ---- halting --------------------------------------------------------------------------------------------------------
+
+
+def hlt(c):
+    """HLT: leave until an interrupt."""
+    if check_privilege(c) != OK:
+        return c.status
+    c.halted = W1
+    c.rip = c.next_rip
+    c.exit_reason = EXIT_HLT
+    return STOP
+
+
+def rsm(c):
+    """RSM: #UD outside of system-management mode."""
+    return fault0(c, UD)
+
+
+# ---- flags ----------------------------------------------------------------------------------------------------------
+
+
+def may_change_if(c):
+    """Status: CLI and STI need CPL <= IOPL, in virtual-8086 mode (CPL 3) so IOPL 3; #GP(0) else."""
+    if c.cpl > iopl(c):
+        return fault(c, GP, W0)
+    return OK
+
+
+def cli(c):
+    """CLI: hold interrupts off."""
+    if may_change_if(c) != OK:
+        return c.status
+    c.rflags = c.rflags & ~IF
+    return OK
+
+
+def sti(c):
+    """STI: allow interrupts, when they were held off after the following instruction."""
+    if may_change_if(c) != OK:
+        return c.status
+    if c.rflags & IF == W0:
+        c.rflags = c.rflags | IF
+        c.shadow = retired(c) + W1
+    return OK
+
+
+def cld(c):
+    """CLD: string instructions go upwards."""
+    c.rflags = c.rflags & ~DF
+    return OK
+
+
+def std(c):
+    """STD: string instructions go downwards."""
+    c.rflags = c.rflags | DF
+    return OK
+
+
+def check_v86_stack_flags(c):
+    """Status: PUSHF and POPF in virtual-8086 mode need IOPL 3; #GP(0) else."""
+    if c.rflags & VM != W0 and iopl(c) != IOPL_3:
+        return fault(c, GP, W0)
+    return OK
+
+
+def pushf(c, size):
+    """PUSHF, PUSHFD, PUSHFQ: VM and RF are stored as 0."""
+    if check_v86_stack_flags(c) != OK:
+        return c.status
+    v = (c.rflags & ~(VM | RF)) | get_flags(c.lazy)
+    sp = c.gpr[RSP] - size
+    if push_at(c, cut_sp(c, sp), size, cut(size, v)) != OK:
+        return c.status
+    set_sp(c, sp)
+    return OK
+
+
+def changeable_flags(c, size):
+    """The flags that POPF may change: IF when CPL <= IOPL, IOPL at CPL 0."""
+    bits = FREE_FLAGS
+    if c.cpl <= iopl(c):
+        bits = bits | IF
+    if c.cpl == W0:
+        bits = bits | IOPL
+    if size == W2:
+        bits = bits & M16
+    return bits
+
+
+def popf(c, size):
+    """POPF, POPFD, POPFQ; the 32-bit form clears RF (SDM vol. 2, POPF)."""
+    if check_v86_stack_flags(c) != OK:
+        return c.status
+    v = load(c, SS, cut_sp(c, c.gpr[RSP]), size)
+    if c.status != OK:
+        return c.status
+    set_sp(c, c.gpr[RSP] + size)
+    bits = changeable_flags(c, size)
+    old = c.rflags
+    kept = old & ~bits
+    if size != W2:
+        kept = kept & ~RF
+    c.rflags = ((kept | (v & bits)) & ~ARITHMETIC) | RESERVED
+    put_flags(c.lazy, v)
+    if (old ^ c.rflags) & TF == W0:
+        return OK
+    update_mode(c)
+    return resume(c)
