@@ -375,7 +375,10 @@ class Builder:
             return bytes([0xC0 | reg << 3 | self.rm])
         wants_alignment = self.lock is not None or form.mnemonic == Mnemonic.XCHG
         encode = self._memory_16 if self.address_size == 16 else self._memory_32
-        modrm, rest, default, address, bits = encode(wants_alignment)
+        for _ in range(20):  # a locked access across cache lines may trap on the host (#AC)
+            modrm, rest, default, address, bits = encode(wants_alignment)
+            if not wants_alignment or address % 8 == 0:
+                break
         segment = self.override or default
         if form.mnemonic in _BIT_TESTS and form.reg is None and reg not in self.pinned:
             self.regs[reg] = self.rng.randrange(-0x180, 0x180) & 0xFFFFFFFF

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,7 @@ from tests.oracle.case import (
     WINDOW,
     ZF,
     Case,
+    Fault,
     Layout,
     Oracle,
     Result,
@@ -155,6 +157,35 @@ def test_native_and_unicorn_agree_on_all_forms(mode: int) -> None:
                 failures.append(describe(case, lines, ("native", "unicorn")))
     assert not failures, f"{len(failures)} differences\n" + "\n".join(failures[:10])
     assert compared > 0.8 * CASES
+
+
+def test_a_difference_is_seen_in_every_field() -> None:
+    case = code32("01c8", eax=1, ecx=2)  # ADD EAX, ECX
+    right = Result((3, *case.regs[1:]), PF, 2, {}, None, 1)
+    assert differences(case, right, right) == []
+    for wrong, name in (
+        (replace(right, regs=(4, *case.regs[1:])), "eax"),
+        (replace(right, flags=PF | AF), "flags"),
+        (replace(right, ip_delta=3), "ip delta"),
+        (replace(right, memory={0x10: 256}), "[0x00010]"),
+        (replace(right, fault=Fault(UD)), "fault"),
+        (replace(right, steps=0), "steps"),
+    ):
+        (line,) = differences(case, right, wrong)
+        assert line.startswith(name)
+
+
+def test_the_undefined_is_no_difference_and_the_defined_is() -> None:
+    logic = code32("21c8")  # AND: AF is undefined, CF is not
+    result = Result(logic.regs, ZF | PF, 2, {}, None, 1)
+    assert differences(logic, result, replace(result, flags=ZF | PF | AF)) == []
+    assert differences(logic, result, replace(result, flags=ZF | PF | CF))
+    shift = code32("d3e0", ecx=1)  # SHL by 1: OF is defined, by 2 it is not
+    result = Result(shift.regs, ZF | PF, 2, {}, None, 1)
+    assert differences(shift, result, replace(result, flags=ZF | PF | OF))
+    twice = replace(shift, regs=registers(ecx=2))
+    result = replace(result, regs=twice.regs)
+    assert differences(twice, result, replace(result, flags=ZF | PF | OF)) == []
 
 
 # ---- facts from the manual ---------------------------------------------------
