@@ -25,6 +25,9 @@ from jitvm.isa.segment import (
     desc_attr,
     desc_dpl,
     desc_limit,
+    gate_offset,
+    gate_selector,
+    gate_size,
     is_code,
     is_conforming,
     is_null,
@@ -67,33 +70,16 @@ from jitvm.isa.state import (
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
 
-W40, W43, W45, W47 = u64(40), u64(43), u64(45), u64(47)
+W40, W45, W47 = u64(40), u64(45), u64(47)
 GATE_IDT = W2
 """Bit of an error code: the index is one of the IDT."""
 GATE_TYPE, TASK_GATE = u64(0x1F), u64(5)
 GATE_TYPES = u64(0xC0E0)
 """The types that may stand in the IDT (bit n: type n): task gate, 16- and 32-bit interrupt and trap gates."""
-OFFSET_HIGH = u64(0xFFFF_0000)
 BENIGN, CONTRIBUTORY, PAGE, DOUBLE = u64(0), u64(1), u64(2), u64(3)
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------------
-def gate_size(gate):
-    """Bytes of a word that a transfer through this gate pushes."""
-    return W2 << ((gate >> W43) & W1)
-
-
-def gate_offset(gate):
-    """Entry point."""
-    if gate_size(gate) == W2:
-        return gate & M16
-    return (gate & M16) | ((gate >> W32) & OFFSET_HIGH)
-
-
-def gate_selector(gate):
-    return (gate >> W16) & M16
-
-
 def read_gate(c, vector, soft, ext):
     """The IDT's gate for `vector`, checked; `soft`: INT n, INT3, INTO need CPL <= gate DPL.  c.status on a fault."""
     at = vector * W8

@@ -50,11 +50,11 @@ RPL, TI = u64(3), u64(4)
 NOT_RPL = u64(0xFFFC)
 """Selector without RPL: what error codes carry, and 0 for a null selector."""
 INDEX = u64(0xFFF8)
-W40, W45 = u64(40), u64(45)
+W40, W43, W45 = u64(40), u64(43), u64(45)
 DESC_G = u64(1 << 55)
 BASE_LOW, BASE_HIGH, LIMIT_HIGH = u64(0x00FF_FFFF), u64(0xFF00_0000), u64(0x000F_0000)
 ATTR_BITS = u64(0xF0FF)
-PAGE_LOW = u64(0xFFF)
+PAGE_LOW, OFFSET_HIGH = u64(0xFFF), u64(0xFFFF_0000)
 TYPE = u64(0x1F)
 """S and type: what kind of descriptor it is (SDM vol. 3, table 3-2 for S = 0)."""
 TSS16, LDT, TSS16_BUSY, GATE_CALL16, GATE_TASK = u64(1), u64(2), u64(3), u64(4), u64(5)
@@ -143,6 +143,23 @@ def mark_accessed(c, selector, d):
     if d >> W40 & W1 != W0:
         return OK
     return store_system(c, descriptor_address(c, selector) + W5, W1, (d >> W40 & M8) | W1)
+
+
+# ---- gates ----------------------------------------------------------------------------------------------------------
+def gate_size(gate):
+    """Bytes of a word that a transfer through this gate pushes."""
+    return W2 << ((gate >> W43) & W1)
+
+
+def gate_offset(gate):
+    """Entry point."""
+    if gate_size(gate) == W2:
+        return gate & M16
+    return (gate & M16) | ((gate >> W32) & OFFSET_HIGH)
+
+
+def gate_selector(gate):
+    return (gate >> W16) & M16
 
 
 # ---- writing segment registers --------------------------------------------------------------------------------------
