@@ -107,12 +107,23 @@ const u16 *ata_identify(const struct disk *d)
     return identify_data;
 }
 
-u8 ata_reset(const struct disk *d)
+/* Reset both devices of a channel. Not being busy is the end of it: an ATAPI device does not
+ * become ready before its first packet. */
+static u8 reset_channel(const struct disk *d)
 {
     outb(d->control, CONTROL_RESET | CONTROL_NO_IRQ);
     delay(10);
     outb(d->control, CONTROL_NO_IRQ);
     delay(2000);
+    return wait_ready(d, 0) == DISK_OK ? DISK_OK : DISK_RESET_FAILED;
+}
+
+u8 ata_reset(const struct disk *d)
+{
+    u8 status = reset_channel(d);
+    if (status != DISK_OK)
+        return status;
+    select(d, 0);
     return wait_ready(d, STATUS_DRDY) == DISK_OK ? DISK_OK : DISK_RESET_FAILED;
 }
 
@@ -276,7 +287,7 @@ void ata_init(void)
         }
         if (!there[0] && !there[1])
             continue;
-        ata_reset(&probe[!there[0]]);
+        reset_channel(&probe[!there[0]]);
         for (u32 slave = 0; slave < 2; slave++)
             if (there[slave])
                 add_disk(&probe[slave]);
