@@ -61,7 +61,7 @@ ANY = ONES
 EXTENDED_LEAF = u64(EXTENDED)
 
 
-def find_row(c, leaf, subleaf):
+def cpuid_row(c, leaf, subleaf):
     """Index in `c.cpuid` of the row that answers, else ONES."""
     k = W0
     while k < ROWS:
@@ -71,9 +71,9 @@ def find_row(c, leaf, subleaf):
     return ONES
 
 
-def highest(c, base):
+def cpuid_highest(c, base):
     """Number of the highest leaf of a range, which its first leaf tells in EAX; 0 when there is none."""
-    k = find_row(c, base, W0)
+    k = cpuid_row(c, base, W0)
     if k == ONES:
         return W0
     return c.cpuid[k + W2]
@@ -82,10 +82,10 @@ def highest(c, base):
 def cpuid(c):
     """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does."""
     leaf, subleaf = c.gpr[RAX] & M32, c.gpr[RCX] & M32
-    top = highest(c, leaf & EXTENDED_LEAF)
+    top = cpuid_highest(c, leaf & EXTENDED_LEAF)
     if leaf > top:
-        leaf = highest(c, W0)
-    k = find_row(c, leaf, subleaf)
+        leaf = cpuid_highest(c, W0)
+    k = cpuid_row(c, leaf, subleaf)
     if k == ONES:
         c.gpr[RAX] = W0
         c.gpr[RBX] = W0
@@ -99,12 +99,12 @@ def cpuid(c):
     return OK
 
 
-def words_of(text: bytes) -> list[int]:
+def _words_of(text: bytes) -> list[int]:
     """Four-byte words of a string, little endian."""
     return [int.from_bytes(text[k : k + 4], "little") for k in range(0, len(text), 4)]
 
 
-def choose_features(model: str, add: Iterable[str], remove: Iterable[str]) -> int:
+def _choose_features(model: str, add: Iterable[str], remove: Iterable[str]) -> int:
     """Leaf 1's EDX for a model with features added and removed; ConfigError for a name that is not built."""
     names = set(MODELS[model][2])
     for name in [*add, *remove]:
@@ -121,16 +121,16 @@ def cpuid_table(
     if model not in MODELS:
         raise ConfigError(f"CPU model {model!r} is unknown; there are {', '.join(sorted(MODELS))}")
     signature, brand, _, caches = MODELS[model]
-    ebx, edx, ecx = words_of(VENDOR)
+    ebx, edx, ecx = _words_of(VENDOR)
     rows = [
         (0, 2 if caches else 1, ebx, ecx, edx),
-        (1, signature, 0, 0, choose_features(model, add, remove)),
+        (1, signature, 0, 0, _choose_features(model, add, remove)),
         (EXTENDED, EXTENDED + 4, 0, 0, 0),
         (EXTENDED + 1, 0, 0, 0, 0),
     ]
     if caches:
         rows.append((2, *caches))
-    text = words_of(brand.encode().ljust(BRAND_BYTES, b"\0"))
+    text = _words_of(brand.encode().ljust(BRAND_BYTES, b"\0"))
     for k in range(3):
         rows.append((EXTENDED + 2 + k, *text[4 * k : 4 * k + 4]))
     table = np.full(TABLE_WORDS, ONES, np.uint64)

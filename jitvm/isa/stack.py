@@ -39,7 +39,7 @@ def pusha(c, size):
     return OK
 
 
-def slot(c, sp, size, k):
+def stack_slot(c, sp, size, k):
     """Value of the slot `k` above `sp`; look at c.status."""
     return load(c, SS, cut_sp(c, sp + k * size), size)
 
@@ -47,25 +47,25 @@ def slot(c, sp, size, k):
 def popa(c, size):
     """POPA, POPAD: DI, SI, BP, a slot that is skipped, BX, DX, CX, AX."""
     sp = c.gpr[RSP]
-    di = slot(c, sp, size, W0)
+    di = stack_slot(c, sp, size, W0)
     if c.status != OK:
         return c.status
-    si = slot(c, sp, size, W1)
+    si = stack_slot(c, sp, size, W1)
     if c.status != OK:
         return c.status
-    bp = slot(c, sp, size, W2)
+    bp = stack_slot(c, sp, size, W2)
     if c.status != OK:
         return c.status
-    bx = slot(c, sp, size, W4)
+    bx = stack_slot(c, sp, size, W4)
     if c.status != OK:
         return c.status
-    dx = slot(c, sp, size, W5)
+    dx = stack_slot(c, sp, size, W5)
     if c.status != OK:
         return c.status
-    cx = slot(c, sp, size, W6)
+    cx = stack_slot(c, sp, size, W6)
     if c.status != OK:
         return c.status
-    ax = slot(c, sp, size, W7)
+    ax = stack_slot(c, sp, size, W7)
     if c.status != OK:
         return c.status
     set_reg(c, RDI, size, di)
@@ -105,7 +105,7 @@ def push_frames(c, sp, size, level):
     return OK
 
 
-def enter(c, size, imm, imm2):
+def enter_frame(c, size, imm, imm2):
     """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32."""
     level = imm2 & W31
     frame = c.gpr[RSP] - size

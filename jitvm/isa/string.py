@@ -97,7 +97,7 @@ def run_host(c, seg, off, size, n, write):
     return plain_page(c, seg, off, n * size, write)
 
 
-def advance(c, reg, size, asize, n):
+def advance_index(c, reg, size, asize, n):
     """Move SI or DI by `n` elements in the direction of DF."""
     delta = n * size
     if c.rflags & DF != W0:
@@ -106,7 +106,7 @@ def advance(c, reg, size, asize, n):
     return W0
 
 
-def budget(c, asize, chunk):
+def string_budget(c, asize, chunk):
     """Iterations that may be done now: by CX, by the chunk, by the instructions that may still retire."""
     return lesser(lesser(get_reg(c, RCX, asize), chunk), u64(c.left))
 
@@ -167,7 +167,7 @@ def copy_elements(dst, src, step, size, n):
     return W0
 
 
-def spread(size, v):
+def spread_lanes(size, v):
     """A word of 8 bytes filled with copies of an operand of `size` bytes."""
     if size == W1:
         v = v | (v << W8)
@@ -178,9 +178,9 @@ def spread(size, v):
     return v
 
 
-def fill(at, n_bytes, size, v):
+def fill_words(at, n_bytes, size, v):
     """Store `v`, an operand of `size` bytes, over and over."""
-    pattern = spread(size, v)
+    pattern = spread_lanes(size, v)
     end = at + (n_bytes & ~W7)
     while at != end:
         poke(at, W8, pattern)
@@ -192,7 +192,7 @@ def fill(at, n_bytes, size, v):
     return W0
 
 
-def lanes(size):
+def lane_ones(size):
     """1 in each operand of `size` bytes of a word."""
     if size == W1:
         return LANES_1
@@ -230,12 +230,12 @@ def skip_elements(a, b, size, n, pattern, want):
     """Elements, upwards, that surely don't end a comparison which goes on while "equal" is `want` (0 or 1)."""
     ones, highs = W0, W0
     if want == W0:
-        ones = lanes(size)
+        ones = lane_ones(size)
         highs = ones << ((size << W3) - W1)
     return skip_words(a, b, n * size, pattern, ones, highs) >> log2_size(size)
 
 
-def scan(at, step, size, n, v, want):
+def scan_elements(at, step, size, n, v, want):
     """Elements looked at, one by one, up to the first that ends a comparison with `v`, or `n`."""
     k = W0
     while k < n:
@@ -246,7 +246,7 @@ def scan(at, step, size, n, v, want):
     return k
 
 
-def match(a, b, step, size, n, want):
+def match_elements(a, b, step, size, n, want):
     """Pairs of elements looked at, one by one, up to the first that ends a comparison, or `n`."""
     k = W0
     while k < n:
@@ -258,7 +258,7 @@ def match(a, b, step, size, n, want):
     return k
 
 
-def compare(c, size, a, b):
+def string_flags(c, size, a, b):
     """The flags of a - b."""
     return sub_flags(c.lazy, size, a, b, cut(size, a - b))
 
@@ -273,8 +273,8 @@ def movs_one(c, size, asize, seg):
         return c.status
     if store(c, ES, get_reg(c, RDI, asize), size, v) != OK:
         return c.status
-    advance(c, RSI, size, asize, W1)
-    advance(c, RDI, size, asize, W1)
+    advance_index(c, RSI, size, asize, W1)
+    advance_index(c, RDI, size, asize, W1)
     return OK
 
 
@@ -302,8 +302,8 @@ def movs_run(c, size, asize, seg, n):
     if dst == W0:
         return W0
     copy_run(dst, src, size, n, c.rflags & DF)
-    advance(c, RSI, size, asize, n)
-    advance(c, RDI, size, asize, n)
+    advance_index(c, RSI, size, asize, n)
+    advance_index(c, RDI, size, asize, n)
     return n
 
 
@@ -315,7 +315,7 @@ def movs(c, size, asize, seg, rep):
         return OK
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
-        n = movs_run(c, size, asize, seg, budget(c, asize, chunk))
+        n = movs_run(c, size, asize, seg, string_budget(c, asize, chunk))
         if n == W0:
             if movs_one(c, size, asize, seg) != OK:
                 return c.status
@@ -335,7 +335,7 @@ def lods_one(c, size, asize, seg):
     if c.status != OK:
         return c.status
     set_reg(c, RAX, size, v)
-    advance(c, RSI, size, asize, W1)
+    advance_index(c, RSI, size, asize, W1)
     return OK
 
 
@@ -349,7 +349,7 @@ def lods_run(c, size, asize, seg, n):
     if c.rflags & DF == W0:
         at = at + (n - W1) * size
     set_reg(c, RAX, size, peek(at, size))
-    advance(c, RSI, size, asize, n)
+    advance_index(c, RSI, size, asize, n)
     return n
 
 
@@ -361,7 +361,7 @@ def lods(c, size, asize, seg, rep):
         return OK
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
-        n = lods_run(c, size, asize, seg, budget(c, asize, chunk))
+        n = lods_run(c, size, asize, seg, string_budget(c, asize, chunk))
         if n == W0:
             if lods_one(c, size, asize, seg) != OK:
                 return c.status
@@ -379,7 +379,7 @@ def stos_one(c, size, asize):
     """One element."""
     if store(c, ES, get_reg(c, RDI, asize), size, get_reg(c, RAX, size)) != OK:
         return c.status
-    advance(c, RDI, size, asize, W1)
+    advance_index(c, RDI, size, asize, W1)
     return OK
 
 
@@ -390,8 +390,8 @@ def stos_run(c, size, asize, n):
     at = run_host(c, ES, di, size, n, W1)
     if at == W0:
         return W0
-    fill(at, n * size, size, get_reg(c, RAX, size))
-    advance(c, RDI, size, asize, n)
+    fill_words(at, n * size, size, get_reg(c, RAX, size))
+    advance_index(c, RDI, size, asize, n)
     return n
 
 
@@ -403,7 +403,7 @@ def stos(c, size, asize, rep):
         return OK
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
-        n = stos_run(c, size, asize, budget(c, asize, chunk))
+        n = stos_run(c, size, asize, string_budget(c, asize, chunk))
         if n == W0:
             if stos_one(c, size, asize) != OK:
                 return c.status
@@ -422,8 +422,8 @@ def scas_one(c, size, asize):
     v = load(c, ES, get_reg(c, RDI, asize), size)
     if c.status != OK:
         return c.status
-    compare(c, size, get_reg(c, RAX, size), v)
-    advance(c, RDI, size, asize, W1)
+    string_flags(c, size, get_reg(c, RAX, size), v)
+    advance_index(c, RDI, size, asize, W1)
     return OK
 
 
@@ -437,14 +437,14 @@ def scas_run(c, size, asize, n, want):
     v = get_reg(c, RAX, size)
     step, done = size, W0
     if c.rflags & DF == W0:
-        done = skip_elements(at, W0, size, n, spread(size, v), want)
+        done = skip_elements(at, W0, size, n, spread_lanes(size, v), want)
         at = at + done * size
     else:
         step = W0 - size
         at = at + (n - W1) * size
-    looked = scan(at, step, size, n - done, v, want)
-    compare(c, size, v, peek(at + step * looked - step, size))
-    advance(c, RDI, size, asize, done + looked)
+    looked = scan_elements(at, step, size, n - done, v, want)
+    string_flags(c, size, v, peek(at + step * looked - step, size))
+    advance_index(c, RDI, size, asize, done + looked)
     return done + looked
 
 
@@ -457,7 +457,7 @@ def scas(c, size, asize, rep):
     want = rep & W1
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
-        n = scas_run(c, size, asize, budget(c, asize, chunk), want)
+        n = scas_run(c, size, asize, string_budget(c, asize, chunk), want)
         if n == W0:
             if scas_one(c, size, asize) != OK:
                 return c.status
@@ -479,9 +479,9 @@ def cmps_one(c, size, asize, seg):
     b = load(c, ES, get_reg(c, RDI, asize), size)
     if c.status != OK:
         return c.status
-    compare(c, size, a, b)
-    advance(c, RSI, size, asize, W1)
-    advance(c, RDI, size, asize, W1)
+    string_flags(c, size, a, b)
+    advance_index(c, RSI, size, asize, W1)
+    advance_index(c, RDI, size, asize, W1)
     return OK
 
 
@@ -494,9 +494,9 @@ def cmps_pieces(c, a, b, size, n, want):
     else:
         step = W0 - size
         at = (n - W1) * size
-    looked = match(a + at, b + at, step, size, n - done, want)
+    looked = match_elements(a + at, b + at, step, size, n - done, want)
     at = at + step * looked - step
-    compare(c, size, peek(a + at, size), peek(b + at, size))
+    string_flags(c, size, peek(a + at, size), peek(b + at, size))
     return done + looked
 
 
@@ -512,8 +512,8 @@ def cmps_run(c, size, asize, seg, n, want):
     if b == W0:
         return W0
     n = cmps_pieces(c, a, b, size, n, want)
-    advance(c, RSI, size, asize, n)
-    advance(c, RDI, size, asize, n)
+    advance_index(c, RSI, size, asize, n)
+    advance_index(c, RDI, size, asize, n)
     return n
 
 
@@ -526,7 +526,7 @@ def cmps(c, size, asize, seg, rep):
     want = rep & W1
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
-        n = cmps_run(c, size, asize, seg, budget(c, asize, chunk), want)
+        n = cmps_run(c, size, asize, seg, string_budget(c, asize, chunk), want)
         if n == W0:
             if cmps_one(c, size, asize, seg) != OK:
                 return c.status

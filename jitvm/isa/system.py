@@ -18,11 +18,11 @@ from jitvm.isa.cpuid import (
     FEATURE_PSE,
     FEATURE_TSC,
 )
-from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, get_flags, put_flags
+from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, put_flags
 from jitvm.isa.io import iopl
 from jitvm.isa.memory import load, probe_store, push_at, store
 from jitvm.isa.misc import beside
-from jitvm.isa.mode import update_mode
+from jitvm.isa.mode import read_eflags, update_context, update_mode
 from jitvm.isa.paging import flush_page, flush_tlb, flush_tlb_all
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.state import (
@@ -81,7 +81,7 @@ def check_privilege(c):
     return OK
 
 
-def resume(c):
+def go_on(c):
     """The instruction is complete; go on behind it, where the mode may be another one."""
     c.rip = c.next_rip
     return JUMP
@@ -106,7 +106,7 @@ def set_cr0(c, v):
     update_mode(c)
     if (old ^ v) & CR0_PAGING != W0:
         flush_tlb_all(c)
-    return resume(c)
+    return go_on(c)
 
 
 def cr4_bits(c):
@@ -137,7 +137,7 @@ def set_cr4(c, v):
     update_mode(c)
     if (old ^ v) & CR4_PAGING != W0:
         flush_tlb_all(c)
-    return resume(c)
+    return go_on(c)
 
 
 def mov_to_cr(c, reg, rm):
@@ -156,7 +156,7 @@ def mov_to_cr(c, reg, rm):
         return OK
     c.cr3 = v
     flush_tlb(c)
-    return resume(c)
+    return go_on(c)
 
 
 def mov_from_cr(c, reg, rm):
@@ -195,7 +195,7 @@ def clts(c):
         return c.status
     c.cr0 = c.cr0 & ~CR0_TS
     update_mode(c)
-    return resume(c)
+    return go_on(c)
 
 
 # ---- debug registers ------------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def invlpg(c, seg, off):
     if check_privilege(c) != OK:
         return c.status
     flush_page(c, (c.base[seg] + off) & register_mask(c))
-    return resume(c)
+    return go_on(c)
 
 
 def invd(c):
@@ -411,7 +411,7 @@ def pushf(c, size):
     """PUSHF, PUSHFD, PUSHFQ: VM and RF are stored as 0."""
     if check_v86_stack_flags(c) != OK:
         return c.status
-    v = (c.rflags & ~(VM | RF)) | get_flags(c.lazy)
+    v = read_eflags(c) & ~(VM | RF)
     sp = c.gpr[RSP] - size
     if push_at(c, cut_sp(c, sp), size, cut(size, v)) != OK:
         return c.status
@@ -448,5 +448,5 @@ def popf(c, size):
     put_flags(c.lazy, v)
     if (old ^ c.rflags) & TF == W0:
         return OK
-    update_mode(c)
-    return resume(c)
+    update_context(c)
+    return go_on(c)

@@ -1,0 +1,168 @@
+"""Model-specific registers and the time-stamp counter.
+
+An MSR is there when the feature that brings it is announced (`c.features`); another one, or a reserved bit set, is
+#GP(0).  The memory-type range registers are latches: types of memory make no difference without caches.
+
+Latches live in `c.msr_misc`: 0-15 variable ranges, 16-26 fixed ranges, 27 default type, 28 EBL_CR_POWERON,
+29 BIOS_SIGN_ID.
+
+Source: Intel SDM vol. 2, RDMSR, WRMSR, RDTSC, RDPMC; vol. 3, 11.11 (MTRRs), 17.17 (TSC); vol. 4, 2.20 (MSRs of the P6
+family).
+
+Not modelled: performance counters (RDPMC finds none), machine check, branch records and BTF in DEBUGCTL, microcode
+updates (the update trigger loads nothing).
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.cpuid import FEATURE_MSR, FEATURE_MTRR, FEATURE_TSC
+from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
+from jitvm.isa.system import check_privilege
+from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, u64
+
+TSC, PLATFORM_ID, EBL_CR_POWERON = u64(0x10), u64(0x17), u64(0x2A)
+BIOS_UPDT_TRIG, BIOS_SIGN_ID, DEBUGCTL = u64(0x79), u64(0x8B), u64(0x1D9)
+MTRR_CAP, MTRR_DEF_TYPE = u64(0xFE), u64(0x2FF)
+MTRR_PHYS, MTRR_PHYS_END = u64(0x200), u64(0x210)
+MTRR_FIX_64K, MTRR_FIX_16K, MTRR_FIX_4K, MTRR_FIX_4K_END = u64(0x250), u64(0x258), u64(0x268), u64(0x270)
+
+MTRR_CAP_VALUE = u64(0x508)
+"""8 variable ranges, fixed ranges, write combining."""
+SLOT_FIXED, SLOT_DEF_TYPE, SLOT_EBL, SLOT_SIGN = u64(16), u64(27), u64(28), u64(29)
+NO_SLOT = ONES
+TYPES = u64(0b111_0011)
+"""Bit n: memory type n exists (UC, WC, WT, WP, WB)."""
+BASE_RESERVED = ~u64(0xF_FFFF_F0FF)
+"""IA32_MTRR_PHYSBASEn: type and 36 address bits."""
+MASK_RESERVED = ~u64(0xF_FFFF_F800)
+DEF_TYPE_RESERVED = ~u64(0xCFF)
+EBL_WRITABLE = u64(0xFFFF_FFFF)
+
+
+def tsc_now(c):
+    """The time-stamp counter: virtual time in ns, 1 an instruction, and what accesses to the outside took."""
+    return retired(c) + c.extra_ns + c.tsc_offset
+
+
+def rdtsc(c):
+    """RDTSC: EDX:EAX; #GP(0) under CR4.TSD above privilege level 0."""
+    if c.features[0] & FEATURE_TSC == W0:
+        return fault0(c, UD)
+    if c.cr4 & CR4_TSD != W0 and check_privilege(c) != OK:
+        return c.status
+    v = tsc_now(c)
+    c.gpr[RAX] = v & M32
+    c.gpr[RDX] = v >> W32
+    return OK
+
+
+def rdpmc(c):
+    """RDPMC: there is no counter, whatever ECX says."""
+    return fault(c, GP, W0)
+
+
+def mtrr_slot(n):
+    """Index in `msr_misc` of an MTRR that can be written; NO_SLOT for other numbers."""
+    if n >= MTRR_PHYS and n < MTRR_PHYS_END:
+        return n - MTRR_PHYS
+    if n == MTRR_FIX_64K:
+        return SLOT_FIXED
+    if n == MTRR_FIX_16K or n == MTRR_FIX_16K + W1:
+        return SLOT_FIXED + W1 + n - MTRR_FIX_16K
+    if n >= MTRR_FIX_4K and n < MTRR_FIX_4K_END:
+        return SLOT_FIXED + u64(3) + n - MTRR_FIX_4K
+    if n == MTRR_DEF_TYPE:
+        return SLOT_DEF_TYPE
+    return NO_SLOT
+
+
+def msr_slot(c, n):
+    """Index in `msr_misc` of the latch that MSR `n` is; NO_SLOT when it is none."""
+    if n == EBL_CR_POWERON:
+        return SLOT_EBL
+    if n == BIOS_SIGN_ID:
+        return SLOT_SIGN
+    if c.features[0] & FEATURE_MTRR != W0:
+        return mtrr_slot(n)
+    return NO_SLOT
+
+
+def bad_memory_types(v):
+    """1 when one of the eight bytes is not a memory type."""
+    bad = W0
+    k = W0
+    while k < W8:
+        kind = (v >> (k * W8)) & M8
+        if kind >= W8 or (TYPES >> kind) & W1 == W0:
+            bad = W1
+        k = k + W1
+    return bad
+
+
+def msr_refused(slot, v):
+    """1 when the latch does not take this value: reserved bits, unknown memory types."""
+    if slot < SLOT_FIXED:
+        if slot & W1 != W0:
+            return u64(v & MASK_RESERVED != W0)
+        return u64(v & BASE_RESERVED != W0) | bad_memory_types(v & M8)
+    if slot < SLOT_DEF_TYPE:
+        return bad_memory_types(v)
+    if slot == SLOT_DEF_TYPE:
+        return u64(v & DEF_TYPE_RESERVED != W0) | bad_memory_types(v & M8)
+    if slot == SLOT_EBL:
+        return u64(v > EBL_WRITABLE)
+    return W0
+
+
+def read_msr(c, n):
+    """Value of MSR `n`; look at c.status."""
+    slot = msr_slot(c, n)
+    if slot != NO_SLOT:
+        return c.msr_misc[slot]
+    if n == TSC and c.features[0] & FEATURE_TSC != W0:
+        return tsc_now(c)
+    if n == MTRR_CAP and c.features[0] & FEATURE_MTRR != W0:
+        return MTRR_CAP_VALUE
+    if n == PLATFORM_ID or n == DEBUGCTL:
+        return W0
+    fault(c, GP, W0)
+    return W0
+
+
+def write_msr(c, n, v):
+    """Write MSR `n`; status.  The TSC takes 32 bits and clears the upper half (SDM vol. 3, 17.17.3)."""
+    slot = msr_slot(c, n)
+    if slot != NO_SLOT:
+        if msr_refused(slot, v) != W0:
+            return fault(c, GP, W0)
+        c.msr_misc[slot] = v
+        return OK
+    if n == TSC and c.features[0] & FEATURE_TSC != W0:
+        c.tsc_offset = (v & M32) - retired(c) - c.extra_ns
+        return OK
+    if n == BIOS_UPDT_TRIG or (n == DEBUGCTL and v == W0):
+        return OK
+    return fault(c, GP, W0)
+
+
+def rdmsr(c):
+    """RDMSR: EDX:EAX from the MSR that ECX names."""
+    if c.features[0] & FEATURE_MSR == W0:
+        return fault0(c, UD)
+    if check_privilege(c) != OK:
+        return c.status
+    v = read_msr(c, c.gpr[RCX] & M32)
+    if c.status != OK:
+        return c.status
+    c.gpr[RAX] = v & M32
+    c.gpr[RDX] = v >> W32
+    return OK
+
+
+def wrmsr(c):
+    """WRMSR: EDX:EAX to the MSR that ECX names."""
+    if c.features[0] & FEATURE_MSR == W0:
+        return fault0(c, UD)
+    if check_privilege(c) != OK:
+        return c.status
+    return write_msr(c, c.gpr[RCX] & M32, (c.gpr[RAX] & M32) | ((c.gpr[RDX] & M32) << W32))
