@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jitvm.clock import Clock
 from jitvm.devices.base import Registers
 from jitvm.devices.fwcfg import FwCfg
@@ -15,6 +17,8 @@ from jitvm.devices.i440fx import I440fx
 from jitvm.devices.pci import PciBus, PciFunction
 from jitvm.devices.piix3 import Piix3Isa
 from jitvm.devices.piix4_pm import APM_LENGTH, GPE_LENGTH, PM_LENGTH, SMBUS_LENGTH, Piix4Pm
+from jitvm.devices.vga import LEGACY_WINDOW, MMIO_SIZE, Vga
+from jitvm.devices.vga_dispi import PORTS as DISPI_PORTS
 from jitvm.irq import unconnected
 from jitvm.memory import GuestMemory
 
@@ -60,6 +64,14 @@ def make_piix4_pm() -> Made:
     return chip, [config_space(chip), *windows, (chip.gpe, GPE_LENGTH, 4), (chip.apm, APM_LENGTH, 2)]
 
 
+def make_vga() -> Made:
+    chip = Vga(Clock(), bytes(5000), vram=np.zeros(1 << 18, np.uint8))
+    ports = [(chip.crtc_mono, 2, 2), (chip.status_mono, 1, 2), (chip.crtc_color, 2, 2), (chip.status_color, 1, 2)]
+    bars = [(chip.bars[0].region, 1 << 18, 8), (chip.bars[1].region, MMIO_SIZE, 4), (chip.bars[2].region, 8192, 8)]
+    window = (chip.memory, LEGACY_WINDOW, 8)
+    return chip, [config_space(chip), (chip.core, 16, 2), *ports, (chip.dispi.ports, DISPI_PORTS, 2), *bars, window]
+
+
 def devices() -> list[tuple[str, Callable[[], Made]]]:
     return [
         ("pci", make_pci),
@@ -67,4 +79,5 @@ def devices() -> list[tuple[str, Callable[[], Made]]]:
         ("piix3", make_piix3),
         ("fw_cfg", make_fw_cfg),
         ("piix4_pm", make_piix4_pm),
+        ("vga", make_vga),
     ]
