@@ -105,7 +105,7 @@ def push_frames(c, sp, size, level):
     return OK
 
 
-def enter_frame(c, size, imm, imm2):
+def enter(c, size, imm, imm2):
     """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32."""
     level = imm2 & W31
     frame = c.gpr[RSP] - size

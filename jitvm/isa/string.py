@@ -27,7 +27,6 @@ PAGE_SIZE = u64(0x1000)
 MORE = u64(0x100)
 """Not a status: the repeated instruction is not complete and may go on in this call."""
 NO_BUDGET = i64(0)
-LANES_1, LANES_2, LANES_4 = u64(0x0101_0101_0101_0101), u64(0x0001_0001_0001_0001), u64(0x0000_0001_0000_0001)
 
 
 # ---- runs: consecutive elements in one page --------------------------------------------------------------------------
@@ -192,17 +191,6 @@ def fill_words(at, n_bytes, size, v):
     return W0
 
 
-def lane_ones(size):
-    """1 in each operand of `size` bytes of a word."""
-    if size == W1:
-        return LANES_1
-    if size == W2:
-        return LANES_2
-    if size == W4:
-        return LANES_4
-    return W1
-
-
 def skip_words(a, b, n_bytes, pattern, ones, highs):
     """Bytes, in whole words, that surely don't end a comparison.
 
@@ -230,7 +218,7 @@ def skip_elements(a, b, size, n, pattern, want):
     """Elements, upwards, that surely don't end a comparison which goes on while "equal" is `want` (0 or 1)."""
     ones, highs = W0, W0
     if want == W0:
-        ones = lane_ones(size)
+        ones = spread_lanes(size, W1)
         highs = ones << ((size << W3) - W1)
     return skip_words(a, b, n * size, pattern, ones, highs) >> log2_size(size)
 
