@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from jitvm.devices.pic8259 import PicPair
+from jitvm.devices.pit8254 import Pit8254
 from tests.devices.conformance import Entry, Range
 
 
@@ -16,6 +17,11 @@ def _stir_pic(pic: Any, rng: random.Random) -> None:
         pic.acknowledge()
 
 
+def _stir_pit(pit: Any, rng: random.Random) -> None:
+    pit.set_gate(2, rng.random() < 0.5)
+    pit.output(rng.randrange(3))
+
+
 def devices() -> list[Entry]:
     """All entries of this module."""
     return [
@@ -24,5 +30,11 @@ def devices() -> list[Entry]:
             lambda rig: PicPair(rig.line(), rig.trace),
             lambda d: [Range("master", d.master, 2), Range("slave", d.slave, 2), Range("elcr", d.elcr, 2)],
             stir=_stir_pic,
+        ),
+        Entry(
+            "pit",
+            lambda rig: Pit8254(rig.clock, rig.line(), rig.trace),
+            lambda d: [Range("pit", d, 4)],
+            stir=_stir_pit,
         ),
     ]
