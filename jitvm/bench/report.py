@@ -42,7 +42,7 @@ def speed(results: Results) -> Table:
     """Guest MIPS of each workload on each runner, and the ratios."""
     base = _base(results)
     others = [name for name in results.present if name != base]
-    table = Table(title="Guest speed: million instructions a second, medians")
+    table = Table(title="Guest speed: million instructions a second, medians; ratios by rounds")
     table.add_column("workload")
     for name in results.present:
         table.add_column(name, justify="right")

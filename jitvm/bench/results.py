@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jitvm.bench.errors import BenchError
-from jitvm.bench.stats import median, ratio, spread
+from jitvm.bench.stats import median, paired_ratio, ratio, spread
 
 FORMAT = 1
 """Version of the JSON file."""
@@ -68,7 +68,7 @@ class Cell:
 
     @property
     def noise(self) -> float | None:
-        """The spread of the rounds, as a part of their median."""
+        """The spread of the rounds (their middle half), as a part of the median."""
         return spread(self.seconds)
 
 
@@ -108,15 +108,26 @@ class Results:
         return cell.mips if cell else None
 
     def ratio(self, workload: str, ours: str, theirs: str) -> float | None:
-        """How many times faster `ours` is than `theirs`."""
-        return ratio(self.mips(workload, ours), self.mips(workload, theirs))
+        """How many times faster `ours` is than `theirs` between the marks."""
+        pair = self._pair(workload, ours, theirs)
+        if pair is None:
+            return None
+        a, b = pair
+        return paired_ratio(a.instructions, a.seconds, b.instructions, b.seconds)
 
     def whole_ratio(self, workload: str, ours: str, theirs: str) -> float | None:
-        """The same over whole runs."""
-        cells = self.cells.get(workload, {})
-        if ours not in cells or theirs not in cells:
+        """The same over whole runs, from process start to end."""
+        pair = self._pair(workload, ours, theirs)
+        if pair is None:
             return None
-        return ratio(cells[ours].whole_mips, cells[theirs].whole_mips)
+        a, b = pair
+        return paired_ratio(a.instructions, a.walls, b.instructions, b.walls)
+
+    def _pair(self, workload: str, ours: str, theirs: str) -> tuple[Cell, Cell] | None:
+        """The cells of two runners, None if one has no figures."""
+        row = self.cells.get(workload, {})
+        a, b = row.get(ours), row.get(theirs)
+        return None if a is None or b is None or a.error or b.error else (a, b)
 
 
 def host() -> dict[str, Any]:

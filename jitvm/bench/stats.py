@@ -29,9 +29,22 @@ def ratio(ours: float | None, theirs: float | None) -> float | None:
     return ours / theirs
 
 
+def paired_ratio(
+    our_work: float, ours: Sequence[float], their_work: float, theirs: Sequence[float]
+) -> float | None:
+    """How many times faster we are, from times of rounds that alternated.
+
+    The median over the rounds of the ratio of rates (work by time) within each
+    round, so that a machine which is slow for some rounds does not count.
+    """
+    pairs = zip(ours, theirs, strict=False)
+    return median([our_work / a / (their_work / b) for a, b in pairs if a and b and their_work])
+
+
 def spread(values: Sequence[float]) -> float | None:
-    """Largest minus smallest value, as a part of the median: the noise."""
+    """The noise: the range of the middle half of the values, by their median."""
     middle = median(values)
-    if not middle:
+    if not middle or len(values) < 2:
         return None
-    return (max(values) - min(values)) / middle
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle

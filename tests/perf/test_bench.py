@@ -24,7 +24,7 @@ from jitvm.bench import jitvm_stats, measure, report, runners
 from jitvm.bench.errors import BenchError, RunError
 from jitvm.bench.results import Cell, Results, StartUp, load, save
 from jitvm.bench.session import Session, check_agreement, environment
-from jitvm.bench.stats import geometric_mean, median, ratio, spread
+from jitvm.bench.stats import geometric_mean, median, paired_ratio, ratio, spread
 from jitvm.bench.workloads import (
     WORKLOADS,
     Workload,
@@ -186,8 +186,18 @@ def test_ratio_and_spread() -> None:
     assert ratio(None, 3.0) is None
     assert ratio(6.0, None) is None
     assert ratio(6.0, 0.0) is None
-    assert spread([9.0, 10.0, 12.0]) == pytest.approx(0.3)
+    assert spread([8.0, 9.0, 10.0, 12.0, 90.0]) == pytest.approx(0.3)
     assert spread([]) is None
+    assert spread([1.0]) is None
+
+
+def test_paired_ratio() -> None:
+    """Twice as fast in each round, whatever the round; and twice the work."""
+    assert paired_ratio(1, [1.0, 5.0, 2.0], 1, [2.0, 10.0, 4.0]) == 2.0
+    assert paired_ratio(2, [1.0, 5.0, 2.0], 1, [2.0, 10.0, 4.0]) == 4.0
+    assert paired_ratio(1, [1.0, 1.0, 1.0], 1, [3.0, 1.0, 2.0]) == 2.0
+    assert paired_ratio(1, [], 1, []) is None
+    assert paired_ratio(1, [1.0], 0, [1.0]) is None
 
 
 def _invented() -> Results:
