@@ -124,8 +124,10 @@ def aam(c, imm):
     if imm == W0:
         return fault0(c, DE)
     al = get_reg(c, RAX, W1)
-    set_logic(c.lazy, W1, al % imm)
-    return put_quotient(c, W1, al // imm, al % imm)
+    r = al % imm
+    set_reg(c, RAX, W2, ((al // imm) << W8) | r)
+    set_logic(c.lazy, W1, r)
+    return OK
 
 
 def aad(f, acc, imm):
