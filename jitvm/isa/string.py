@@ -271,6 +271,8 @@ def copy_run(dst, src, size, n, down):
     if down == W0:
         if dst - src >= W8:
             return copy_up(dst, src, n * size)
+        if dst - src == size:
+            return fill_words(dst, n * size, size, peek(src, size))
         return copy_elements(dst, src, size, size, n)
     if src - dst >= W8:
         return copy_down(dst, src, n * size)
