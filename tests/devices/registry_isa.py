@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from typing import Any
 
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.pit8254 import Pit8254
+from jitvm.devices.rtc146818 import Rtc146818
 from tests.devices.conformance import Entry, Range
 
 
@@ -36,5 +38,11 @@ def devices() -> list[Entry]:
             lambda rig: Pit8254(rig.clock, rig.line(), rig.trace),
             lambda d: [Range("pit", d, 4)],
             stir=_stir_pit,
+        ),
+        Entry(
+            "rtc",
+            lambda rig: Rtc146818(rig.clock, rig.line(), datetime(2024, 2, 29, 23, 59, 58), {0x15: 0x80}, rig.trace),
+            lambda d: [Range("rtc", d, 2)],
+            kept=frozenset(("cmos", "anchor_ns", "anchor_s", "weekday", "seen_s", "seen_period")),
         ),
     ]
