@@ -18,15 +18,15 @@ def model(name: str, ax: int, cf: int, af: int) -> tuple[int, int]:
     al, ah = ax & 0xFF, ax >> 8
     minus = name in ("das", "aas")
     factor = -1 if minus else 1
-    low = (al & 15) > 9 or af
+    low = int((al & 15) > 9) | af
     if name in ("aaa", "aas"):
         if low:
             ax = ax + factor * 0x106 & 0xFFFF
         return ax & 0xFF0F, image(cf=low, af=low) | szp(1, ax & 0x0F)
-    carry = cf and minus
+    carry = cf & int(minus)
     r = al
     if low:
-        carry = cf or not 0 <= r + factor * 6 <= 0xFF
+        carry = cf | int(not 0 <= r + factor * 6 <= 0xFF)
         r = r + factor * 6 & 0xFF
     if al > 0x99 or cf:
         r = r + factor * 0x60 & 0xFF
