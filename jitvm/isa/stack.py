@@ -10,9 +10,9 @@ Not modelled: when an outer frame's slots are MMIO, ENTER reads them twice (once
 from __future__ import annotations
 
 from jitvm.isa.memory import host_run, load, probe_store, push_at
-from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp, stack_mask
+from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp
 from jitvm.isa.state import OK, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, SS
-from jitvm.isa.words import M16, M32, W0, W1, W2, W4, W5, W6, W7, W8, W31, cut
+from jitvm.isa.words import M16, W0, W1, W2, W4, W5, W6, W7, W8, W31, cut
 
 
 def probe_slots(c, sp, size, n):
@@ -106,7 +106,11 @@ def push_frames(c, sp, size, level):
 
 
 def enter(c, size, imm, imm2):
-    """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32."""
+    """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32.
+
+    The frame pointer has the operand's size, whatever the stack's: with a 16-bit stack the upper half of EBP becomes
+    that of ESP less the push (measured on silicon; the manual's pseudo code leaves it open).
+    """
     level = imm2 & W31
     frame = c.gpr[RSP] - size
     slots = W1 + level
@@ -123,17 +127,5 @@ def enter(c, size, imm, imm2):
         if push_at(c, cut_sp(c, frame - level * size), size, cut(size, frame)) != OK:
             return c.status
     set_sp(c, bottom)
-    set_frame(c, frame)
+    set_reg(c, RBP, size, frame)
     return OK
-
-
-def set_frame(c, frame):
-    """Write BP, EBP or RBP by the stack size."""
-    m = stack_mask(c)
-    if m == M16:
-        set_reg(c, RBP, W2, frame)
-    elif m == M32:
-        set_reg(c, RBP, W4, frame)
-    else:
-        set_reg(c, RBP, W8, frame)
-    return W0
