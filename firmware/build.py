@@ -76,12 +76,14 @@ def link(objects: Sequence[Path], script: Path, elf: Path, *flags: str) -> Path:
     run(["ld", "-m", "elf_i386", "-nostdlib", "--build-id=none", "-z", "noexecstack",
          "--no-warn-rwx-segments", "--fatal-warnings", "-T", _relative(script), *flags,
          "-o", str(elf), *map(str, objects)])
+    elf.chmod(0o644)
     return elf
 
 
 def binary(elf: Path, image: Path) -> Path:
     """Turn a linked ELF file into a raw image; gaps between its sections are zero."""
     run(["objcopy", "-O", "binary", "--gap-fill", "0", str(elf), str(image)])
+    image.chmod(0o644)
     return image
 
 
@@ -126,9 +128,9 @@ def differences(fresh: Path, kept: Path, made: Sequence[Path]) -> list[str]:
             lines.append(f"{other.name}: not in {kept.name}/")
         elif other.read_bytes() != path.read_bytes():
             lines.append(f"{other.name}: differs from a fresh build")
-    names = {path.name for path in made}
-    lines += [f"{path.name}: nothing builds it" for path in sorted(kept.iterdir())
-              if path.name not in names]
+    known = {path.relative_to(fresh) for path in made}
+    lines += [f"{path.name}: nothing builds it" for path in sorted(kept.rglob("*"))
+              if path.is_file() and path.relative_to(kept) not in known]
     return lines
 
 
@@ -140,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.check:
             for path in build_all(options.out.resolve()):
-                print(f"{path.stat().st_size:8d} {path.name}")
+                print(f"{path.stat().st_size:8d} {path.relative_to(options.out.resolve())}")
             return 0
         with tempfile.TemporaryDirectory() as folder:
             fresh = Path(folder)

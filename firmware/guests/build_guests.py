@@ -1,0 +1,44 @@
+"""Build the small test guests into images/guests/: ROMs for --bios, sectors for --drive.
+
+A ROM is 64 KiB with its reset vector at the end; it is linked with lib.S. A disk is a raw
+image of 64 KiB whose first sector boots. Each source says at its top what it proves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+# firmware/build.py, which alone calls the toolchain; found by the path just set.
+toolchain: Any = importlib.import_module("build")
+
+ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_check", "echo")
+DISKS = ("bootsect", "diskwrite")
+IMAGE_SIZE = 0x10000
+
+
+def build(out_dir: Path) -> list[Path]:
+    """Build every guest into out_dir/guests; returns the images and their ELF files."""
+    out = out_dir / "guests"
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        lib = toolchain.assemble(HERE / "lib.S", work / "lib.o")
+        for name in ROMS + DISKS:
+            elf = out / f"{name}.elf"
+            objects = [toolchain.assemble(HERE / f"{name}.S", work / f"{name}.o")]
+            if name in ROMS:
+                objects.append(lib)
+            toolchain.link(objects, HERE / ("rom.lds" if name in ROMS else "sector.lds"), elf)
+            image = toolchain.binary(elf, out / f"{name}.{'bin' if name in ROMS else 'img'}")
+            if image.stat().st_size != IMAGE_SIZE:
+                raise toolchain.BuildError(f"{image.name}: not {IMAGE_SIZE} bytes")
+            made += [image, elf]
+    return made
