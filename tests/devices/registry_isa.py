@@ -6,9 +6,13 @@ import random
 from datetime import datetime
 from typing import Any
 
+from jitvm.backends.chardev import MemoryBackend
+from jitvm.devices.debugcon import DebugCon
+from jitvm.devices.isa_debug_exit import IsaDebugExit
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.pit8254 import Pit8254
 from jitvm.devices.rtc146818 import Rtc146818
+from jitvm.devices.uart16550 import Uart16550
 from tests.devices.conformance import Entry, Range
 
 
@@ -22,6 +26,10 @@ def _stir_pic(pic: Any, rng: random.Random) -> None:
 def _stir_pit(pit: Any, rng: random.Random) -> None:
     pit.set_gate(2, rng.random() < 0.5)
     pit.output(rng.randrange(3))
+
+
+def _stir_uart(uart: Any, rng: random.Random) -> None:
+    uart.receive(rng.randbytes(rng.randrange(20)))
 
 
 def devices() -> list[Entry]:
@@ -45,4 +53,12 @@ def devices() -> list[Entry]:
             lambda d: [Range("rtc", d, 2)],
             kept=frozenset(("cmos", "anchor_ns", "anchor_s", "weekday", "seen_s", "seen_period")),
         ),
+        Entry(
+            "uart",
+            lambda rig: Uart16550("com1", rig.line(), rig.clock, MemoryBackend(), rig.trace),
+            lambda d: [Range("uart", d, 8)],
+            stir=_stir_uart,
+        ),
+        Entry("debugcon", lambda rig: DebugCon(MemoryBackend()), lambda d: [Range("debugcon", d, 1)]),
+        Entry("isa-debug-exit", lambda rig: IsaDebugExit(lambda _s: None), lambda d: [Range("exit", d, 4, 4)]),
     ]
