@@ -6,9 +6,10 @@ as many as may still retire; then it returns AGAIN and the instruction starts ag
 While both operands are plain memory, the elements that lie in one page are done by a loop over host addresses; every
 other element (over a page border, at a segment's limit, MMIO, code pages) is done alone and completely.
 
-Source: Intel SDM vol. 2, MOVS, CMPS, SCAS, LODS, STOS, REP; vol. 1, 7.3.9.  After a fault in a repeated CMPS or SCAS
-the flags are those of the last completed iteration (the manual restores the older ones), so that the place where a run
-was interrupted never shows.
+Repeated CMPS and SCAS write the flags when they are complete; until then, at a fault, an interrupt or a trap between
+two iterations, the flags are those from before the instruction (SDM vol. 2, REP, for faults; measured on silicon).
+
+Source: Intel SDM vol. 2, MOVS, CMPS, SCAS, LODS, STOS, REP; vol. 1, 7.3.9.
 """
 
 from __future__ import annotations
@@ -251,6 +252,13 @@ def string_flags(c, size, a, b):
     return sub_flags(c.lazy, size, a, b, cut(size, a - b))
 
 
+def restore_flags(f, res, aux):
+    """The flags as they were: a repeated comparison writes them when it is complete."""
+    f.res = res
+    f.aux = aux
+    return W0
+
+
 # ---- MOVS ------------------------------------------------------------------------------------------------------------
 
 
@@ -438,12 +446,8 @@ def scas_run(c, size, asize, n, want):
     return done + looked
 
 
-def scas(c, size, asize, rep):
-    """SCAS: compares AL, AX, EAX with ES:DI."""
-    if rep == W0:
-        return scas_one(c, size, asize)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
+def scas_repeated(c, size, asize, rep):
+    """All iterations that may be done now; their flags are in `c.lazy` whatever the status."""
     want = rep & W1
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
@@ -456,6 +460,19 @@ def scas(c, size, asize, rep):
             return OK
         chunk = chunk - n
     return AGAIN
+
+
+def scas(c, size, asize, rep):
+    """SCAS: compares AL, AX, EAX with ES:DI."""
+    if rep == W0:
+        return scas_one(c, size, asize)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    res, aux = c.lazy.res, c.lazy.aux
+    status = scas_repeated(c, size, asize, rep)
+    if status != OK:
+        restore_flags(c.lazy, res, aux)
+    return status
 
 
 # ---- CMPS ------------------------------------------------------------------------------------------------------------
@@ -507,12 +524,8 @@ def cmps_run(c, size, asize, seg, n, want):
     return n
 
 
-def cmps(c, size, asize, seg, rep):
-    """CMPS: compares seg:SI with ES:DI."""
-    if rep == W0:
-        return cmps_one(c, size, asize, seg)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
+def cmps_repeated(c, size, asize, seg, rep):
+    """All iterations that may be done now; their flags are in `c.lazy` whatever the status."""
     want = rep & W1
     chunk = CHUNK
     while chunk != W0 and c.left > NO_BUDGET:
@@ -525,3 +538,16 @@ def cmps(c, size, asize, seg, rep):
             return OK
         chunk = chunk - n
     return AGAIN
+
+
+def cmps(c, size, asize, seg, rep):
+    """CMPS: compares seg:SI with ES:DI."""
+    if rep == W0:
+        return cmps_one(c, size, asize, seg)
+    if get_reg(c, RCX, asize) == W0:
+        return OK
+    res, aux = c.lazy.res, c.lazy.aux
+    status = cmps_repeated(c, size, asize, seg, rep)
+    if status != OK:
+        restore_flags(c.lazy, res, aux)
+    return status
