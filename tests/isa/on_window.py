@@ -50,7 +50,7 @@ def call(function: Function, c: Any, *words: int) -> int:
 
 
 def result_of(case: Case, function: Function, *words: int, slices: Iterable[int] = ()) -> Result:
-    """What the function makes of the case, in at most `case.count` steps; `slices` are the budgets of the first calls."""
+    """What the function makes of the case, in at most `case.count` steps; `slices` are budgets of the first calls."""
     c, memory = cpu_of(case)
     budgets = iter(slices)
     total = case.count
