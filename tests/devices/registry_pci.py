@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from jitvm.backends.blockdev import MemoryDisk
 from jitvm.clock import Clock
+from jitvm.devices.ata_disk import AtaDisk
 from jitvm.devices.base import Registers
 from jitvm.devices.fwcfg import FwCfg
 from jitvm.devices.i440fx import I440fx
+from jitvm.devices.ide import BM_SIZE, Piix3Ide
 from jitvm.devices.pci import PciBus, PciFunction
 from jitvm.devices.piix3 import Piix3Isa
 from jitvm.devices.piix4_pm import APM_LENGTH, GPE_LENGTH, PM_LENGTH, SMBUS_LENGTH, Piix4Pm
@@ -72,6 +75,14 @@ def make_vga() -> Made:
     return chip, [config_space(chip), (chip.core, 16, 2), *ports, (chip.dispi.ports, DISPI_PORTS, 2), *bars, window]
 
 
+def make_ide() -> Made:
+    disks = [AtaDisk("hda", MemoryDisk(bytes(1 << 16))), None, None, AtaDisk("hdd", MemoryDisk(bytes(1 << 16)))]
+    chip = Piix3Ide(small_memory(), [unconnected(), unconnected()], disks)
+    commands = [(channel, 8, 4) for channel in chip.channels]
+    controls = [(channel.control, 1, 1) for channel in chip.channels]
+    return chip, [*commands, *controls, (chip.bars[0].region, BM_SIZE, 4), config_space(chip)]
+
+
 def devices() -> list[tuple[str, Callable[[], Made]]]:
     return [
         ("pci", make_pci),
@@ -80,4 +91,5 @@ def devices() -> list[tuple[str, Callable[[], Made]]]:
         ("fw_cfg", make_fw_cfg),
         ("piix4_pm", make_piix4_pm),
         ("vga", make_vga),
+        ("ide", make_ide),
     ]
