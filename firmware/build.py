@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Build everything in firmware/ with GNU as, gcc, ld and objcopy, the same bytes every time.
 
     python firmware/build.py                 build into firmware/images/
@@ -34,7 +33,7 @@ COMMON_FLAGS = (
     "-fno-unwind-tables", "-fomit-frame-pointer", "-mpreferred-stack-boundary=2",
     "-msoft-float", "-mno-mmx", "-mno-sse", "-fno-strict-aliasing", "-g0", "-nostdinc",
     "-Wall", "-Wextra", "-Werror",
-)
+)  # fmt: skip
 CODE16 = ("-m16",)
 CODE32 = ("-m32",)
 
@@ -47,8 +46,13 @@ def run(command: Sequence[str]) -> None:
     """Run one tool inside firmware/, in the C locale, and raise BuildError when it fails."""
     environment = dict(os.environ, LC_ALL="C", TZ="UTC", SOURCE_DATE_EPOCH="0")
     done = subprocess.run(
-        command, cwd=FIRMWARE, env=environment, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        cwd=FIRMWARE,
+        env=environment,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode:
         raise BuildError(f"{' '.join(command)}\n{done.stdout}")
@@ -66,16 +70,44 @@ def compile_c(source: Path, obj: Path, *flags: str) -> Path:
 
 def assemble(source: Path, obj: Path, *flags: str) -> Path:
     """Assemble one .S file of firmware/, through the C preprocessor, as 32-bit ELF."""
-    run(["gcc", "-m32", "-g0", "-nostdinc", "-Wa,--fatal-warnings", *flags,
-         "-c", _relative(source), "-o", str(obj)])
+    run(
+        [
+            "gcc",
+            "-m32",
+            "-g0",
+            "-nostdinc",
+            "-Wa,--fatal-warnings",
+            *flags,
+            "-c",
+            _relative(source),
+            "-o",
+            str(obj),
+        ]
+    )
     return obj
 
 
 def link(objects: Sequence[Path], script: Path, elf: Path, *flags: str) -> Path:
     """Link 32-bit objects by a linker script of firmware/ into an ELF file with symbols."""
-    run(["ld", "-m", "elf_i386", "-nostdlib", "--build-id=none", "-z", "noexecstack",
-         "--no-warn-rwx-segments", "--fatal-warnings", "-T", _relative(script), *flags,
-         "-o", str(elf), *map(str, objects)])
+    run(
+        [
+            "ld",
+            "-m",
+            "elf_i386",
+            "-nostdlib",
+            "--build-id=none",
+            "-z",
+            "noexecstack",
+            "--no-warn-rwx-segments",
+            "--fatal-warnings",
+            "-T",
+            _relative(script),
+            *flags,
+            "-o",
+            str(elf),
+            *map(str, objects),
+        ]
+    )
     elf.chmod(0o644)
     return elf
 
@@ -91,8 +123,13 @@ def toolchain() -> str:
     """The versions that decide the bytes of the images, one per line."""
     lines = []
     for tool in ("gcc", "as", "ld", "objcopy"):
-        said = subprocess.run([tool, "--version"], env=dict(os.environ, LC_ALL="C"), text=True,
-                              check=True, stdout=subprocess.PIPE).stdout
+        said = subprocess.run(
+            [tool, "--version"],
+            env=dict(os.environ, LC_ALL="C"),
+            text=True,
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
         lines.append(f"{tool}: {said.splitlines()[0]}\n")
     return "".join(lines)
 
@@ -129,8 +166,11 @@ def differences(fresh: Path, kept: Path, made: Sequence[Path]) -> list[str]:
         elif other.read_bytes() != path.read_bytes():
             lines.append(f"{other.name}: differs from a fresh build")
     known = {path.relative_to(fresh) for path in made}
-    lines += [f"{path.name}: nothing builds it" for path in sorted(kept.rglob("*"))
-              if path.is_file() and path.relative_to(kept) not in known]
+    lines += [
+        f"{path.name}: nothing builds it"
+        for path in sorted(kept.rglob("*"))
+        if path.is_file() and path.relative_to(kept) not in known
+    ]
     return lines
 
 

@@ -23,11 +23,14 @@ def build(out_dir: Path) -> list[Path]:
     image = out_dir / "jitvm-bios.bin"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        objects = [toolchain.assemble(source, work / f"{source.stem}_s.o")
-                   for source in sorted(HERE.glob("*.S"))]
-        objects += [toolchain.compile_c(source, work / f"{source.stem}.o",
-                                        *toolchain.CODE16, "-mregparm=3")
-                    for source in sorted(HERE.glob("*.c"))]
+        objects = [
+            toolchain.assemble(source, work / f"{source.stem}_s.o")
+            for source in sorted(HERE.glob("*.S"))
+        ]
+        objects += [
+            toolchain.compile_c(source, work / f"{source.stem}.o", *toolchain.CODE16, "-mregparm=3")
+            for source in sorted(HERE.glob("*.c"))
+        ]
         toolchain.link(objects, HERE / "bios.lds", elf)
         toolchain.binary(elf, image)
     if image.stat().st_size != IMAGE_SIZE:

@@ -138,7 +138,7 @@ static u16 key_of(u8 code, u8 flags, int extended)
     if (flags & ALT) {
         if (code >= 0x02 && code <= 0x0D)
             return (code + 0x76) << 8;
-        return code == 0x39 ? 0x3920 : code << 8;
+        return code == 0x39 ? 0x3920 : code == 0x0F ? 0xA500 : code << 8;
     }
     if (flags & CTRL)
         return control_key(code, c);

@@ -58,6 +58,8 @@ const char *test_ide_read(void)
     for (u32 offset = 0; offset < SECTOR_SIZE; offset += 2)
         if (far_read16(SCRATCH_SEG, 0x200 + offset) != far_read16(SCRATCH_SEG, 0x1000 + offset))
             return "data differ";
+    if (ata_transfer(&disks[0], ATA_READ, disks[0].size - 1, 1, SCRATCH_SEG, 0, &done) != DISK_OK)
+        return "last sector";
     if (ata_transfer(&disks[0], ATA_READ, disks[0].size, 1, SCRATCH_SEG, 0, &done) == DISK_OK)
         return "reads beyond the end";
     return NULL;

@@ -1,0 +1,48 @@
+"""Where the firmware lies, and QEMU runs of it: the outside truth of the firmware's tests."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
+IMAGES = FIRMWARE / "images"
+BIOS = IMAGES / "jitvm-bios.bin"
+SEABIOS = Path("/usr/share/seabios/bios.bin")
+QEMU = shutil.which("qemu-system-i386")
+
+TIMEOUT = 60
+"""Seconds of wall time; a run takes about one on an idle machine."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a QEMU run left: its exit status, COM1's and the debug port's output."""
+
+    status: int
+    serial: str
+    debug: str
+
+
+def run_qemu(folder: Path, bios: Path, *options: str, typed: str = "") -> Run:
+    """Run QEMU's pc board headless until it ends by itself; `typed` is fed to COM1."""
+    debug = folder / "debug.txt"
+    command = [
+        str(QEMU), "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
+        "-bios", str(bios), "-serial", "stdio", "-debugcon", f"file:{debug}", *options,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, input=typed.encode(), capture_output=True, timeout=TIMEOUT, check=False
+    )
+    serial = done.stdout.decode("latin-1").replace("\r\n", "\n")  # as read_text does
+    return Run(done.returncode, serial, debug.read_text(encoding="latin-1"))
+
+
+def drive(image: Path, *, index: int = 0) -> tuple[str, str]:
+    """QEMU's option for a raw IDE disk whose writes are thrown away."""
+    return ("-drive", f"file={image},format=raw,if=ide,index={index},snapshot=on")
+
+
+DEBUG_EXIT = ("-device", "isa-debug-exit,iobase=0xf4")

@@ -1,0 +1,61 @@
+"""The images in firmware/images/ are what the sources give, byte for byte."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import struct
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.firmware.qemu import BIOS, FIRMWARE, IMAGES
+
+needs_toolchain = pytest.mark.skipif(
+    not all(shutil.which(tool) for tool in ("gcc", "as", "ld", "objcopy")),
+    reason="needs gcc and binutils",
+)
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("firmware_build", FIRMWARE / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["firmware_build"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs_toolchain
+def test_rebuild_gives_the_same_bytes(build: ModuleType, tmp_path: Path) -> None:
+    recorded = (IMAGES / "toolchain.txt").read_text(encoding="utf-8")
+    if build.toolchain() != recorded:
+        pytest.skip("another toolchain than the one in images/toolchain.txt")
+    made = build.build_all(tmp_path)
+    assert build.differences(tmp_path, IMAGES, made) == []
+
+
+@needs_toolchain
+def test_no_path_of_the_build_is_in_an_image(build: ModuleType, tmp_path: Path) -> None:
+    for path in build.build_all(tmp_path):
+        content = path.read_bytes()
+        assert str(tmp_path).encode() not in content, path.name
+        assert str(FIRMWARE).encode() not in content, path.name
+
+
+def test_bios_image_has_a_reset_vector_and_a_model_byte() -> None:
+    image = BIOS.read_bytes()
+    assert len(image) == 0x10000
+    opcode, displacement = struct.unpack_from("<Bh", image, 0xFFF0)
+    assert opcode == 0xE9  # a near jump: CS keeps its base at the top of 4 GiB
+    assert 0 < (0xFFF3 + displacement) & 0xFFFF < 0xFFF0
+    assert image[0xFFFE] == 0xFC
+
+
+def test_boot_sectors_have_their_signature() -> None:
+    images = sorted((IMAGES / "guests").glob("*.img"))
+    assert images
+    for path in images:
+        assert path.read_bytes()[510:512] == b"\x55\xaa", path.name
