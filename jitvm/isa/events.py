@@ -125,6 +125,7 @@ def entered(c, rip):
     c.halted = W0
     c.io_n = W0
     c.delivering = W0
+    c.step_armed = W0
     return JUMP
 
 

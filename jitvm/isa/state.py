@@ -87,6 +87,7 @@ ARCHITECTURAL = [
     ("vector", U),  # of the fault
     ("error", U),  # its error code
     ("has_error", U),  # 1 when the fault pushes an error code
+    ("step_armed", U),  # 1 while an instruction runs that began with TF set; any event delivery clears it
     ("delivering", U),  # vector + 1 of the event under delivery (double-fault logic), 0 for none
     ("deliver", U),  # 1: faults are delivered to the guest; 0: they stop the run (bare form)
     # ---- counting: retired = horizon - left

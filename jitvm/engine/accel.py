@@ -1,0 +1,246 @@
+"""The accelerator: the engine of a process (compiled code, forms) and its vCPUs.
+
+The accelerator is made first and knows no machine; a machine makes its vCPUs on it.  A `VcpuEngine` holds one CPU
+record and runs it: `run` enters translated code, serves what the translator lacks (forms, handlers), and returns why
+it came back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jitvm.engine import layout as lay
+from jitvm.engine.cache import Cache, default_folder
+from jitvm.engine.code import Code, source_epoch
+from jitvm.engine.decode import add_form
+from jitvm.engine.forms import Forms, Shape, opcode_attributes
+from jitvm.engine.layout import CPU, at
+from jitvm.engine.translate import add_handler
+from jitvm.engine.units import Units
+from jitvm.errors import CacheError, EngineError
+from jitvm.isa.record import Record
+from jitvm.isa.reset import reset_cpu
+from jitvm.isa.words import u64
+from jitvm.memory import PAGE, GuestMemory
+
+ARENA_BYTES = 48 << 20
+"""Micro-ops of one vCPU; when it is full all translations are forgotten."""
+KICK = 1 << 62
+PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8}
+
+
+@dataclass(frozen=True)
+class Options:
+    """`--opt` switches of the engine (experiments); all on by default."""
+
+    fuse: bool = True
+    dead_flags: bool = True
+    chain: bool = True
+
+    def bits(self) -> int:
+        """As `options` in the record."""
+        return lay.OPT_FUSE * self.fuse | lay.OPT_DEAD_FLAGS * self.dead_flags | lay.OPT_CHAIN * self.chain
+
+
+class Accelerator:
+    """Compiled code and forms, shared by all vCPUs of the process.
+
+    `cache_folder`: None keeps nothing on disk.  An unusable folder is reported through `warn` and not used.
+    """
+
+    def __init__(
+        self,
+        cache_folder: Path | None = None,
+        *,
+        keep: bool = True,
+        warn: Callable[[str], None] = lambda message: print(f"jitvm: warning: {message}", file=sys.stderr),
+        on_progress: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        folder = (cache_folder or default_folder()) if keep else None
+        epoch = source_epoch()
+        try:
+            self.cache = Cache(folder, epoch)
+        except CacheError as e:
+            warn(str(e))
+            self.cache = Cache(None, epoch)
+        self.units = Units(self.cache)
+        self.code = Code(self.units, self.cache)
+        self.code.on_progress = on_progress
+        self.units.on_progress = on_progress
+        self.forms = Forms()
+        self.known: dict[int, tuple[int, int]] = {}
+        """(form word, shape number) by form key."""
+        self._handlers: dict[int, int] = {}
+        self._attributes = opcode_attributes()
+        self._new_forms = False
+        self._restore()
+        self.code.ensure_specials()
+        self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(self.code.address["enter"])
+        self._written = self.code.function("blocks.written_outside", 2)
+        self._flush = self.code.function("paging.flush_tlb_all", 0)
+
+    # ---- forms and handlers -------------------------------------------------------------------------------------------
+    def _restore(self) -> None:
+        """Forms that earlier runs met."""
+        kept = self.cache.load("forms")
+        if not kept:
+            return
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            numbers = [self.forms.number(_shape_from(fields)) for fields in kept["shapes"]]
+            self.known = {int(key): (int(word), numbers[n]) for key, word, n in kept["forms"]}
+
+    def keep(self) -> None:
+        """Write down what was learned, for the next run."""
+        if not self._new_forms:
+            return
+        used = sorted({n for _, n in self.known.values()})
+        index = {n: k for k, n in enumerate(used)}
+        self.cache.save(
+            "forms",
+            {
+                "shapes": [list(vars(self.forms.shapes[n]).values()) for n in used],
+                "forms": [[key, word, index[n]] for key, (word, n) in self.known.items()],
+            },
+        )
+        self._new_forms = False
+
+    def form(self, key: int, data: bytes, mode: int) -> tuple[int, int]:
+        """Form word and shape number of an encoding."""
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = self.forms.describe(data, mode, key)
+            self._new_forms = True
+        return found
+
+    def handlers(self, keys: list[int]) -> dict[int, int]:
+        """Addresses of handlers by key."""
+        missing = [k for k in keys if k not in self._handlers]
+        if missing:
+            self._handlers.update(self.code.handlers(self.forms.shapes, missing))
+        return {k: self._handlers[k] for k in keys}
+
+    def opcode_attributes(self) -> np.ndarray:
+        """The translator's first table."""
+        return self._attributes
+
+    def written(self, record: int, offset: int, size: int) -> None:
+        """Tell one vCPU that guest memory was written from outside."""
+        self._written(record, offset, size)
+
+    def flush(self, record: int) -> None:
+        """Tell one vCPU that the memory map changed."""
+        self._flush(record)
+
+
+def _shape_from(fields: list[object]) -> Shape:
+    return Shape(*(tuple(f) if isinstance(f, list) else f for f in fields))  # type: ignore[arg-type]  # checked by use
+
+
+class VcpuEngine:
+    """One CPU record on `memory`.  `c` is the record (for semantics in plain Python), `words` its 64-bit words."""
+
+    def __init__(self, accel: Accelerator, memory: GuestMemory, options: Options | None = None) -> None:
+        self.accel, self.memory = accel, memory
+        self.array = np.zeros(1, CPU)
+        self.c = Record(self.array)
+        self.address = int(self.array.ctypes.data)
+        self.words = memoryview(self.array).cast("B").cast("Q")
+        self.signed = memoryview(self.array).cast("B").cast("q")
+        n_pages = memory.size // PAGE
+        self._tables = {name: np.zeros(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
+        self._arena = np.zeros(ARENA_BYTES, np.uint8)
+        c = self.c
+        c.ram = memory.host
+        c.page_read, c.page_write = memory.page_read.ctypes.data, memory.page_write.ctypes.data
+        c.n_pages = len(memory.page_read)
+        for name, table in self._tables.items():
+            setattr(c, name, table.ctypes.data)
+        c.n_guest_pages = n_pages
+        c.uop_arena = c.uop_next = self._arena.ctypes.data
+        c.uop_end = self._arena.ctypes.data + ARENA_BYTES
+        c.block_most = lay.BLOCK_MAX
+        c.fetch_address, c.scratch_address = self.address + at("fetch_buffer"), self.address + at("scratch")
+        c.options = (options or Options()).bits()
+        c.opcode_attr[:] = accel.opcode_attributes()
+        c.deliver = 1
+        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume"):
+            setattr(c, name, accel.code.address[name])
+        self._why, self._left = at("why") // 8, at("left") // 8
+        self._floor = at("floor") // 8
+        self._known_handlers: set[int] = set()
+        with np.errstate(over="ignore"):
+            for key, (word, shape) in accel.known.items():
+                add_form(c, u64(key), u64(word), u64(shape))
+            reset_cpu(c)
+        memory.on_write.append(self._on_write)
+        memory.on_map.append(self._on_map)
+
+    def _on_write(self, offset: int, size: int) -> None:
+        self.accel.written(self.address, offset, size)
+
+    def _on_map(self) -> None:
+        self.accel.flush(self.address)
+
+    def run(self, budget: int) -> int:
+        """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
+        words, signed, enter, address = self.words, self.signed, self.accel.enter, self.address
+        horizon = at("horizon") // 8
+        words[horizon] = words[horizon] - signed[self._left] + budget
+        signed[self._left] = budget
+        while True:
+            why = int(enter(address))
+            if why == lay.WHY_FORM:
+                self._learn()
+            elif why == lay.WHY_HANDLER:
+                self._stamp()
+            else:
+                return why
+
+    def retired(self) -> int:
+        """Instructions retired so far; true while no translated code runs."""
+        return int(self.words[at("horizon") // 8] - self.signed[self._left])
+
+    def kick(self) -> None:
+        """From any thread: make translated code come back within one block."""
+        self.signed[self._floor] = KICK
+
+    def unkick(self) -> None:
+        """Forget the kick."""
+        self.signed[self._floor] = 0
+
+    @property
+    def kicked(self) -> bool:
+        """A kick has not been answered yet."""
+        return self.signed[self._floor] != 0
+
+    def _learn(self) -> None:
+        c = self.c
+        key = int(c.bad_key)
+        size = min(int(c.bad_size), 16)
+        data = ctypes.string_at(int(c.bad_host), size)
+        word, shape = self.accel.form(key, data, int(c.mode))
+        if int(c.n_forms) >= lay.N_FORMS - 1:
+            raise EngineError(f"the guest uses more than {lay.N_FORMS} instruction forms")
+        with np.errstate(over="ignore"):
+            add_form(c, u64(key), u64(word), u64(shape))
+
+    def _stamp(self) -> None:
+        c = self.c
+        keys = list(dict.fromkeys(int(k) for k in c.missing[: int(c.n_missing)]))
+        c.n_missing = 0
+        if len(self._known_handlers) + len(keys) >= lay.N_HANDLERS - 1:
+            raise EngineError(f"the guest uses more than {lay.N_HANDLERS} handlers")
+        with np.errstate(over="ignore"):
+            for key, address in self.accel.handlers(keys).items():
+                if key not in self._known_handlers:
+                    add_handler(c, u64(key), u64(address))
+                    self._known_handlers.add(key)
+
+

@@ -1,0 +1,94 @@
+"""LLVM: text to optimised objects to linked code.  All llvmlite calls are here (and `add_symbol` in numba_ir).
+
+A misuse of llvmlite aborts the process, so this module is small.  An object's symbols are looked up once; its code lives
+as long as the `Linker`.  Text that names symbols of other objects gets their addresses through `import_symbol`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import llvmlite.binding as llvm
+
+from jitvm.errors import EngineError
+
+_machine: llvm.TargetMachine | None = None
+
+
+def machine() -> llvm.TargetMachine:
+    """The target machine that makes all objects: this host's CPU, codegen level 2."""
+    global _machine
+    if _machine is None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        _machine = new_machine()
+    return _machine
+
+
+def new_machine() -> llvm.TargetMachine:
+    """A target machine for this host (a `Linker` needs one of its own)."""
+    return llvm.Target.from_default_triple().create_target_machine(
+        opt=2,
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        jit=True,
+        codemodel="jitdefault",
+    )
+
+
+def host_key() -> str:
+    """What compiled code depends on besides its source: LLVM, CPU and its features."""
+    return f"{llvm.llvm_version_info} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+
+
+def _optimise(text: str, level: int) -> llvm.ModuleRef:
+    target = machine()
+    try:
+        module = llvm.parse_assembly(text)
+    except RuntimeError as e:
+        raise EngineError(f"internal error: LLVM refuses generated text: {e}") from None
+    builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=level))
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def simplify(text: str) -> str:
+    """Optimised text of a small module."""
+    return str(_optimise(text, 2))
+
+
+def compile_object(text: str, level: int = 2) -> bytes:
+    """Object file of a module."""
+    module = _optimise(text, level)
+    return bytes(machine().emit_object(module))
+
+
+def undefined_symbols(text: str) -> list[str]:
+    """Symbols that a module declares and does not define."""
+    return [n for n in dict.fromkeys(re.findall(r"^declare [^@\n]*@([\w.$]+)\(", text, re.M)) if not n.startswith("llvm.")]
+
+
+class Linker:
+    """Links objects into this process."""
+
+    def __init__(self) -> None:
+        machine()
+        self._target = new_machine()
+        self._jit = llvm.create_lljit_compiler(self._target)
+        self._trackers: list[llvm.ResourceTracker] = []
+
+    def link(self, data: bytes, exports: Iterable[str], imports: Mapping[str, int]) -> dict[str, int]:
+        """Link one object; addresses of `exports`.  `imports` gives every symbol that it needs from elsewhere."""
+        builder = llvm.JITLibraryBuilder().add_current_process().add_object_img(data)
+        for name, address in imports.items():
+            builder = builder.import_symbol(name, address)
+        wanted = list(exports)
+        for name in wanted:
+            builder = builder.export_symbol(name)
+        try:
+            tracker = builder.link(self._jit, f"jitvm{len(self._trackers)}")
+        except RuntimeError as e:
+            raise EngineError(f"internal error: LLVM can't link generated code: {e}") from None
+        self._trackers.append(tracker)
+        return {name: int(tracker[name]) for name in wanted}

@@ -1,0 +1,203 @@
+"""The block store: which translated blocks there are, by what they were made from, and which bytes they cover.
+
+A block is keyed by the offset of its first byte in guest memory, RIP and context (CS base, limit code, mode).  Blocks of a
+page are listed, so that a store to it drops those that it overlaps; `page_bits` has one bit for each 64 bytes of the
+page, so that data beside code costs a bit test.  Dropping a block puts the `stale` handler into all its micro-ops: also
+the running block leaves at its next instruction.
+"""
+
+from __future__ import annotations
+
+from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_JUMP_CACHE, UOP_SIZE
+from jitvm.isa.host import peek, poke
+from jitvm.isa.paging import PAGE_OFFSET
+from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W6, W8, W12, W63, u64
+
+BLOCK_VALID, BLOCK_LISTED = u64(1), u64(2)
+"""Bits of `block_state`: translated; in its first page's list; (<< 1) in its second page's list; micro-ops from bit 8."""
+MAX_BLOCKS, HASH_SLOTS, JUMP_SLOTS = u64(N_BLOCKS), u64(N_BLOCK_HASH), u64(N_JUMP_CACHE)
+UOP_BYTES = u64(UOP_SIZE)
+HASH_MULTIPLIER, HASH_SHIFT = u64(0x9E37_79B9_7F4A_7C15), u64(64 - 18)
+NO_BLOCK = u64(0xFFFF_FFFF)
+RIP_MASK = u64(N_JUMP_CACHE - 1)
+CHUNK = u64(63)
+
+
+def translations_changed(c):
+    """Empty the jump cache: what it says went through the old translations."""
+    k = W0
+    while k < JUMP_SLOTS:
+        c.jump_cache[(k << W2) + W1] = ONES
+        k += W1
+    return W0
+
+
+def jump_slot(rip):
+    """Index in `jump_cache` for a RIP."""
+    return ((rip ^ (rip >> W12)) & RIP_MASK) << W2
+
+
+def block_slot(offset, rip, ctx):
+    """Index in `block_hash`."""
+    return ((offset ^ (rip << u64(20)) ^ (ctx << W3)) * HASH_MULTIPLIER) >> HASH_SHIFT
+
+
+def known_block(c, offset, rip, ctx):
+    """Index of the block with this key, valid or not, or NO_BLOCK."""
+    b = c.block_hash[block_slot(offset, rip, ctx)]
+    while b != W0:
+        b -= W1
+        if c.block_offset[b] == offset and c.block_rip[b] == rip and c.block_ctx[b] == ctx:
+            return b
+        b = c.block_chain[b]
+    return NO_BLOCK
+
+
+def new_block(c, offset, rip, ctx):
+    """A fresh entry in the store; the caller made sure that there is room."""
+    b = c.n_blocks
+    c.n_blocks = b + W1
+    h = block_slot(offset, rip, ctx)
+    c.block_offset[b] = offset
+    c.block_rip[b] = rip
+    c.block_ctx[b] = ctx
+    c.block_state[b] = W0
+    c.block_room[b] = W0
+    c.block_chain[b] = c.block_hash[h]
+    c.block_hash[h] = b + W1
+    return b
+
+
+def chunks(first, n):
+    """Bits of `page_bits` for n bytes from byte `first` of a page."""
+    low, high = first >> W6, (first + n - W1) >> W6
+    return (ONES << low) & (ONES >> (W63 - high))
+
+
+def unmap_writes(c, page):
+    """Take a page of guest memory that now holds code out of the write TLB."""
+    host = c.ram + (page << W12)
+    user = W0
+    while user < W2:
+        k = ((user * W3) + W1) << u64(10)
+        end = k + u64(1024)
+        while k < end:
+            if c.tlb[k] != ONES and c.tlb[k] + c.tlb[k + W1] == host:
+                c.tlb[k] = ONES
+            k += W2
+        user += W1
+    return W0
+
+
+def list_block(c, b, which, page, first, n):
+    """Let page `page` know that block b covers n bytes of it from byte `first`."""
+    bit = BLOCK_LISTED << which
+    if c.block_state[b] & bit == W0:
+        c.block_state[b] = c.block_state[b] | bit
+        head = c.page_head + (page << W2)
+        c.block_list[(b << W1) + which] = peek(head, W4)
+        poke(head, W4, (b << W1) + which + W1)
+    bits = c.page_bits + (page << W3)
+    poke(bits, W8, peek(bits, W8) | chunks(first, n))
+    flag = c.code_pages + page
+    if peek(flag, W1) == W0:
+        poke(flag, W1, W1)
+        unmap_writes(c, page)
+    return W0
+
+
+def drop_block(c, b):
+    """Make a block invalid: each of its micro-ops leads to a look-up."""
+    state = c.block_state[b]
+    c.block_state[b] = state & ~BLOCK_VALID
+    u = c.block_uop[b]
+    n = state >> W8
+    while n != W0:
+        poke(u, W8, c.h_stale)
+        u += UOP_BYTES
+        n -= W1
+    c.stat_dropped += W1
+    return W0
+
+
+def code_written(c, offset, size):
+    """Bytes of a page with translated code were written (within one page): drop the blocks which they overlap."""
+    page = offset >> W12
+    first = offset & PAGE_OFFSET
+    head = c.page_head + (page << W2)
+    bits = c.page_bits + (page << W3)
+    e = peek(head, W4)
+    if e == W0:
+        poke(bits, W8, W0)
+        poke(c.code_pages + page, W1, W0)
+        return W0
+    if peek(bits, W8) & chunks(first, size) == W0:
+        return W0
+    left = W0
+    keep = W0
+    before = head
+    while e != W0:
+        b, which = (e - W1) >> W1, (e - W1) & W1
+        following = c.block_list[e - W1]
+        spans = c.block_bytes[b]
+        start = c.block_offset[b] & PAGE_OFFSET
+        n = spans & M32
+        if which != W0:
+            start = W0
+            n = spans >> u64(32)
+        hit = u64(start < first + size) & u64(first < start + n)
+        valid = c.block_state[b] & BLOCK_VALID
+        if valid != W0 and hit != W0:
+            drop_block(c, b)
+            valid = W0
+        if valid != W0:
+            left = left | chunks(start, n)
+            keep += W1
+            if before == head:
+                poke(head, W4, e)
+            else:
+                c.block_list[before] = e
+            before = e - W1
+        else:
+            c.block_state[b] = c.block_state[b] & ~(BLOCK_LISTED << which)
+        e = following
+    if before == head:
+        poke(head, W4, W0)
+    else:
+        c.block_list[before] = W0
+    poke(bits, W8, left)
+    return keep
+
+
+def forget_blocks(c):
+    """Forget every translation (the micro-op arena or the store is full); nothing translated may be running."""
+    k = W0
+    while k < HASH_SLOTS:
+        c.block_hash[k] = W0
+        k += W1
+    k = W0
+    while k < c.n_guest_pages:
+        poke(c.page_head + (k << W2), W4, W0)
+        poke(c.page_bits + (k << W3), W8, W0)
+        poke(c.code_pages + k, W1, W0)
+        k += W1
+    c.n_blocks = W0
+    c.uop_next = c.uop_arena
+    c.generation += W1
+    c.stat_flushes += W1
+    return translations_changed(c)
+
+
+def written_outside(c, offset, size):
+    """Guest memory was written by someone else than the vCPU (DMA, debugger): as `code_written`, any length."""
+    while size != W0:
+        n = W1 + PAGE_OFFSET - (offset & PAGE_OFFSET)
+        if n > size:
+            n = size
+        if peek(c.code_pages + (offset >> W12), W1) != W0:
+            code_written(c, offset, n)
+        offset += n
+        size -= n
+    return W0
+
+

@@ -1,0 +1,161 @@
+"""The code of the process: units and handlers by symbol, from the cache or compiled now.
+
+Symbols: `u_...` a unit, `h_...` a special handler, `i_<hash>` an instruction's handler, named by its shape and variant so
+that the name means the same in every run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from jitvm.engine import stitch
+from jitvm.engine.backend import Linker, compile_object, host_key
+from jitvm.engine.cache import Batch, Cache
+from jitvm.engine.forms import Shape
+from jitvm.engine.units import Units, symbol
+
+RUN_UNITS = (
+    "run.finish",
+    "run.next_block",
+    "run.next_short",
+    "run.stale_block",
+    "run.link_block",
+    "memory.load",
+    "memory.load_rmw",
+    "memory.store",
+)
+"""Units that every run needs."""
+LEVEL_RUNTIME, LEVEL_HANDLER = 2, 2
+
+
+def source_epoch() -> str:
+    """Hash of everything that compiled code is made from."""
+    digest = hashlib.sha256()
+    for package in ("jitvm.isa", "jitvm.engine"):
+        for path in sorted(Path(str(files(package))).glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    digest.update(f"{version('numba')} {version('llvmlite')} {version('iced-x86')} {host_key()}".encode())
+    return digest.hexdigest()[:24]
+
+
+def handler_symbol(shape: Shape, variant: int) -> str:
+    """Stable name of a handler."""
+    return "i_" + hashlib.sha256(f"{shape!r} {variant}".encode()).hexdigest()[:24]
+
+
+class Code:
+    """All native code of a process.  `on_progress(what)` is called before each piece of compilation."""
+
+    def __init__(self, units: Units, cache: Cache) -> None:
+        self.units, self.cache = units, cache
+        self.linker = Linker()
+        self.address: dict[str, int] = {}
+        self._on_disk: dict[str, Batch] = {}
+        for batch in cache.batches():
+            self._on_disk.update(dict.fromkeys(batch.exports, batch))
+        self.compiled = 0
+        self.from_cache = 0
+        self.compile_seconds = 0.0
+        self.on_progress: Callable[[str], None] = lambda what: None
+
+    # ---- loading ------------------------------------------------------------------------------------------------------
+    def _load(self, name: str) -> bool:
+        """Link the cached batch that has a symbol; False when there is none."""
+        batch = self._on_disk.get(name)
+        if batch is None:
+            return False
+        code = self.cache.read_object(batch)
+        if code is None or not all(i in self.address or self._obtain(i) for i in batch.imports):
+            for e in batch.exports:
+                if self._on_disk.get(e) is batch:
+                    del self._on_disk[e]
+            return False
+        if name not in self.address:
+            self._link(code, batch.exports, batch.imports)
+            self.from_cache += len(batch.exports)
+        return True
+
+    def _obtain(self, name: str) -> bool:
+        """A symbol that a cached batch needs: from the cache, or compile it."""
+        if self._load(name):
+            return True
+        unit = next((n for n in self.units.functions if symbol(n) == name), None)
+        if unit is not None:
+            self.ensure_units([unit])
+        elif name in stitch.SPECIALS:
+            self.ensure_specials()
+        return name in self.address
+
+    def _link(self, code: bytes, exports: Iterable[str], imports: Iterable[str]) -> None:
+        self.address.update(self.linker.link(code, exports, {i: self.address[i] for i in imports}))
+
+    def _build(self, text: str, exports: list[str], imports: list[str], level: int) -> None:
+        """Compile a module, keep it, link it."""
+        start = time.perf_counter()
+        code = compile_object(text, level)
+        self._link(code, exports, imports)
+        self.cache.write_object(code, exports, imports)
+        self.compiled += len(exports)
+        self.compile_seconds += time.perf_counter() - start
+
+    # ---- units --------------------------------------------------------------------------------------------------------
+    def ensure_units(self, names: Iterable[str]) -> None:
+        """Make units callable by symbol, with all that they call."""
+        missing = [n for n in dict.fromkeys(names) if symbol(n) not in self.address and not self._load(symbol(n))]
+        if not missing:
+            return
+        self.on_progress(missing[0])
+        roots = list(missing)
+        while True:
+            text, outside = self.units.closure(roots)
+            more = [n for n in outside if symbol(n) not in self.address and not self._load(symbol(n))]
+            if not more:
+                break
+            roots += more
+        for n in roots:
+            text = _export(text, symbol(n))
+        self._build(text, [symbol(n) for n in roots], [symbol(n) for n in outside], LEVEL_RUNTIME)
+
+    def ensure_specials(self) -> None:
+        """The special handlers and `enter`."""
+        if "enter" in self.address or self._load("enter"):
+            return
+        self.ensure_units(RUN_UNITS)
+        builders = [stitch.special(self.units, n) for n in stitch.SPECIALS]
+        text, outside, _ = stitch.module(self.units, builders, stitch.ENTER)
+        self.ensure_units(outside)
+        self._build(text, [*stitch.SPECIALS, "enter"], [symbol(n) for n in outside], LEVEL_HANDLER)
+
+    # ---- handlers -----------------------------------------------------------------------------------------------------
+    def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, int]:
+        """Addresses of handlers by key, stamped in one batch where they are not on disk."""
+        names = {key: handler_symbol(shapes[key & 0xFFFF], key >> 16) for key in keys}
+        missing = {key: n for key, n in names.items() if n not in self.address and not self._load(n)}
+        if missing:
+            self.on_progress(f"{len(missing)} handlers")
+            builders = [stitch.handler(self.units, shapes, key, n) for key, n in missing.items()]
+            text, outside, specials = stitch.module(self.units, builders)
+            self.ensure_units(outside)
+            self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *specials], LEVEL_HANDLER)
+        return {key: self.address[n] for key, n in names.items()}
+
+    def function(self, unit: str, n_words: int) -> Callable[..., int]:
+        """A unit on the CPU record as a ctypes function: address of the record, then words."""
+        self.ensure_units([unit])
+        prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * n_words)
+        return prototype(self.address[symbol(unit)])
+
+
+def _export(text: str, name: str) -> str:
+    """Let a unit be seen from outside, compiled once."""
+    head = f"define internal i64 @{name}("
+    start = text.index(head)
+    end = text.index("\n", start)
+    line = text[start:end].replace(head, f"define i64 @{name}(", 1).replace(") alwaysinline {", ") noinline nounwind {")
+    return text[:start] + line + text[end:]

@@ -1,0 +1,339 @@
+"""How an instruction is put together: operand reads, address, operation, write-back, status, what comes next.
+
+One description for all engines.  `compose` drives a *builder*: the IR builder writes LLVM text for what it is told, the
+plain builder does it at once.  Values are opaque here (SSA names there, numbers here).  Nothing in this module knows what
+an operation means; that is in `jitvm/isa/`.
+
+Order of an instruction, so that leaving in the middle restarts it: all reads and all checks, the operation on a copy of
+the flags, the store, and only then flags and registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jitvm.engine.forms import Shape
+
+RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
+AH_AT = 1
+SS_NUMBER = 2
+Value = Any
+
+
+class Builder(Protocol):
+    """What an engine offers to `compose`."""
+
+    def params(self, unit: str) -> Sequence[str]:
+        """Parameter names of a unit."""
+        ...
+
+    def const(self, v: int) -> Value: ...
+    def imm(self) -> Value: ...
+    def imm2(self) -> Value: ...
+    def disp(self) -> Value: ...
+    def scale(self) -> Value: ...
+    def segment(self) -> Value:
+        """Number of the memory operand's segment register."""
+        ...
+
+    def number(self, slot: str) -> Value:
+        """Register number in slot d or s."""
+        ...
+
+    def slot_reg(self, slot: str, size: int) -> Value:
+        """Register whose offset is in slot d, s, b or i, zero-extended."""
+        ...
+
+    def set_slot_reg(self, slot: str, size: int, v: Value) -> None: ...
+    def gpr(self, at: int, size: int) -> Value: ...
+    def set_gpr(self, at: int, size: int, v: Value) -> None: ...
+    def selector(self, number: Value) -> Value: ...
+    def is_base(self, at: int) -> Value:
+        """1 when the base register of the address is the one at offset `at`."""
+        ...
+
+    def next_rip(self) -> Value: ...
+    def call(self, unit: str, args: Sequence[Value], *, flags: str = "") -> Value:
+        """A value unit; `flags`: "" the record's, "new" the copy."""
+        ...
+
+    def copy_flags(self) -> None:
+        """Make the copy that operations write."""
+        ...
+
+    def commit_flags(self) -> None: ...
+    def second(self) -> Value:
+        """`hi` of the copy."""
+        ...
+
+    def check(self) -> None:
+        """Leave when c.status is set."""
+        ...
+
+    def publish(self) -> None:
+        """Make rip, next_rip, left true for out-of-line semantics."""
+        ...
+
+    def load(self, seg: Value, flat: bool, off: Value, size: int) -> Value: ...
+    def load_rmw(self, seg: Value, flat: bool, off: Value, size: int) -> tuple[Value, Any]:
+        """Value, and where a store to the same bytes goes."""
+        ...
+
+    def store_back(self, where: Any, seg: Value, off: Value, size: int, v: Value) -> None: ...
+    def store(self, seg: Value, flat: bool, off: Value, size: int, v: Value) -> None: ...
+    def finish(self, status: Value, *, ends: bool) -> None:
+        """After out-of-line semantics: go on, or leave by its status."""
+        ...
+
+    def next(self) -> None: ...
+    def branch(self, taken: Value) -> None:
+        """To the block's taken or fall-through successor."""
+        ...
+
+    def jump(self) -> None:
+        """To the block's only successor."""
+        ...
+
+    def indirect(self, target: Value) -> None: ...
+
+
+def compose(b: Builder, shape: Shape, *, dead: bool = False, fused: int = -1) -> None:
+    """Put one instruction together; `fused` is the condition of the Jcc behind it, -1 for none."""
+    _Composer(b, shape, dead, fused).run()
+
+
+class _Composer:
+    def __init__(self, b: Builder, shape: Shape, dead: bool, fused: int) -> None:
+        self.b, self.s, self.dead, self.fused = b, shape, dead, fused
+        self.off: Value = None
+        self.where: Any = None
+
+    def run(self) -> None:
+        kind = self.s.kind
+        getattr(self, "value_kind" if kind == "value" else kind)()
+
+    # ---- operands -----------------------------------------------------------------------------------------------------
+    def address(self, popped: int = 0) -> Value:
+        """Offset of the memory operand; `popped`: bytes that a POP has taken off an (E)SP base."""
+        if self.off is not None:
+            return self.off
+        b, s = self.b, self.s
+        asize = b.const(s.asize)
+        if s.mem[0] == "t":
+            args = [asize, b.gpr(RBX_AT, s.asize), b.gpr(RAX_AT, 1)]
+            self.off = b.call("address.xlat_address", args)
+            return self.off
+        base, disp = b.slot_reg("b", s.asize), b.disp()
+        index, scale = (b.slot_reg("i", s.asize), b.scale()) if s.mem[0] == "x" else (b.const(0), b.const(0))
+        if popped:
+            base = b.call("address.above", [b.const(8), base, b.call("address.popped", [b.is_base(RSP_AT), b.const(popped)])])
+        if s.mem[-1] == "k":
+            bit = b.call("bits.bit_offset", [b.const(s.size), self.value(1)])
+            base = b.call("address.above", [b.const(8), base, bit])
+        self.off = b.call("address.effective", [asize, base, index, scale, disp])
+        return self.off
+
+    def value(self, k: int) -> Value:
+        """Operand k, zero-extended."""
+        b, s = self.b, self.s
+        kind = s.ops[k]
+        if kind == "i":
+            return b.imm()
+        if kind == "1":
+            return b.const(1)
+        if kind == "s":
+            return b.selector(b.number(s.slots[k]) if s.slots[k] else b.const(s.imm))
+        if kind == "m":
+            if self.where is not None:
+                return self.where[0]
+            return b.load(b.segment(), s.flat, self.address(), s.sizes[k])
+        if s.slots[k] == "-":
+            return b.gpr(RCX_AT, 1)
+        return b.slot_reg(s.slots[k], s.sizes[k])
+
+    def argument(self, name: str) -> Value:
+        """What a unit's parameter of this name is given."""
+        b, s = self.b, self.s
+        if name in ("a", "b", "d"):
+            return self._operand(name)
+        if name == "reg":
+            k = next((k for k, op in enumerate(s.ops) if op in ("n", "s")), -1)
+            if k < 0:
+                k = s.ops.index("r")
+            return b.number(s.slots[k]) if s.slots[k] else b.const(s.imm)
+        if name == "rm":
+            return b.number(s.slots[s.ops.index("r")])
+        if name == "imm":
+            return b.imm() if s.imm < 0 else b.const(s.imm)
+        simple = {"size": s.size, "asize": s.asize, "ssize": s.ssize, "rep": s.rep, "cc": s.cc}
+        if name in simple:
+            return b.const(simple[name])
+        if name == "bsize":
+            return b.const(s.sizes[1])
+        if name == "acc":
+            return b.gpr(RAX_AT, s.size)
+        if name == "seg":
+            return b.segment()
+        if name == "off":
+            return self.address()
+        if name == "imm2":
+            return b.imm2()
+        raise KeyError(f"unit {s.unit} wants {name}")
+
+    def _operand(self, name: str) -> Value:
+        s = self.s
+        k = "abd".index(name)
+        if not s.ops:
+            return self.b.gpr(AH_AT, 1)
+        if s.ops[0] in ("s", "n") and name == "a":
+            k = 1
+        if len(s.ops) == 3 and s.unit == "muldiv.imul":
+            k += 1
+        return self.value(min(k, len(s.ops) - 1))
+
+    def arguments(self) -> list[Value]:
+        return [self.argument(name) for name in self.b.params(self.s.unit) if name not in ("f", "c")]
+
+    def put(self, place: str, v: Value) -> None:
+        """Write a result to its place."""
+        b, s = self.b, self.s
+        if place == "acc":
+            b.set_gpr(RAX_AT, s.size, v)
+        elif place == "ah":
+            b.set_gpr(AH_AT, 1, v)
+        elif place == "high":
+            if s.size == 1:
+                b.set_gpr(AH_AT, 1, v)
+            else:
+                b.set_gpr(RDX_AT, s.size, v)
+        elif place:
+            k = int(place)
+            b.set_slot_reg(s.slots[k], s.sizes[k], v)
+
+    # ---- kinds --------------------------------------------------------------------------------------------------------
+    def value_kind(self) -> None:
+        """result = unit(operands)."""
+        b, s = self.b, self.s
+        names = b.params(s.unit)
+        to_memory = s.dst == "0" and s.ops[0] == "m"
+        reads = "a" in names
+        if to_memory and reads:
+            self.where = b.load_rmw(b.segment(), s.flat, self.address(), s.sizes[0])
+        args = self.arguments()
+        writes = bool(names) and names[0] == "f"
+        if writes:
+            b.copy_flags()
+        v = b.call(s.unit, args, flags="new" if writes else "")
+        if to_memory:
+            if self.where is not None:
+                b.store_back(self.where[1], b.segment(), self.address(), s.sizes[0], v)
+            else:
+                b.store(b.segment(), s.flat, self.address(), s.sizes[0], v)
+        if writes and not self.dead:
+            b.commit_flags()
+        if s.hi:
+            self.put(s.hi, b.second())
+        if s.dst and not to_memory:
+            self.put(s.dst, v)
+        if self.fused >= 0:
+            b.branch(b.call("flags.condition", [b.const(self.fused)], flags="new"))
+        else:
+            b.next()
+
+    def checked(self) -> None:
+        """A value unit that is #UD outside protected mode."""
+        b = self.b
+        b.publish()
+        b.call("segment.need_protected", [])
+        b.check()
+        self.value_kind()
+
+    def status(self) -> None:
+        """Out-of-line semantics."""
+        b, s = self.b, self.s
+        args = self.arguments()
+        b.publish()
+        b.finish(b.call(s.unit, args), ends=s.ends)
+
+    def nop(self) -> None:
+        self.b.next()
+
+    def goto(self) -> None:
+        self.b.jump()
+
+    def jcc(self) -> None:
+        b = self.b
+        b.branch(b.call("flags.condition", [b.const(self.s.cc)]))
+
+    def loop(self) -> None:
+        b = self.b
+        b.branch(b.call(self.s.unit, [b.const(self.s.asize)]))
+
+    def jmp(self) -> None:
+        self.b.jump()
+
+    def jmpi(self) -> None:
+        b, s = self.b, self.s
+        b.indirect(b.call("address.near", [b.const(s.size), self.value(0)]))
+
+    # ---- stack --------------------------------------------------------------------------------------------------------
+    def sp(self) -> Value:
+        return self.b.gpr(RSP_AT, self.s.ssize)
+
+    def push_value(self, v: Value, width: int = 0) -> None:
+        """Push `v`; `width`: bytes stored when they are fewer than the slot."""
+        b, s = self.b, self.s
+        sp = b.call("address.below", [b.const(s.ssize), self.sp(), b.const(s.size)])
+        b.store(b.const(SS_NUMBER), s.stack_flat, sp, width or s.size, v)
+        b.set_gpr(RSP_AT, s.ssize, sp)
+
+    def pop_value(self, extra: Value = None) -> tuple[Value, Value]:
+        """The value on the stack, and the stack pointer behind it (not committed)."""
+        b, s = self.b, self.s
+        old = self.sp()
+        v = b.load(b.const(SS_NUMBER), s.stack_flat, old, s.size)
+        sp = b.call("address.above", [b.const(s.ssize), old, b.const(s.size)])
+        if extra is not None:
+            sp = b.call("address.above", [b.const(s.ssize), sp, extra])
+        return v, sp
+
+    def push(self) -> None:
+        v = self.value(0)
+        self.push_value(v, 2 if self.s.ops[0] == "s" else 0)
+        self.b.next()
+
+    def pop(self) -> None:
+        b, s = self.b, self.s
+        v, sp = self.pop_value()
+        if s.ops[0] == "m":
+            b.store(b.segment(), s.flat, self.address(popped=s.size), s.sizes[0], v)
+            b.set_gpr(RSP_AT, s.ssize, sp)
+        else:
+            b.set_gpr(RSP_AT, s.ssize, sp)
+            b.set_slot_reg(s.slots[0], s.sizes[0], v)
+        b.next()
+
+    def leave(self) -> None:
+        b, s = self.b, self.s
+        frame = b.gpr(RBP_AT, s.ssize)
+        v = b.load(b.const(SS_NUMBER), s.stack_flat, frame, s.size)
+        b.set_gpr(RSP_AT, s.ssize, b.call("address.above", [b.const(s.ssize), frame, b.const(s.size)]))
+        b.set_gpr(RBP_AT, s.size, v)
+        b.next()
+
+    def call(self) -> None:
+        self.push_value(self.b.next_rip())
+        self.b.jump()
+
+    def calli(self) -> None:
+        b, s = self.b, self.s
+        target = b.call("address.near", [b.const(s.size), self.value(0)])
+        self.push_value(b.next_rip())
+        b.indirect(target)
+
+    def ret(self) -> None:
+        b, s = self.b, self.s
+        v, sp = self.pop_value(b.imm() if s.ops else None)
+        b.set_gpr(RSP_AT, s.ssize, sp)
+        b.indirect(b.call("address.near", [b.const(s.size), v]))

@@ -1,0 +1,47 @@
+"""The words that describe a form to the native translator, and how a form is keyed.
+
+A *form* is all instances of an encoding that differ in nothing but ModRM register numbers, SIB, displacement and
+immediate.  `form_key` names it; the form word (F_*) says where an instance's fields lie and which micro-op fields they
+fill, and what the translator must know of its flags.  jitvm/engine/forms.py fills the words from iced-x86's tables.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.words import u64
+
+# ---- opcode_attr: what must be known before the form ------------------------------------------------------------------
+A_KNOWN, A_MODRM, A_GROUP, A_GROUP3, A_MOFFS, A_REGISTER = (u64(1 << n) for n in range(6))
+"""Valid entry; a ModRM byte follows; ModRM.reg selects the form; with mod 3 all of ModRM does; a memory offset follows;
+ModRM.mod is ignored, as if it were 3."""
+
+# ---- form word ----------------------------------------------------------------------------------------------------------
+FROM_NONE, FROM_REG, FROM_RM, FROM_OPCODE, FROM_R0, FROM_R1, FROM_R2 = (u64(n) for n in range(7))
+"""Where a register operand's number comes from: ModRM.reg, ModRM.rm, the opcode, or fixed (AX, CX, DX)."""
+F_S_SHIFT, F_D_BYTE, F_S_BYTE = u64(3), u64(1 << 6), u64(1 << 7)
+F_IMM_SHIFT, F_IMM_SIGNED, F_IMM_CUT_SHIFT = u64(8), u64(1 << 12), u64(13)
+"""Immediate size in bytes (4 bits); sign-extend it; then cut it to 1 << n bytes (2 bits)."""
+F_IMM2_SHIFT = u64(16)
+"""Size of a second immediate (2 bits), which goes to `disp`."""
+F_KIND_SHIFT = u64(18)
+KIND_NORMAL, KIND_NOP, KIND_JCC, KIND_JMP, KIND_CALL, KIND_INDIRECT, KIND_ENDS = (u64(n) for n in range(7))
+F_RELATIVE, F_TARGET16 = u64(1 << 21), u64(1 << 22)
+F_WRITES, F_READS, F_FAULTS, F_KILLS, F_COUNT, F_FUSE = (u64(1 << n) for n in range(24, 30))
+"""Arithmetic flags: written, read; may leave before it is complete; all six written; only if the immediate count is not 0;
+may be fused with a Jcc behind it."""
+F_CC_SHIFT = u64(32)
+
+# ---- variants of a handler ----------------------------------------------------------------------------------------------
+VARIANT_DEAD, VARIANT_FUSED = u64(1), u64(2)
+"""Flags not wanted; VARIANT_FUSED + cc: with the Jcc behind it."""
+VARIANT_SHIFT = u64(16)
+
+
+def form_key(opcode, osize, asize, rep, lock, cls, modrm, stack32, flat, mode_flat):
+    """One word per form; never 0.
+
+    `opcode` with the map in bits 8-9, sizes in bytes, `cls` 0 no memory, 1 base, 2 base and index; `modrm` what of the
+    ModRM byte selects the form; `flat`: the memory operand's segment is flat; `mode_flat`: the stack's is.
+    """
+    k = opcode | (osize << u64(10)) | (asize << u64(14)) | (rep << u64(18)) | (lock << u64(20)) | (cls << u64(21))
+    k = k | (modrm << u64(23)) | (stack32 << u64(31)) | (flat << u64(32)) | (mode_flat << u64(33))
+    return k | u64(1 << 63)

@@ -1,0 +1,343 @@
+"""From an encoding to its form: iced-x86 describes the first instance, `jitvm/isa/table.py` says what it means.
+
+`opcode_attributes` fills the translator's first table from iced-x86's list of codes; `Forms.learn` describes one instance
+of an unknown form: a `Shape` for the stitcher and a form word for the translator.
+
+Source of all encoding facts: iced-x86 (OpCodeInfo, ConstantOffsets).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import iced_x86 as ix
+import numpy as np
+import numpy.typing as npt
+
+from jitvm.engine import formbits as fb
+from jitvm.isa.table import ALIASES, CONDITION_OF, ROWS, Row
+
+_OPERAND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
+_MNEMONIC = {v: k for k, v in vars(ix.Mnemonic).items() if isinstance(v, int)}
+_CODE = {v: k for k, v in vars(ix.Code).items() if isinstance(v, int)}
+_FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
+
+INTEGER_FEATURES = frozenset(
+    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP".split()
+)
+"""iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
+FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387", "FPU287XL_ONLY", "FPU387SL_ONLY", "SSE3_FPU", "FPU8087", "CMOV_FPU"})
+HINT_NOPS = frozenset({0x10D, *range(0x118, 0x120)})
+"""0F 0D and 0F 18..1F: NOPs with a ModRM byte on the Pentium Pro (SDM vol. 2, appendix A, table A-3)."""
+STRINGS = frozenset({"MOVS", "CMPS", "SCAS", "LODS", "STOS", "INS", "OUTS"})
+OPERAND_SIZED = frozenset(
+    "CALL_FAR_MEM JMP_FAR_MEM CALL_FAR JMP_FAR RETF ENTER INT LGDT LIDT SGDT SIDT POP_SREG LES LDS LSS LFS LGS".split()
+)
+"""Rows whose size is the operand size, whatever their operands are."""
+FIXED_SIZE = {"AAA": 2, "AAS": 2, "AAD": 2, "AAM": 1, "DAA": 1, "DAS": 1, "SALC": 1, "LAHF": 1, "SAHF": 1, "XLATB": 1}
+_FIXED = {"AL": (fb.FROM_R0, 1), "AX": (fb.FROM_R0, 2), "EAX": (fb.FROM_R0, 4), "RAX": (fb.FROM_R0, 8)}
+_FIXED |= {"CL": (fb.FROM_R1, 1), "DX": (fb.FROM_R2, 2)}
+_SREG = {"ES": 0, "CS": 1, "SS": 2, "DS": 3, "FS": 4, "GS": 5}
+_FAR_SEGMENT = {"LES": 0, "LSS": 2, "LDS": 3, "LFS": 4, "LGS": 5}
+_KINDS = {
+    "jcc": fb.KIND_JCC,
+    "loop": fb.KIND_JCC,
+    "nop": fb.KIND_NOP,
+    "jmp": fb.KIND_JMP,
+    "call": fb.KIND_CALL,
+    "jmpi": fb.KIND_INDIRECT,
+    "calli": fb.KIND_INDIRECT,
+    "ret": fb.KIND_INDIRECT,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that the stitcher must know of an instruction but its operands' numbers and values.
+
+    `ops`: kind of each operand: "r" register, "m" memory, "i" immediate, "1" the number one, "s" segment register, "n"
+    a register that only its number matters of, "" none.  `slots`: which micro-op field holds a register operand's offset,
+    "d" or "s".  Sizes in bytes.  `mem`: "" none, "b" base + displacement, "x" with index, "t" XLAT's, "k" bit string.
+    """
+
+    unit: str
+    kind: str
+    size: int = 4
+    ops: tuple[str, ...] = ()
+    slots: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    asize: int = 4
+    mem: str = ""
+    flat: bool = False
+    ssize: int = 4
+    stack_flat: bool = False
+    rep: int = 0
+    cc: int = 0
+    imm: int = -1
+    """An operand that the encoding implies (the segment register number of LDS), -1: the immediate is in the micro-op."""
+    dst: str = ""
+    hi: str = ""
+    ends: bool = False
+
+
+GOTO = Shape("", "goto")
+"""Ends a block that no jump ends."""
+
+
+def opcode_attributes() -> npt.NDArray[np.uint64]:
+    """The A_* bits of all opcodes of the four maps."""
+    attr = np.zeros(4 * 256, np.uint64)
+    modrm = ("_OR_MEM", "_REG", "_RM", "_MEM")
+    for value in _CODE:
+        info = ix.OpCodeInfo(value)
+        if info.encoding != ix.EncodingKind.LEGACY or not info.is_instruction:
+            continue
+        opcode = info.op_code
+        kinds = [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
+        long = opcode > 0xFF
+        at = info.table * 256 + (opcode >> 8 if long else opcode)
+        bits = fb.A_KNOWN
+        if long:
+            bits |= fb.A_MODRM | fb.A_GROUP | fb.A_GROUP3
+        if info.group_index >= 0:
+            bits |= fb.A_MODRM | fb.A_GROUP
+        if info.rm_group_index >= 0:
+            bits |= fb.A_MODRM | fb.A_GROUP | fb.A_GROUP3
+        if any(k == "MEM" or k == "SIBMEM" or k.endswith(modrm) for k in kinds) or any("MPX" in k or "MIB" in k for k in kinds):
+            bits |= fb.A_MODRM
+        if "MEM_OFFS" in kinds:
+            bits |= fb.A_MOFFS
+        if any(k in ("SEG_REG", "CR_REG", "DR_REG", "TR_REG") for k in kinds):
+            bits |= fb.A_GROUP
+        if any(k.endswith("_RM") for k in kinds):
+            bits |= fb.A_REGISTER
+        spread = range(8) if any(k.endswith("_OPCODE") and k != "STI_OPCODE" for k in kinds) else range(1)
+        for k in spread:
+            attr[at + k] |= bits
+    for escape in range(0xD8, 0xE0):
+        attr[escape] = fb.A_KNOWN | fb.A_MODRM | fb.A_GROUP | fb.A_GROUP3
+    for hint in HINT_NOPS:
+        attr[hint] = fb.A_KNOWN | fb.A_MODRM
+    for vector in (0xC4, 0xC5, 0x62):
+        attr[vector] = fb.A_KNOWN | fb.A_MODRM
+    return attr
+
+
+def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
+    """Name of the table row of a decoded instruction."""
+    name = _MNEMONIC[ins.mnemonic]
+    name = ALIASES.get(name, name)
+    if name == "MOV":
+        for kind, row in (("SEG_REG", "SREG"), ("CR_REG", "CR"), ("DR_REG", "DR")):
+            if kinds[0] == kind:
+                return f"MOV_TO_{row}"
+            if kinds[1] == kind and kind != "SEG_REG":
+                return f"MOV_FROM_{row}"
+    elif name == "POP" and kinds[0] in _SREG:
+        return "POP_SREG"
+    elif name == "IMUL" and len(kinds) == 1:
+        return "IMUL1"
+    elif name in ("JMP", "CALL"):
+        if kinds[0].startswith("FARBR"):
+            return f"{name}_FAR"
+        if kinds[0] == "MEM":
+            return f"{name}_FAR_MEM"
+    elif name == "XCHG" and ins.code in (ix.Code.NOPD, ix.Code.NOPW):
+        return "NOP"
+    return name
+
+
+class Forms:
+    """Shapes by number, and how encodings map to them."""
+
+    def __init__(self) -> None:
+        self.shapes: list[Shape] = []
+        self._numbers: dict[Shape, int] = {}
+        self.number(Shape("", "none"))
+        self.number(GOTO)
+        self.learned = 0
+
+    def number(self, shape: Shape) -> int:
+        """The shape's number (GOTO is 1)."""
+        n = self._numbers.get(shape)
+        if n is None:
+            n = self._numbers[shape] = len(self.shapes)
+            self.shapes.append(shape)
+        return n
+
+    def describe(self, data: bytes, mode: int, key: int) -> tuple[int, int]:
+        """(form word, shape number) of the instruction in `data`, which is an instance of form `key` in mode `mode`."""
+        self.learned += 1
+        bits = 64 if mode & 2 else 32 if mode & 1 else 16
+        decoder = ix.Decoder(bits, data, ip=0)
+        ins = decoder.decode()
+        stack = dict(ssize=8 if mode & 2 else 4 if mode & 4 else 2, stack_flat=bool(key >> 33 & 1))
+        opcode = key & 0x3FF
+        if opcode in HINT_NOPS:
+            return self._finish(Shape("misc.nop", "nop"), 0)
+        if ins.code == ix.Code.INVALID:
+            return self._undefined()
+        features = {_FEATURE[f] for f in ins.cpuid_features()}
+        if 0xD8 <= opcode <= 0xDF and features & FPU_FEATURES:
+            return self._finish(Shape("misc.no_fpu", "status"), 0)
+        if not features <= INTEGER_FEATURES:
+            return self._undefined()
+        info = ins.op_code()
+        kinds = [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
+        name = row_name(ins, kinds)
+        row = ROWS.get(name)
+        if row is None:
+            return self._undefined()
+        return self._known(name, row, ins, info, kinds, decoder.get_constant_offsets(ins), key, stack)
+
+    def _undefined(self) -> tuple[int, int]:
+        return self._finish(Shape("misc.ud", "status", ends=True), 0)
+
+    def _known(
+        self,
+        name: str,
+        row: Row,
+        ins: ix.Instruction,
+        info: ix.OpCodeInfo,
+        kinds: list[str],
+        constants: ix.ConstantOffsets,
+        key: int,
+        stack: dict[str, int | bool],
+    ) -> tuple[int, int]:
+        asize, cls, flat = key >> 14 & 15, key >> 21 & 3, bool(key >> 32 & 1)
+        osize = key >> 10 & 15
+        memory = next((k for k in range(ins.op_count) if ins.op_kind(k) == ix.OpKind.MEMORY), -1)
+        ops, slots, sizes, word = [], [], [], 0
+        register_slots = iter(("d", "s", "-", "-"))
+        imm, shifts = -1, {"d": 0, "s": int(fb.F_S_SHIFT)}
+        for k, kind in enumerate(kinds):
+            op, source, size = self._operand(kind, k == memory, osize)
+            if k == memory:
+                size = ix.MemorySizeExt.size(ins.memory_size) or size
+            slot = ""
+            if kind in _SREG:
+                imm = _SREG[kind]
+            elif op in ("r", "s", "n"):
+                slot = next(register_slots)
+                if slot in shifts:
+                    word |= int(source) << shifts[slot]
+                    if size == 1 and op == "r" and source < fb.FROM_R0:
+                        word |= int(fb.F_D_BYTE if slot == "d" else fb.F_S_BYTE)
+            ops.append(op)
+            slots.append(slot)
+            sizes.append(size)
+        size = self._size(name, row, kinds, sizes, osize)
+        if name in _FAR_SEGMENT:
+            imm = _FAR_SEGMENT[name]
+        word |= self._immediates(ins, constants, name, size, kinds)
+        for letter, bit in (("w", fb.F_WRITES), ("k", fb.F_KILLS), ("r", fb.F_READS)):
+            word |= int(bit) if letter in row.flags else 0
+        if "n" in row.flags:
+            counted = ops[-1] == "i" or ops[-1] == "1"
+            word = word | int(fb.F_COUNT) if counted else word & ~int(fb.F_KILLS)
+            if ops[-1] == "1":
+                word &= ~int(fb.F_COUNT)
+        if row.fuse or row.kind == "jcc":
+            word |= int(fb.F_FUSE)
+        cc = CONDITION_OF.get(name, 0)
+        word |= cc << int(fb.F_CC_SHIFT)
+        mem = ""
+        if memory >= 0 and name not in STRINGS:
+            mem = "x" if cls == 2 else "b"
+            if kinds[memory] == "SEG_RBX_AL":
+                mem = "t"
+        if name in ("BT", "BTS", "BTR", "BTC") and memory == 0 and ops[1] == "r":
+            mem += "k"
+        shape = Shape(
+            row.unit,
+            self._kind(row, kinds),
+            size,
+            tuple(ops),
+            tuple(slots),
+            tuple(sizes),
+            asize,
+            mem,
+            flat and bool(mem),
+            stack["ssize"],
+            bool(stack["stack_flat"]),
+            (key >> 18 & 3) if name in STRINGS else 0,
+            cc if row.kind == "value" or row.kind == "jcc" else 0,
+            imm,
+            row.dst,
+            row.hi,
+            row.ends or (name in STRINGS and key >> 18 & 3 != 0),
+        )
+        return self._finish(shape, word)
+
+    def _finish(self, shape: Shape, word: int) -> tuple[int, int]:
+        kind = _KINDS.get(shape.kind, fb.KIND_ENDS if shape.ends else fb.KIND_NORMAL)
+        word |= int(kind) << int(fb.F_KIND_SHIFT)
+        if shape.kind not in ("nop", "jcc", "jmp", "loop", "value") or "m" in shape.ops or shape.mem:
+            word |= int(fb.F_FAULTS)
+        if shape.unit == "address.lea":
+            word &= ~int(fb.F_FAULTS)
+        return word, self.number(shape)
+
+    @staticmethod
+    def _kind(row: Row, kinds: list[str]) -> str:
+        if row.kind in ("jmp", "call") and not kinds[0].startswith("BR"):
+            return row.kind + "i"
+        return row.kind
+
+    @staticmethod
+    def _operand(kind: str, is_memory: bool, osize: int) -> tuple[str, int, int]:
+        """(kind letter, register source, size) of one operand."""
+        if kind in _FIXED:
+            source, size = _FIXED[kind]
+            return "r", int(source), size
+        if kind in _SREG:
+            return "s", 0, 2
+        if kind == "SEG_REG":
+            return "s", int(fb.FROM_REG), 2
+        if kind in ("CR_REG", "DR_REG", "TR_REG"):
+            return "n", int(fb.FROM_REG), 4
+        if kind == "IMM8_CONST_1":
+            return "1", 0, 1
+        if kind.startswith(("IMM", "BR", "FARBR")):
+            return "i", 0, 1 if kind == "IMM8" else osize
+        size = next((n for text, n in (("R8", 1), ("R16", 2), ("R32", 4), ("R64", 8)) if kind.startswith(text)), osize)
+        if is_memory or kind == "MEM" or kind == "MEM_OFFS":
+            return "m", 0, size
+        if kind.endswith("_OR_MEM") or kind.endswith("_RM"):
+            return "r", int(fb.FROM_RM), size
+        if kind.endswith("_REG"):
+            return "r", int(fb.FROM_REG), size
+        if kind.endswith("_OPCODE"):
+            return "r", int(fb.FROM_OPCODE), size
+        return "", 0, size
+
+    @staticmethod
+    def _size(name: str, row: Row, kinds: list[str], sizes: list[int], osize: int) -> int:
+        """Operand size of the instruction."""
+        if name in STRINGS:
+            return sizes[1] if name == "OUTS" else sizes[0]
+        if name == "OUT":
+            return sizes[1]
+        if name in FIXED_SIZE:
+            return FIXED_SIZE[name]
+        if row.kind in ("push", "pop", "call", "jmp", "ret", "leave", "jcc", "loop") or not kinds:
+            return osize
+        if name in OPERAND_SIZED:
+            return osize
+        return sizes[0]
+
+    @staticmethod
+    def _immediates(ins: ix.Instruction, constants: ix.ConstantOffsets, name: str, size: int, kinds: list[str]) -> int:
+        """Immediate bits of the form word."""
+        n, second = constants.immediate_size, constants.immediate_size2
+        word = 0
+        if kinds and kinds[0].startswith("BR"):
+            word |= int(fb.F_RELATIVE)
+            n = 1 if kinds[0].endswith("_1") else int(kinds[0][-1])
+            if kinds[0].startswith("BR16"):
+                word |= int(fb.F_TARGET16)
+        if kinds and kinds[0].startswith("FARBR"):
+            n, second = int(kinds[0][5]), 2
+        if any("SEX" in k for k in kinds):
+            word |= int(fb.F_IMM_SIGNED) | ({2: 1, 4: 2, 8: 3}[size] << int(fb.F_IMM_CUT_SHIFT))
+        return word | n << int(fb.F_IMM_SHIFT) | second << int(fb.F_IMM2_SHIFT)

@@ -1,0 +1,110 @@
+"""The whole CPU record: the architectural part and what the engine keeps beside it, and the micro-op.
+
+The record is one array per vCPU; large tables in it are touched only where they are used, so the host gives them memory
+as they fill.  Everything that translated code reads lies at a constant offset of the record or of a micro-op.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jitvm.isa.state import ARCHITECTURAL, LAZY
+
+U, I, I4, U2 = np.uint64, np.int64, np.int32, np.uint16
+
+N_BLOCKS = 1 << 17
+N_BLOCK_HASH = 1 << 18
+N_JUMP_CACHE = 4096
+N_FORMS = 1 << 13
+N_FORM_HASH = 1 << 15
+N_HANDLERS = 1 << 15
+N_MISSING = 256
+BLOCK_MAX = 64
+"""Greatest number of instructions in a block."""
+T_WORDS = 14
+"""Words of one decoded instruction in `t`: see jitvm/engine/decode.py."""
+SCRATCH = 8192
+"""Bytes of the micro-op buffer for blocks that are cut short (budget, step)."""
+
+# ---- micro-op: one record an instruction (40 bytes, a block's last one 56) -----------------------------------------------
+UOP_HANDLER, UOP_D, UOP_S, UOP_B, UOP_I, UOP_SEG, UOP_SCALE, UOP_LEN = 0, 8, 9, 10, 11, 12, 13, 14
+UOP_IMM, UOP_DISP, UOP_REST, UOP_EIP, UOP_TAKEN, UOP_FALL = 16, 24, 28, 32, 40, 48
+UOP_SIZE, UOP_END = 40, 16
+"""`d s b i`: byte offsets in `gpr` (for other register files: number times 8).  `seg`: number times 8.  `rest` (16 bits):
+instructions of the block from this one to the end, as charged; `imm` 64 bits; `disp` 32 bits, signed; `taken`, `fall`:
+addresses of the micro-ops that follow a jump."""
+
+ENGINE = [
+    ("why", U),  # why translated code came back: WHY_*
+    ("bad_key", U),  # the form key that was not known
+    ("bad_host", U),  # host address of the instruction, of `bad_size` readable bytes
+    ("bad_size", U),
+    ("uop_arena", U),
+    ("uop_end", U),
+    ("uop_next", U),
+    ("h_stale", U),  # addresses of the special handlers
+    ("h_link", U),
+    ("h_cross", U),
+    ("h_at", U),
+    ("h_step", U),
+    ("h_resume", U),
+    ("block_most", U),  # greatest number of instructions in a block
+    ("fetch_address", U),  # host addresses of `fetch_buffer` and `scratch`
+    ("scratch_address", U),
+    ("second_host", U),  # host address of the second page of the instruction decoded last, 0: in one page
+    ("options", U),  # OPT_* bits
+    ("entry_uop", U, (8,)),  # the micro-op through which Python enters
+    ("page_head", U),  # host addresses of tables with one entry a page of guest memory: list of blocks (4 bytes),
+    ("page_bits", U),  # and which 64-byte pieces of the page hold translated bytes (8 bytes)
+    ("n_guest_pages", U),
+    ("n_blocks", U),
+    ("generation", U),
+    ("stat_blocks", U),
+    ("stat_insns", U),
+    ("stat_dropped", U),
+    ("stat_flushes", U),
+    ("stat_lookups", U),
+    ("stat_short", U),
+    ("stat_faults", U),
+    ("dec_disp", U),  # results of jitvm/engine/decode.py's address decoding
+    ("dec_base", U),
+    ("dec_index", U),
+    ("dec_scale", U),
+    ("dec_stack", U),
+    ("n_missing", U),
+    ("missing", U, (N_MISSING,)),
+    ("jump_cache", U, (N_JUMP_CACHE * 4,)),  # rip, ctx, micro-op, unused
+    ("opcode_attr", U, (4 * 256,)),
+    ("form_key", U, (N_FORM_HASH,)),
+    ("form_index", U, (N_FORM_HASH,)),
+    ("form", U, (N_FORMS,)),  # F_* bits
+    ("form_shape", U, (N_FORMS,)),
+    ("n_forms", U),
+    ("handler_key", U, (N_HANDLERS,)),
+    ("handler_address", U, (N_HANDLERS,)),
+    ("t", U, (BLOCK_MAX * T_WORDS,)),
+    ("fetch_buffer", U, (8,)),
+    ("scratch", U, (SCRATCH // 8,)),
+    ("block_offset", U, (N_BLOCKS,)),
+    ("block_rip", U, (N_BLOCKS,)),
+    ("block_ctx", U, (N_BLOCKS,)),
+    ("block_uop", U, (N_BLOCKS,)),
+    ("block_room", U, (N_BLOCKS,)),
+    ("block_bytes", U, (N_BLOCKS,)),  # length in bytes in bits 0-31, second page's number of bytes in bits 32-63
+    ("block_second", U, (N_BLOCKS,)),  # offset of the second page when an instruction crosses into it
+    ("block_state", U, (N_BLOCKS,)),  # BLOCK_* bits
+    ("block_chain", U, (N_BLOCKS,)),  # hash chain: index + 1
+    ("block_hash", U, (N_BLOCK_HASH,)),  # index + 1
+    ("block_list", U, (2 * N_BLOCKS,)),  # per page lists: 2 * index + which + 1
+]
+
+CPU = np.dtype([*ARCHITECTURAL, *ENGINE], align=True)
+__all__ = ["CPU", "LAZY"]
+
+WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW = range(6)
+OPT_FUSE, OPT_DEAD_FLAGS, OPT_CHAIN = 1, 2, 4
+
+
+def at(name: str) -> int:
+    """Byte offset of a field in the CPU record."""
+    return int(CPU.fields[name][1])  # type: ignore[index]  # the dtype has fields

@@ -1,0 +1,63 @@
+"""Native bodies of `jitvm/isa/host.py`: the named primitives that all compiled code may use, always inlined.
+
+Guest memory is read and written with `volatile` accesses of alignment 1: a plain one may be hoisted out of a loop, merged
+or dropped by LLVM, and an `atomic` one of alignment 1 becomes a library call.  This list, the record accesses of the
+units and the stitcher's own micro-op reads are all the memory accesses there are (the IR audit).
+"""
+
+from __future__ import annotations
+
+_PEEK_CASES = {1: "i8", 2: "i16", 4: "i32"}
+
+
+def _peek() -> str:
+    lines = ["define internal i64 @u_host_peek(i64 %address, i64 %size) alwaysinline {", "  %p = inttoptr i64 %address to ptr"]
+    lines.append("  switch i64 %size, label %s8 [ i64 1, label %s1 i64 2, label %s2 i64 4, label %s4 ]")
+    for size, ty in _PEEK_CASES.items():
+        lines += [f"s{size}:", f"  %v{size} = load volatile {ty}, ptr %p, align 1"]
+        lines += [f"  %w{size} = zext {ty} %v{size} to i64", f"  ret i64 %w{size}"]
+    lines += ["s8:", "  %v8 = load volatile i64, ptr %p, align 1", "  ret i64 %v8", "}"]
+    return "\n".join(lines)
+
+
+def _poke() -> str:
+    lines = ["define internal i64 @u_host_poke(i64 %address, i64 %size, i64 %v) alwaysinline {"]
+    lines.append("  %p = inttoptr i64 %address to ptr")
+    lines.append("  switch i64 %size, label %s8 [ i64 1, label %s1 i64 2, label %s2 i64 4, label %s4 ]")
+    for size, ty in _PEEK_CASES.items():
+        lines += [f"s{size}:", f"  %v{size} = trunc i64 %v to {ty}"]
+        lines += [f"  store volatile {ty} %v{size}, ptr %p, align 1", "  ret i64 0"]
+    lines += ["s8:", "  store volatile i64 %v, ptr %p, align 1", "  ret i64 0", "}"]
+    return "\n".join(lines)
+
+
+def _product(name: str, extend: str) -> str:
+    return f"""define internal i64 @u_host_{name}(i64 %a, i64 %b) alwaysinline {{
+  %x = {extend} i64 %a to i128
+  %y = {extend} i64 %b to i128
+  %p = mul i128 %x, %y
+  %h = lshr i128 %p, 64
+  %r = trunc i128 %h to i64
+  ret i64 %r
+}}"""
+
+
+_DIV_WIDE = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) alwaysinline {
+  %h = zext i64 %hi to i128
+  %l = zext i64 %lo to i128
+  %s = shl i128 %h, 64
+  %n = or i128 %s, %l
+  %w = zext i64 %d to i128
+  %q = udiv i128 %n, %w
+  %r = trunc i128 %q to i64
+  ret i64 %r
+}"""
+
+PRIMITIVES: dict[str, str] = {
+    "host.peek": _peek(),
+    "host.poke": _poke(),
+    "host.mul_high": _product("mul_high", "zext"),
+    "host.smul_high": _product("smul_high", "sext"),
+    "host.div_wide": _DIV_WIDE,
+}
+"""LLVM text by unit name; see `units.symbol`."""

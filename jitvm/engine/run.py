@@ -1,0 +1,121 @@
+"""Between blocks: what translated code calls when it can't go on by itself.
+
+All of these take the state from the record: `rip` and `left` are exact, `status` says how the last instruction ended.
+They return the micro-op to go on with, or 0: leave, `why` says why.
+"""
+
+from __future__ import annotations
+
+from jitvm.engine.blocks import jump_slot
+from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
+from jitvm.engine.layout import WHY_FAULT as WHY_FAULT_
+from jitvm.engine.layout import WHY_LIMIT as WHY_LIMIT_
+from jitvm.engine.layout import WHY_WINDOW as WHY_WINDOW_
+from jitvm.engine.translate import CHAIN, O_EIP, O_IMM, O_REST, find_block, short_block
+from jitvm.isa.events import deliver
+from jitvm.isa.flags import IF
+from jitvm.isa.host import peek, poke
+from jitvm.isa.state import DB, EXIT, FAULT, JUMP, OK, STOP, fault0, retired
+from jitvm.isa.words import ONES, W0, W1, W2, W8, i64, u64
+
+WHY_EXIT, WHY_FAULT, WHY_LIMIT, WHY_WINDOW = u64(WHY_EXIT_), u64(WHY_FAULT_), u64(WHY_LIMIT_), u64(WHY_WINDOW_)
+NO_BUDGET, ONE = i64(0), i64(1)
+DR6_BS = u64(1 << 14)
+O_SLOT = O_IMM
+
+
+def settle(c):
+    """End of an instruction: deliver its fault or the single-step trap; 1 to go on at `rip`, 0 to leave (`why`)."""
+    if c.status == EXIT or c.status == STOP:
+        c.why = WHY_EXIT
+        return W0
+    if c.status != FAULT:
+        trap = c.step_armed
+        c.status = OK
+        c.step_armed = W0
+        if trap != W0 and c.shadow != retired(c):
+            c.dr[6] = c.dr[6] | DR6_BS
+            fault0(c, DB)
+    if c.status == FAULT:
+        c.step_armed = W0
+        if c.deliver == W0:
+            c.why = WHY_FAULT
+            return W0
+        c.stat_faults += W1
+        if deliver(c) == EXIT:
+            c.status = EXIT
+            c.why = WHY_EXIT
+            return W0
+        c.status = OK
+    return W1
+
+
+def complete(c, status):
+    """Account for the instruction at rip that ended with `status`; OK moves rip behind it."""
+    c.status = status
+    if status == OK:
+        c.rip = c.next_rip
+    if status == OK or status == JUMP or status == STOP:
+        c.left = c.left - ONE
+    return W0
+
+
+def next_block(c):
+    """Micro-op of the block at rip, after what the last instruction's status asks for."""
+    while True:
+        if settle(c) == W0:
+            return W0
+        if c.left <= NO_BUDGET or c.left < c.floor:
+            c.why = WHY_LIMIT
+            return W0
+        if c.want_window != W0 and c.rflags & IF != W0 and c.shadow != retired(c):
+            c.why = WHY_WINDOW
+            return W0
+        u = find_block(c)
+        if u != W0 or c.status != FAULT:
+            return u
+    return W0
+
+
+def finish(c, status):
+    """The instruction at rip ended with `status`: the micro-op to go on with."""
+    complete(c, status)
+    return next_block(c)
+
+
+def next_short(c):
+    """One instruction at rip: the budget does not hold the whole block."""
+    if c.left <= NO_BUDGET or c.left < c.floor:
+        c.why = WHY_LIMIT
+        return W0
+    u = short_block(c)
+    if u == W0 and c.status == FAULT:
+        return next_block(c)
+    return u
+
+
+def link_block(c, stub):
+    """The block that a link stub leads to; from now on its jump goes there directly."""
+    generation = c.generation
+    c.rip = peek(stub + O_EIP, W8)
+    slot = peek(stub + O_SLOT, W8)
+    if c.left < c.floor or c.left <= NO_BUDGET:
+        c.why = WHY_LIMIT
+        return W0
+    u = find_block(c)
+    if u == W0:
+        if c.status == FAULT:
+            return next_block(c)
+        return W0
+    if generation == c.generation and c.options & CHAIN != W0:
+        poke(slot, W8, u)
+    return u
+
+
+def stale_block(c, u):
+    """A micro-op of a dropped block was reached: look its instruction up again."""
+    c.left = c.left + i64(peek(u + O_REST, W2))
+    c.rip = peek(u + O_EIP, W8)
+    k = jump_slot(c.rip)
+    c.jump_cache[k + W1] = ONES
+    return next_block(c)

@@ -1,0 +1,434 @@
+"""The stitcher: `compose` told to LLVM.  Operands come from the micro-op at run time, which makes a *handler*.
+
+A handler is `preserve_none i64 (ptr cpu, ptr uop, i64 budget)`; it reaches the next one by `musttail`.  `budget` is what
+is left behind the current block, which was charged before it was entered.  Text is written directly: about 25 times
+faster than through llvmlite.ir.
+
+Guest memory: a TLB hit is done here; everything else calls the complete ways of `jitvm/isa/memory.py` out of line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jitvm.engine import layout as lay
+from jitvm.engine.compose import compose
+from jitvm.engine.forms import Shape
+from jitvm.engine.layout import at
+from jitvm.engine.units import Units, symbol
+from jitvm.isa.state import TLB_ENTRIES
+
+SIGNATURE = "(ptr noalias %cpu, ptr %uop, i64 %budget)"
+TYPES = "(ptr, ptr, i64)"
+KIND_BYTES = TLB_ENTRIES * 16
+SLOTS = {"d": lay.UOP_D, "s": lay.UOP_S, "b": lay.UOP_B, "i": lay.UOP_I}
+FLAGS_BYTES = 16
+INLINE_MODULE = "branch."
+"""Units on the CPU record that handlers get a copy of (they cannot leave); all others are called by symbol."""
+WEIGHTS = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
+
+
+class HandlerBuilder:
+    """Writes one handler (see `compose.Builder` for what each method means)."""
+
+    def __init__(self, units: Units, name: str) -> None:
+        self.units, self.name = units, name
+        self.lines: list[str] = []
+        self.used: dict[str, None] = {}
+        self.specials: dict[str, None] = {}
+        self._n = 0
+        self._here = "entry"
+        self._published = False
+
+    # ---- text ---------------------------------------------------------------------------------------------------------
+    def new(self, text: str) -> str:
+        self._n += 1
+        self.lines.append(f"  %v{self._n} = {text}")
+        return f"%v{self._n}"
+
+    def put(self, text: str) -> None:
+        self.lines.append(f"  {text}")
+
+    def label(self) -> str:
+        self._n += 1
+        return f"L{self._n}"
+
+    def place(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self._here = label
+
+    def gep(self, base: str, offset: int | str) -> str:
+        return self.new(f"getelementptr i8, ptr {base}, i64 {offset}")
+
+    def cpu(self, field: str, index: int = 0) -> str:
+        return self.gep("%cpu", at(field) + 8 * index)
+
+    def word(self, field: str) -> str:
+        return self.new(f"load i64, ptr {self.cpu(field)}")
+
+    def set_word(self, field: str, v: str) -> None:
+        self.put(f"store i64 {v}, ptr {self.cpu(field)}")
+
+    def uop(self, offset: int, ty: str, *, signed: bool = False) -> str:
+        v = self.new(f"load {ty}, ptr {self.gep('%uop', offset)}")
+        return v if ty == "i64" else self.new(f"{'sext' if signed else 'zext'} {ty} {v} to i64")
+
+    def text(self) -> str:
+        body = "\n".join(self.lines)
+        head = f'define preserve_nonecc i64 @{self.name}{SIGNATURE} nounwind "no-jump-tables"="true" {{\nentry:\n'
+        return f"{head}  %flags = alloca [24 x i8], align 8\n{body}\n}}\n"
+
+    def cond_branch(self, cond: str, yes: str, no: str, likely: bool | None = None) -> None:
+        hint = "" if likely is None else f", !prof !{0 if likely else 1}"
+        self.put(f"br i1 {cond}, label %{yes}, label %{no}{hint}")
+
+    # ---- parameters ---------------------------------------------------------------------------------------------------
+    def params(self, unit: str) -> Sequence[str]:
+        code = self.units[unit].function.__code__
+        return code.co_varnames[: code.co_argcount]
+
+    def const(self, v: int) -> str:
+        return str(v)
+
+    def imm(self) -> str:
+        return self.uop(lay.UOP_IMM, "i64")
+
+    def imm2(self) -> str:
+        return self.uop(lay.UOP_DISP, "i32")
+
+    def disp(self) -> str:
+        return self.uop(lay.UOP_DISP, "i32", signed=True)
+
+    def scale(self) -> str:
+        return self.uop(lay.UOP_SCALE, "i8")
+
+    def segment(self) -> str:
+        return self.new(f"lshr i64 {self.uop(lay.UOP_SEG, 'i8')}, 3")
+
+    def number(self, slot: str) -> str:
+        return self.new(f"lshr i64 {self.uop(SLOTS[slot], 'i8')}, 3")
+
+    def next_rip(self) -> str:
+        v = self.new(f"add i64 {self.uop(lay.UOP_EIP, 'i64')}, {self.uop(lay.UOP_LEN, 'i8')}")
+        return self.new(f"and i64 {v}, 4294967295")
+
+    # ---- registers ----------------------------------------------------------------------------------------------------
+    def _read(self, pointer: str, size: int) -> str:
+        v = self.new(f"load i{8 * size}, ptr {pointer}")
+        return v if size == 8 else self.new(f"zext i{8 * size} {v} to i64")
+
+    def _write(self, pointer: str, size: int, v: str) -> None:
+        if size == 4:
+            v, size = self.new(f"and i64 {v}, 4294967295"), 8
+        if size < 8:
+            v = self.new(f"trunc i64 {v} to i{8 * size}")
+        self.put(f"store i{8 * size} {v}, ptr {pointer}")
+
+    def slot_reg(self, slot: str, size: int) -> str:
+        return self._read(self.gep("%cpu", self.uop(SLOTS[slot], "i8")), size)
+
+    def set_slot_reg(self, slot: str, size: int, v: str) -> None:
+        self._write(self.gep("%cpu", self.uop(SLOTS[slot], "i8")), size, v)
+
+    def gpr(self, at_: int, size: int) -> str:
+        return self._read(self.gep("%cpu", at_), size)
+
+    def set_gpr(self, at_: int, size: int, v: str) -> None:
+        self._write(self.gep("%cpu", at_), size, v)
+
+    def selector(self, number: str) -> str:
+        where = self.new(f"add i64 {self.new(f'shl i64 {number}, 3')}, {at('sel')}")
+        return self.new(f"load i64, ptr {self.gep('%cpu', where)}")
+
+    def is_base(self, at_: int) -> str:
+        same = self.new(f"icmp eq i64 {self.uop(lay.UOP_B, 'i8')}, {at_}")
+        return self.new(f"zext i1 {same} to i64")
+
+    # ---- calls --------------------------------------------------------------------------------------------------------
+    def call(self, unit: str, args: Sequence[str], *, flags: str = "") -> str:
+        self.used[unit] = None
+        record = self.units[unit].record
+        first = []
+        if record == "f":
+            first = ["ptr %flags" if flags == "new" else f"ptr {self.cpu('lazy')}"]
+        elif record == "c":
+            first = ["ptr %cpu"]
+        return self.new(f"call i64 @{symbol(unit)}({', '.join([*first, *(f'i64 {a}' for a in args)])})")
+
+    def copy_flags(self) -> None:
+        lazy = self.cpu("lazy")
+        self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %flags, ptr align 8 {lazy}, i64 {FLAGS_BYTES}, i1 0)")
+
+    def commit_flags(self) -> None:
+        lazy = self.cpu("lazy")
+        self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {lazy}, ptr align 8 %flags, i64 {FLAGS_BYTES}, i1 0)")
+
+    def second(self) -> str:
+        return self.new(f"load i64, ptr {self.gep('%flags', 16)}")
+
+    def publish(self) -> None:
+        if self._published:
+            return
+        self._published = True
+        self._publish()
+
+    def _publish(self) -> None:
+        self.set_word("rip", self.uop(lay.UOP_EIP, "i64"))
+        self.set_word("next_rip", self.next_rip())
+        self.set_word("left", self.new(f"add i64 %budget, {self.uop(lay.UOP_REST, 'i16')}"))
+
+    def check(self) -> None:
+        go = self.label()
+        self._leave_if(self.word("status"), go)
+        self.place(go)
+
+    def _leave_if(self, status: str, go: str) -> None:
+        out = self.label()
+        self.cond_branch(self.new(f"icmp eq i64 {status}, 0"), go, out, True)
+        self.place(out)
+        self.tail("h_finish", status)
+
+    def finish(self, status: str, *, ends: bool) -> None:
+        if ends:
+            self.tail("h_finish", status)
+            return
+        go = self.label()
+        self._leave_if(status, go)
+        self.place(go)
+        self.next()
+
+    # ---- guest memory -------------------------------------------------------------------------------------------------
+    def _lookup(self, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str, str]:
+        """(linear address, i1 hit, pointer to the TLB entry)."""
+        lin, good = off, ""
+        if not flat:
+            where = self.new(f"shl i64 {seg}, 3")
+            bound = self.gep("%cpu", self.new(f"add i64 {where}, {at('write_limit' if write else 'read_limit')}"))
+            last = self.new(f"add i64 {off}, {size - 1}")
+            good = self.new(f"icmp sle i64 {last}, {self.new(f'load i64, ptr {bound}')}")
+            base = self.gep("%cpu", self.new(f"add i64 {where}, {at('base')}"))
+            lin = self.new(f"add i64 {self.new(f'load i64, ptr {base}')}, {off}")
+            lin = self.new(f"and i64 {lin}, 4294967295")
+        index = self.new(f"and i64 {self.new(f'lshr i64 {lin}, 8')}, {(TLB_ENTRIES - 1) * 16}")
+        half = self.gep("%cpu", self.word("tlb_off"))
+        entry = self.gep(self.gep(half, index), at("tlb") + (KIND_BYTES if write else 0))
+        last_page = self.new(f"and i64 {self.new(f'add i64 {lin}, {size - 1}')}, -4096")
+        hit = self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {last_page}")
+        if good:
+            hit = self.new(f"and i1 {hit}, {good}")
+        return lin, hit, entry
+
+    def _host(self, lin: str, entry: str) -> str:
+        addend = self.new(f"load i64, ptr {self.gep(entry, 8)}")
+        return self.new(f"inttoptr i64 {self.new(f'add i64 {addend}, {lin}')} to ptr")
+
+    def _guest_load(self, pointer: str, size: int) -> str:
+        v = self.new(f"load volatile i{8 * size}, ptr {pointer}, align 1")
+        return v if size == 8 else self.new(f"zext i{8 * size} {v} to i64")
+
+    def _guest_store(self, pointer: str, size: int, v: str) -> None:
+        w = v if size == 8 else self.new(f"trunc i64 {v} to i{8 * size}")
+        self.put(f"store volatile i{8 * size} {w}, ptr {pointer}, align 1")
+
+    def load(self, seg: str, flat: bool, off: str, size: int) -> str:
+        return self._load("memory.load", seg, flat, off, size, False)[0]
+
+    def load_rmw(self, seg: str, flat: bool, off: str, size: int) -> tuple[str, str]:
+        return self._load("memory.load_rmw", seg, flat, off, size, True)
+
+    def _load(self, slow: str, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str]:
+        fast, miss, ok, join = (self.label() for _ in range(4))
+        lin, hit, entry = self._lookup(seg, flat, off, size, write)
+        self.cond_branch(hit, fast, miss, True)
+        self.place(fast)
+        host = self._host(lin, entry)
+        v = self._guest_load(host, size)
+        self.put(f"br label %{join}")
+        self.place(miss)
+        self._publish()
+        w = self.call(slow, [seg, off, str(size)])
+        self._leave_if(self.word("status"), ok)
+        self.place(ok)
+        self.put(f"br label %{join}")
+        self.place(join)
+        value = self.new(f"phi i64 [ {v}, %{fast} ], [ {w}, %{ok} ]")
+        return value, self.new(f"phi ptr [ {host}, %{fast} ], [ null, %{ok} ]")
+
+    def store_back(self, where: str, seg: str, off: str, size: int, v: str) -> None:
+        fast, slow, join = (self.label() for _ in range(3))
+        self.cond_branch(self.new(f"icmp ne ptr {where}, null"), fast, slow, True)
+        self.place(fast)
+        self._guest_store(where, size, v)
+        self.put(f"br label %{join}")
+        self.place(slow)
+        self._slow_store(seg, off, size, v, join)
+
+    def _slow_store(self, seg: str, off: str, size: int, v: str, join: str) -> None:
+        status = self.call("memory.store", [seg, off, str(size), v])
+        ok = self.label()
+        self._leave_if(status, ok)
+        self.place(ok)
+        self.put(f"br label %{join}")
+        self.place(join)
+
+    def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
+        fast, miss, join = (self.label() for _ in range(3))
+        lin, hit, entry = self._lookup(seg, flat, off, size, True)
+        self.cond_branch(hit, fast, miss, True)
+        self.place(fast)
+        self._guest_store(self._host(lin, entry), size, v)
+        self.put(f"br label %{join}")
+        self.place(miss)
+        self._publish()
+        self._slow_store(seg, off, size, v, join)
+
+    # ---- where to go --------------------------------------------------------------------------------------------------
+    def go(self, handler: str, uop: str, budget: str) -> None:
+        args = f"(ptr %cpu, ptr {uop}, i64 {budget})"
+        self.put(f"ret i64 {self.new(f'musttail call preserve_nonecc i64 {handler}{args}')}")
+
+    def tail(self, special: str, value: str) -> None:
+        """To one of the special handlers; `value` is its third argument."""
+        self.specials[special] = None
+        self.go(f"@{special}", "%uop", value)
+
+    def next(self) -> None:
+        u = self.gep("%uop", lay.UOP_SIZE)
+        self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
+
+    def enter(self, u: str, budget: str) -> None:
+        """Charge the block at micro-op u and go there; out of budget or kicked: to h_out."""
+        n = self.new(f"zext i16 {self.new(f'load i16, ptr {self.gep(u, lay.UOP_REST)}')} to i64")
+        left = self.new(f"sub i64 {budget}, {n}")
+        floor = self.new(f"load volatile i64, ptr {self.cpu('floor')}")
+        go, out = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp slt i64 {left}, {floor}"), out, go, False)
+        self.place(out)
+        self.specials["h_out"] = None
+        self.go("@h_out", u, budget)
+        self.place(go)
+        self.go(self.new(f"load ptr, ptr {u}"), u, left)
+
+    def _follow(self, slot: int) -> None:
+        self.enter(self.new(f"load ptr, ptr {self.gep('%uop', slot)}"), "%budget")
+
+    def branch(self, taken: str) -> None:
+        yes, no = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp ne i64 {taken}, 0"), yes, no)
+        for label, slot in ((yes, lay.UOP_TAKEN), (no, lay.UOP_FALL)):
+            self.place(label)
+            self._follow(slot)
+
+    def jump(self) -> None:
+        self._follow(lay.UOP_TAKEN)
+
+    def indirect(self, target: str) -> None:
+        """By the jump cache; what is not there is looked up."""
+        mixed = self.new(f"xor i64 {target}, {self.new(f'lshr i64 {target}, 12')}")
+        index = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_JUMP_CACHE - 1}')}, 5")
+        entry = self.gep(self.gep("%cpu", index), at("jump_cache"))
+        same = self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {target}")
+        ctx = self.new(f"load i64, ptr {self.gep(entry, 8)}")
+        same_ctx = self.new(f"icmp eq i64 {ctx}, {self.word('ctx')}")
+        hit = self.new(f"and i1 {same}, {same_ctx}")
+        go, miss = self.label(), self.label()
+        self.cond_branch(hit, go, miss, True)
+        self.place(miss)
+        self.set_word("rip", target)
+        self.tail("h_resume", "%budget")
+        self.place(go)
+        self.enter(self.new(f"load ptr, ptr {self.gep(entry, 16)}"), "%budget")
+
+
+SPECIALS = ("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step")
+"""Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
+block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set."""
+
+
+class _Special(HandlerBuilder):
+    def take(self, u: str) -> None:
+        """Enter the micro-op that a `jitvm/engine/run.py` function found, or leave with `why`."""
+        go, out = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp eq i64 {u}, 0"), out, go, False)
+        self.place(out)
+        self.put(f"ret i64 {self.word('why')}")
+        self.place(go)
+        self.enter(self.new(f"inttoptr i64 {u} to ptr"), self.word("left"))
+
+    def here(self) -> str:
+        return self.new("ptrtoint ptr %uop to i64")
+
+    def stop_at(self) -> None:
+        """rip and left of the micro-op that is not entered."""
+        self.set_word("rip", self.uop(lay.UOP_EIP, "i64"))
+        self.set_word("left", "%budget")
+
+
+def special(units: Units, name: str) -> HandlerBuilder:
+    """One of SPECIALS."""
+    b = _Special(units, name)
+    if name == "h_finish":
+        b.take(b.call("run.finish", ["%budget"]))
+    elif name == "h_resume":
+        b.set_word("left", "%budget")
+        b.take(b.call("run.next_block", []))
+    elif name == "h_out":
+        b.stop_at()
+        b.take(b.call("run.next_short", []))
+    elif name == "h_stale":
+        b.set_word("left", "%budget")
+        b.take(b.call("run.stale_block", [b.here()]))
+    elif name == "h_link":
+        b.set_word("left", "%budget")
+        b.take(b.call("run.link_block", [b.here()]))
+    elif name == "h_cross":
+        b.indirect(b.uop(lay.UOP_EIP, "i64"))
+    elif name == "h_at":
+        b.stop_at()
+        b.take(b.call("run.next_block", []))
+    else:
+        b.set_word("step_armed", "1")
+        b.next()
+    return b
+
+
+ENTER = f"""define i64 @enter(ptr %cpu) {{
+  %status = getelementptr i8, ptr %cpu, i64 {at("status")}
+  store i64 0, ptr %status
+  %pos = getelementptr i8, ptr %cpu, i64 {at("io_pos")}
+  store i64 0, ptr %pos
+  %leftp = getelementptr i8, ptr %cpu, i64 {at("left")}
+  %left = load i64, ptr %leftp
+  %r = call preserve_nonecc i64 @h_resume(ptr %cpu, ptr null, i64 %left)
+  ret i64 %r
+}}
+"""
+
+
+def handler(units: Units, shapes: Sequence[Shape], key: int, name: str) -> HandlerBuilder:
+    """The handler of a key: shape number and variant."""
+    b = HandlerBuilder(units, name)
+    variant = key >> 16
+    compose(b, shapes[key & 0xFFFF], dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+    return b
+
+
+def module(units: Units, builders: Sequence[HandlerBuilder], extra: str = "") -> tuple[str, list[str], list[str]]:
+    """Text of a module of handlers, the units it calls by symbol, and the special handlers that it jumps to."""
+    used: dict[str, Any] = {}
+    specials: dict[str, Any] = {}
+    own = {b.name for b in builders}
+    for b in builders:
+        used |= b.used
+        specials |= b.specials
+    if extra:
+        specials["h_resume"] = None
+    inline = [u for u in used if units[u].record != "c" or u.startswith(INLINE_MODULE)]
+    text, outside = units.closure(inline)
+    outside = list(dict.fromkeys([*outside, *(u for u in used if u not in inline)]))
+    declares = [units[u].declaration for u in outside if f"@{symbol(u)}(" not in text]
+    wanted = [s for s in specials if s not in own]
+    declares += [f"declare preserve_nonecc i64 @{s}{TYPES}" for s in wanted]
+    bodies = [b.text() for b in builders]
+    return "\n".join([text, *declares, *bodies, extra, WEIGHTS, ""]), outside, wanted

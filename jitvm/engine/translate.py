@@ -1,0 +1,399 @@
+"""From guest bytes to micro-ops, natively.
+
+`find_block` gives the micro-op of the block at `rip`, translating it when it is new or was dropped.  A block ends at a
+jump, at an instruction that must be followed by a look-up, at the end of its page, before an instruction that runs over
+it, or after BLOCK_MAX instructions; an instruction over a page border is a block of its own.
+"""
+
+from __future__ import annotations
+
+from jitvm.engine.blocks import (
+    BLOCK_VALID,
+    MAX_BLOCKS,
+    NO_BLOCK,
+    forget_blocks,
+    jump_slot,
+    known_block,
+    list_block,
+    new_block,
+)
+from jitvm.engine.decode import (
+    T_B,
+    T_D,
+    T_DISP,
+    T_EIP,
+    T_FORM,
+    T_I,
+    T_IMM,
+    T_LEN,
+    T_NEXT,
+    T_S,
+    T_SCALE,
+    T_SEG,
+    T_SHAPE,
+    T_STEP,
+    T_VARIANT,
+    TOO_LONG,
+    TRUNCATED,
+    UNKNOWN,
+    decode,
+)
+from jitvm.engine.formbits import (
+    F_CC_SHIFT,
+    F_COUNT,
+    F_FAULTS,
+    F_FUSE,
+    F_KILLS,
+    F_KIND_SHIFT,
+    F_READS,
+    F_WRITES,
+    KIND_CALL,
+    KIND_INDIRECT,
+    KIND_JCC,
+    KIND_NOP,
+    VARIANT_DEAD,
+    VARIANT_FUSED,
+    VARIANT_SHIFT,
+)
+from jitvm.engine.layout import BLOCK_MAX, N_HANDLERS, OPT_CHAIN, OPT_DEAD_FLAGS, OPT_FUSE, UOP_END, UOP_SIZE
+from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
+from jitvm.engine.layout import WHY_FORM as WHY_FORM_
+from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
+from jitvm.isa.host import peek, poke
+from jitvm.isa.memory import cut_linear, fetch_host
+from jitvm.isa.paging import PAGE_OFFSET
+from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, fault
+from jitvm.isa.words import M32, W0, W1, W2, W4, W7, W8, W12, W16, W31, W32, u64
+
+WHY_EXIT, WHY_FORM, WHY_HANDLER = u64(WHY_EXIT_), u64(WHY_FORM_), u64(WHY_HANDLER_)
+FUSE, DEAD_FLAGS, CHAIN = u64(OPT_FUSE), u64(OPT_DEAD_FLAGS), u64(OPT_CHAIN)
+MOST, UOP_BYTES, END_BYTES = u64(BLOCK_MAX), u64(UOP_SIZE), u64(UOP_END)
+PAGE_BYTES, SAFE, LAST_HANDLER = u64(4096), u64(16), u64(N_HANDLERS - 1)
+HANDLER_HASH, W49, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(256)
+HANDLER_GOTO = u64(1)
+"""Shape of the micro-op that ends a block which no jump ends."""
+O_D, O_S, O_B, O_I, O_SEG, O_SCALE, O_LEN = (u64(n) for n in range(8, 15))
+O_IMM, O_DISP, O_REST, O_EIP, O_TAKEN, O_FALL = u64(16), u64(24), u64(28), u64(32), u64(40), u64(48)
+
+
+def handler_of(c, key):
+    """Address of a handler; one that is not there yet is noted as missing, and `stale` stands in for it."""
+    h = (key * HANDLER_HASH) >> W49
+    while c.handler_key[h] != W0:
+        if c.handler_key[h] == key:
+            return c.handler_address[h]
+        h = (h + W1) & LAST_HANDLER
+    if c.n_missing < MISSING_ROOM:
+        c.missing[c.n_missing] = key
+        c.n_missing += W1
+    return c.h_stale
+
+
+def add_handler(c, key, address):
+    """Enter a handler (called from Python)."""
+    h = (key * HANDLER_HASH) >> W49
+    while c.handler_key[h] != W0:
+        h = (h + W1) & LAST_HANDLER
+    c.handler_address[h] = address
+    c.handler_key[h] = key
+    return W0
+
+
+def fetch_over(c, host, room, lin):
+    """The instruction at `lin` may run into the next page: gather its bytes in `fetch_buffer`; bytes gathered, 0 on a fault."""
+    k = W0
+    at = c.fetch_address
+    while k < room:
+        poke(at + k, W1, peek(host + k, W1))
+        k += W1
+    second = fetch_host(c, cut_linear(c, lin + room))
+    if second == W0:
+        return W0
+    k = W0
+    while k < W16:
+        poke(at + room + k, W1, peek(second + k, W1))
+        k += W1
+    c.second_host = second
+    return room + W16
+
+
+def decode_at(c, host, rip, lin, k):
+    """Decode the instruction at `lin` into t[k...]: its length, or TRUNCATED, UNKNOWN, TOO_LONG.
+
+    TRUNCATED with k = 0 is a fault on the next page (c.status); with k > 0 the instruction runs into the next page.
+    """
+    room = PAGE_BYTES - (lin & PAGE_OFFSET)
+    mode = c.mode
+    c.second_host = W0
+    if room >= SAFE:
+        return decode(c, host, room, rip, mode, k)
+    at = c.fetch_address
+    j = W0
+    while j < room:
+        poke(at + j, W1, peek(host + j, W1))
+        j += W1
+    n = decode(c, at, room, rip, mode, k)
+    if n != TRUNCATED or k != W0:
+        return n
+    if fetch_over(c, host, room, lin) == W0:
+        return TRUNCATED
+    return decode(c, at, room + SAFE, rip, mode, k)
+
+
+def decode_block(c, host, rip, most):
+    """Decode the block at `rip` into `t`; number of instructions, 0 with c.status or c.why."""
+    n = W0
+    lin = cut_linear(c, c.base[CS] + rip)
+    limit = c.limit[CS]
+    while n < most:
+        k = n * T_STEP
+        room = PAGE_BYTES - (lin & PAGE_OFFSET)
+        length = decode_at(c, host, rip, lin, k)
+        if length >= UNKNOWN or length == TRUNCATED:
+            if n != W0 and length != UNKNOWN:
+                return n
+            if length == UNKNOWN:
+                c.why = WHY_FORM
+                if n != W0:
+                    c.status = OK
+                return W0
+            if length == TOO_LONG:
+                fault(c, GP, W0)
+            elif c.status == OK:
+                c.status = EXIT
+                c.exit_reason = EXIT_INTERNAL_ERROR
+            return W0
+        if rip + length - W1 > limit:
+            if n == W0:
+                fault(c, GP, W0)
+            return n
+        n += W1
+        kind = (c.t[k + T_FORM] >> F_KIND_SHIFT) & W7
+        if kind >= KIND_JCC or length >= room:
+            return n
+        rip = c.t[k + T_NEXT]
+        lin = cut_linear(c, lin + length)
+        host += length
+    return n
+
+
+def mark_flags(c, n):
+    """Backwards over t: VARIANT_DEAD for those whose flags are written again before anything can see them."""
+    need = W1
+    k = n
+    while k != W0:
+        k -= W1
+        at = k * T_STEP
+        f = c.t[at + T_FORM]
+        if f & F_WRITES != W0 and need == W0:
+            c.t[at + T_VARIANT] = VARIANT_DEAD
+        kills = u64(f & F_KILLS != W0)
+        if f & F_COUNT != W0 and c.t[at + T_IMM] & W31 == W0:
+            kills = W0
+        if kills != W0:
+            need = W0
+        if f & (F_READS | F_FAULTS) != W0:
+            need = W1
+    return W0
+
+
+def put_stub(c, u, handler, rip, slot):
+    """A micro-op that looks the block at `rip` up when it is first reached; `slot` will point to it."""
+    poke(u, W8, handler)
+    poke(u + O_IMM, W8, slot)
+    poke(u + O_REST, W2, W0)
+    poke(u + O_EIP, W8, rip)
+    poke(slot, W8, u)
+    return W0
+
+
+def exit_handler(c, first, alone, target):
+    """Which stub leads from the block at linear address `first` to `target`."""
+    if c.mode & MODE_TF != W0:
+        return c.h_at
+    to = cut_linear(c, c.base[CS] + target)
+    if alone != W0 or (to ^ first) >> W12 != W0 or c.options & CHAIN == W0 or target > c.limit[CS]:
+        return c.h_cross
+    return c.h_link
+
+
+def put_uop(c, u, at, handler, rest):
+    """Fill a micro-op from the decoded words t[at...]."""
+    poke(u, W8, handler)
+    poke(u + O_D, W1, c.t[at + T_D])
+    poke(u + O_S, W1, c.t[at + T_S])
+    poke(u + O_B, W1, c.t[at + T_B])
+    poke(u + O_I, W1, c.t[at + T_I])
+    poke(u + O_SEG, W1, c.t[at + T_SEG])
+    poke(u + O_SCALE, W1, c.t[at + T_SCALE])
+    poke(u + O_LEN, W1, c.t[at + T_LEN])
+    poke(u + O_IMM, W8, c.t[at + T_IMM])
+    poke(u + O_DISP, W4, c.t[at + T_DISP])
+    poke(u + O_REST, W2, rest)
+    poke(u + O_EIP, W8, c.t[at + T_EIP])
+    return W0
+
+
+def room_for(n):
+    """Bytes of micro-ops that a block of n instructions may need: a step, a goto, the end slots and two stubs beside."""
+    return (n + W4) * UOP_BYTES + END_BYTES
+
+
+def emit_block(c, n, where, first, alone):
+    """Micro-ops of the n instructions in t at `where`; their number, 0 when handlers are missing.
+
+    `first` is the block's linear address, `alone` 1 when it may not be chained.
+    """
+    if c.options & DEAD_FLAGS != W0:
+        mark_flags(c, n)
+    last_at = (n - W1) * T_STEP
+    last = c.t[last_at + T_FORM]
+    kind = (last >> F_KIND_SHIFT) & W7
+    fused = W0
+    if c.options & FUSE != W0 and n > W1 and kind == KIND_JCC and last & F_FUSE != W0:
+        fused = u64(c.t[last_at - T_STEP + T_FORM] & F_FUSE != W0)
+    missing = c.n_missing
+    u = where
+    count = W0
+    if c.mode & MODE_TF != W0:
+        poke(u, W8, c.h_step)
+        poke(u + O_REST, W2, n)
+        poke(u + O_EIP, W8, c.t[T_EIP])
+        u += UOP_BYTES
+        count += W1
+    j = W0
+    while j < n:
+        at = j * T_STEP
+        form = c.t[at + T_FORM]
+        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and j + W1 < n:
+            j += W1
+            continue
+        variant = c.t[at + T_VARIANT]
+        rest = n - j
+        if fused != W0 and j + W2 == n:
+            variant = VARIANT_FUSED + ((last >> F_CC_SHIFT) & u64(15))
+            j += W1
+        put_uop(c, u, at, handler_of(c, c.t[at + T_SHAPE] | (variant << VARIANT_SHIFT)), rest)
+        u += UOP_BYTES
+        count += W1
+        j += W1
+    following = c.t[last_at + T_NEXT]
+    if kind < KIND_JCC:
+        poke(u, W8, handler_of(c, HANDLER_GOTO))
+        poke(u + O_REST, W2, W0)
+        poke(u + O_EIP, W8, following)
+        u += UOP_BYTES
+        count += W1
+    slot = u
+    u += END_BYTES
+    target = following
+    if kind >= KIND_JCC:
+        target = c.t[last_at + T_IMM]
+    if kind < KIND_INDIRECT:
+        put_stub(c, u, exit_handler(c, first, alone, target), target, slot)
+    if kind == KIND_JCC:
+        u += UOP_BYTES
+        put_stub(c, u, exit_handler(c, first, alone, following), following, slot + W8)
+    if kind == KIND_CALL:
+        poke(slot - UOP_BYTES + O_IMM, W8, following)
+    if c.n_missing != missing:
+        c.why = WHY_HANDLER
+        return W0
+    return count
+
+
+def translate(c, host, rip):
+    """Translate the block at `rip`, whose first byte is at `host`; its index, or NO_BLOCK with c.status or c.why."""
+    most = c.block_most
+    if c.mode & MODE_TF != W0:
+        most = W1
+    n = decode_block(c, host, rip, most)
+    if n == W0:
+        return NO_BLOCK
+    offset = host - c.ram
+    lin = cut_linear(c, c.base[CS] + rip)
+    room = room_for(n)
+    if c.uop_next + room > c.uop_end or c.n_blocks >= MAX_BLOCKS:
+        forget_blocks(c)
+    b = known_block(c, offset, rip, c.ctx)
+    if b == NO_BLOCK:
+        b = new_block(c, offset, rip, c.ctx)
+    where = c.block_uop[b]
+    if c.block_room[b] < room:
+        where = c.uop_next
+    size = c.t[(n - W1) * T_STEP + T_NEXT] - rip
+    if c.t[(n - W1) * T_STEP + T_NEXT] < rip:
+        size = c.t[(n - W1) * T_STEP + T_NEXT] + M32 + W1 - rip
+    here = PAGE_BYTES - (lin & PAGE_OFFSET)
+    over = W0
+    if size > here:
+        over = size - here
+        size = here
+    count = emit_block(c, n, where, lin, u64(over != W0))
+    if count == W0:
+        return NO_BLOCK
+    if where == c.uop_next:
+        c.block_uop[b] = where
+        c.block_room[b] = room
+        c.uop_next = where + room
+    c.block_bytes[b] = size | (over << W32)
+    c.block_state[b] = (c.block_state[b] & W7 & ~BLOCK_VALID) | BLOCK_VALID | (count << W8)
+    list_block(c, b, W0, offset >> W12, offset & PAGE_OFFSET, size)
+    if over != W0:
+        c.block_second[b] = c.second_host - c.ram
+        list_block(c, b, W1, (c.second_host - c.ram) >> W12, W0, over)
+    c.stat_blocks += W1
+    c.stat_insns += n
+    return b
+
+
+def find_block(c):
+    """Micro-op of the block at rip; 0 with c.status or c.why."""
+    rip, ctx = c.rip, c.ctx
+    k = jump_slot(rip)
+    if c.jump_cache[k] == rip and c.jump_cache[k + W1] == ctx:
+        return c.jump_cache[k + W2]
+    c.stat_lookups += W1
+    c.why = WHY_EXIT
+    if rip > c.limit[CS]:
+        fault(c, GP, W0)
+        return W0
+    host = fetch_host(c, cut_linear(c, c.base[CS] + rip))
+    if host == W0:
+        if c.status == OK:
+            c.status = EXIT
+            c.exit_reason = EXIT_INTERNAL_ERROR
+        return W0
+    b = known_block(c, host - c.ram, rip, ctx)
+    if b == NO_BLOCK or c.block_state[b] & BLOCK_VALID == W0:
+        b = translate(c, host, rip)
+        if b == NO_BLOCK:
+            return W0
+    u = c.block_uop[b]
+    c.jump_cache[k] = rip
+    c.jump_cache[k + W1] = ctx
+    c.jump_cache[k + W2] = u
+    return u
+
+
+def short_block(c):
+    """Micro-op of one instruction at rip, in the scratch buffer (the budget does not hold the block); 0 as find_block."""
+    rip = c.rip
+    c.stat_short += W1
+    c.why = WHY_EXIT
+    if rip > c.limit[CS]:
+        fault(c, GP, W0)
+        return W0
+    lin = cut_linear(c, c.base[CS] + rip)
+    host = fetch_host(c, lin)
+    if host == W0:
+        if c.status == OK:
+            c.status = EXIT
+            c.exit_reason = EXIT_INTERNAL_ERROR
+        return W0
+    if decode_block(c, host, rip, W1) == W0:
+        return W0
+    if emit_block(c, W1, c.scratch_address, lin, W1) == W0:
+        return W0
+    return c.scratch_address
+

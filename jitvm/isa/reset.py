@@ -1,0 +1,77 @@
+"""State after RESET# (Intel SDM vol. 3, table 10-1), and modes set up from outside (bare form, tests)."""
+
+from __future__ import annotations
+
+from jitvm.isa.flags import RESERVED, put_flags
+from jitvm.isa.mode import update_mode
+from jitvm.isa.paging import flush_tlb_all
+from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
+from jitvm.isa.words import M16, ONES, W0, W1, W8, u64
+
+RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)
+DATA_REAL = u64(0x93)
+LDT_REAL, TSS_REAL = u64(0x82), u64(0x8B)
+APIC_BASE_RESET, APIC_BSP = u64(0xFEE0_0800), u64(0x100)
+DR6_RESET, DR7_RESET = u64(0xFFFF_0FF0), u64(0x400)
+PAT_RESET = u64(0x0007_0406_0007_0406)
+
+
+def reset_segment(c, seg, selector, base, attr):
+    """A segment register as after reset: limit 64 KiB."""
+    c.sel[seg] = selector
+    c.base[seg] = base
+    c.limit[seg] = M16
+    c.attr[seg] = attr
+    return W0
+
+
+def reset_cpu(c):
+    """All architectural state; counters (`horizon`, `left`, `extra_ns`) and the memory tables stay."""
+    k = W0
+    while k <= ZERO:
+        c.gpr[k] = W0
+        k += W1
+    put_flags(c.lazy, W0)
+    c.rflags = RESERVED
+    c.rip = RESET_IP
+    c.next_rip = RESET_IP
+    seg = W0
+    while seg < W8:
+        reset_segment(c, seg, W0, W0, DATA_REAL)
+        seg += W1
+    reset_segment(c, CS, RESET_SELECTOR, RESET_CS_BASE, DATA_REAL)
+    c.attr[6] = LDT_REAL
+    c.attr[7] = TSS_REAL
+    c.gdt_base = W0
+    c.gdt_limit = M16
+    c.idt_base = W0
+    c.idt_limit = M16
+    c.cr0 = CR0_CD | CR0_NW | CR0_ET
+    c.cr2 = W0
+    c.cr3 = W0
+    c.cr4 = W0
+    c.cr8 = W0
+    k = W0
+    while k < W8:
+        c.dr[k] = W0
+        k += W1
+    c.dr[6] = DR6_RESET
+    c.dr[7] = DR7_RESET
+    c.efer = W0
+    c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
+    c.msr_pat = PAT_RESET
+    c.tsc_offset = W0 - (c.horizon - u64(c.left) + c.extra_ns)
+    c.cpl = W0
+    c.a20_mask = ONES
+    c.halted = W0
+    c.shadow = ONES
+    c.nmi_blocked = W0
+    c.status = W0
+    c.step_armed = W0
+    c.delivering = W0
+    c.io_n = W0
+    c.io_pos = W0
+    c.io_tag = ONES
+    c.want_window = W0
+    update_mode(c)
+    return flush_tlb_all(c)

@@ -1,0 +1,222 @@
+"""Which semantics an instruction has: one row an instruction (mnemonic, or iced-x86 code name where a mnemonic has several).
+
+Everything about the encoding (operands, sizes, prefixes) comes from iced-x86; a row says what to call and what it does to
+the arithmetic flags.  An instruction without a row, and one of a feature that the CPU does not announce, is #UD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """`unit`: the semantics.  `kind`: how it is put together (jitvm/engine/compose.py).
+
+    `dst`: where the result goes: "0" (operand 0), "acc", "high" (rDX, or AH for bytes), "ah", "" (nowhere); `hi`: where the
+    second result goes: "1" (operand 1), "acc", "high" or "".
+    `flags`: "w" writes, "k" writes all six (kills), "r" reads, "n" count-dependent kill; `fuse`: may be fused with a Jcc.
+    `ends`: a look-up must follow (context, interrupt flag, or code may have changed).
+    """
+
+    unit: str
+    kind: str = "value"
+    dst: str = "0"
+    hi: str = ""
+    flags: str = ""
+    fuse: bool = False
+    ends: bool = False
+
+
+def _value(unit: str, flags: str = "", *, dst: str = "0", hi: str = "", fuse: bool = False) -> Row:
+    return Row(unit, "value", dst, hi, flags, fuse)
+
+
+def _status(unit: str, flags: str = "", *, ends: bool = False) -> Row:
+    return Row(unit, "status", "", "", flags, ends=ends)
+
+
+ROWS: dict[str, Row] = {
+    # ---- arithmetic and logic
+    "ADD": _value("alu.add", "wk", fuse=True),
+    "ADC": _value("alu.adc", "wkr"),
+    "SUB": _value("alu.sub", "wk", fuse=True),
+    "SBB": _value("alu.sbb", "wkr"),
+    "CMP": _value("alu.sub", "wk", dst="", fuse=True),
+    "INC": _value("alu.inc", "w", fuse=True),
+    "DEC": _value("alu.dec", "w", fuse=True),
+    "NEG": _value("alu.neg", "wk", fuse=True),
+    "AND": _value("alu.and_", "wk", fuse=True),
+    "OR": _value("alu.or_", "wk", fuse=True),
+    "XOR": _value("alu.xor", "wk", fuse=True),
+    "TEST": _value("alu.and_", "wk", dst="", fuse=True),
+    "NOT": _value("alu.not_"),
+    "XADD": _value("alu.xadd", "wk", hi="1"),
+    "CMPXCHG": _value("alu.cmpxchg", "wk", hi="acc"),
+    "XCHG": _value("address.xchg", hi="1"),
+    "BSWAP": _value("alu.bswap"),
+    "MOV": _value("alu.mov"),
+    "MOVZX": _value("alu.movzx"),
+    "MOVSX": _value("alu.movsx"),
+    "CBW": _value("alu.cbw", dst="acc"),
+    "CWDE": _value("alu.cbw", dst="acc"),
+    "CWD": _value("alu.cwd", dst="high"),
+    "CDQ": _value("alu.cwd", dst="high"),
+    "LEA": _value("address.lea"),
+    "XLATB": _value("alu.mov", dst="acc"),
+    "LAHF": _value("alu.lahf", "r", dst="ah"),
+    "SAHF": _value("alu.sahf", "w", dst=""),
+    "CLC": _value("alu.clc", "w", dst=""),
+    "STC": _value("alu.stc", "w", dst=""),
+    "CMC": _value("alu.cmc", "wr", dst=""),
+    "SALC": _value("alu.salc", "r", dst="acc"),
+    # ---- shifts
+    "SHL": _value("shift.shl", "wkn"),
+    "SAL": _value("shift.shl", "wkn"),
+    "SHR": _value("shift.shr", "wkn"),
+    "SAR": _value("shift.sar", "wkn"),
+    "ROL": _value("shift.rol", "w"),
+    "ROR": _value("shift.ror", "w"),
+    "RCL": _value("shift.rcl", "wr"),
+    "RCR": _value("shift.rcr", "wr"),
+    "SHLD": _value("shift.shld", "wkn"),
+    "SHRD": _value("shift.shrd", "wkn"),
+    # ---- multiply, divide, decimal
+    "MUL": _value("muldiv.mul", "wk", dst="acc", hi="high"),
+    "IMUL1": _value("muldiv.imul_wide", "wk", dst="acc", hi="high"),
+    "IMUL": _value("muldiv.imul", "wk"),
+    "DIV": _status("muldiv.div"),
+    "IDIV": _status("muldiv.idiv"),
+    "AAM": _status("muldiv.aam", "wk"),
+    "AAD": _value("muldiv.aad", "wk", dst="acc"),
+    "DAA": _value("bcd.daa", "wkr", dst="acc"),
+    "DAS": _value("bcd.das", "wkr", dst="acc"),
+    "AAA": _value("bcd.aaa", "wkr", dst="acc"),
+    "AAS": _value("bcd.aas", "wkr", dst="acc"),
+    # ---- bits
+    "BT": _value("bits.bt", "w", dst=""),
+    "BTS": _value("bits.bts", "w"),
+    "BTR": _value("bits.btr", "w"),
+    "BTC": _value("bits.btc", "w"),
+    "BSF": _value("bits.bsf", "wk"),
+    "BSR": _value("bits.bsr", "wk"),
+    # ---- stack
+    "PUSH": Row("alu.mov", "push"),
+    "POP": Row("alu.mov", "pop"),
+    "POP_SREG": _status("segment.pop_segment"),
+    "PUSHA": _status("stack.pusha"),
+    "POPA": _status("stack.popa"),
+    "PUSHF": _status("system.pushf", "r"),
+    "POPF": _status("system.popf", "wk", ends=True),
+    "ENTER": _status("stack.enter"),
+    "LEAVE": Row("alu.mov", "leave"),
+    # ---- control
+    "JMP": Row("address.near", "jmp"),
+    "CALL": Row("address.near", "call"),
+    "RET": Row("address.near", "ret"),
+    "LOOP": Row("branch.loop_", "loop"),
+    "LOOPE": Row("branch.loope", "loop", flags="r"),
+    "LOOPNE": Row("branch.loopne", "loop", flags="r"),
+    "JCXZ": Row("branch.jcxz", "loop"),
+    "JMP_FAR": _status("far.far_jmp", ends=True),
+    "CALL_FAR": _status("far.far_call", ends=True),
+    "JMP_FAR_MEM": _status("far.far_jmp_mem", ends=True),
+    "CALL_FAR_MEM": _status("far.far_call_mem", ends=True),
+    "RETF": _status("far.far_ret", ends=True),
+    "INT": _status("events.interrupt", "r", ends=True),
+    "INT3": _status("events.int3", "r", ends=True),
+    "INTO": _status("events.into", "r"),
+    "INT1": _status("events.int1", "r", ends=True),
+    "IRET": _status("iret.iret", "wk", ends=True),
+    "BOUND": _status("misc.bound"),
+    # ---- strings
+    "MOVS": _status("string.movs"),
+    "CMPS": _status("string.cmps", "w"),
+    "SCAS": _status("string.scas", "w"),
+    "LODS": _status("string.lods"),
+    "STOS": _status("string.stos"),
+    "INS": _status("stringio.ins"),
+    "OUTS": _status("stringio.outs"),
+    # ---- segments
+    "MOV_TO_SREG": _status("segment.load_segment"),
+    "LES": _status("segment.load_far_pointer"),
+    "LDS": _status("segment.load_far_pointer"),
+    "LSS": _status("segment.load_far_pointer"),
+    "LFS": _status("segment.load_far_pointer"),
+    "LGS": _status("segment.load_far_pointer"),
+    "LLDT": _status("segment.lldt", ends=True),
+    "LTR": _status("segment.ltr", ends=True),
+    "SLDT": Row("segment.sldt", "checked"),
+    "STR": Row("segment.str_", "checked"),
+    "LAR": _status("segment.lar", "w"),
+    "LSL": _status("segment.lsl", "w"),
+    "VERR": _status("segment.verr", "w"),
+    "VERW": _status("segment.verw", "w"),
+    "ARPL": Row("segment.arpl", "checked", flags="w"),
+    # ---- system
+    "MOV_TO_CR": _status("system.mov_to_cr", ends=True),
+    "MOV_FROM_CR": _status("system.mov_from_cr"),
+    "MOV_TO_DR": _status("system.mov_to_dr", ends=True),
+    "MOV_FROM_DR": _status("system.mov_from_dr"),
+    "LMSW": _status("system.lmsw", ends=True),
+    "SMSW": _value("system.smsw"),
+    "CLTS": _status("system.clts", ends=True),
+    "LGDT": _status("system.lgdt"),
+    "LIDT": _status("system.lidt"),
+    "SGDT": _status("system.sgdt"),
+    "SIDT": _status("system.sidt"),
+    "INVLPG": _status("system.invlpg", ends=True),
+    "INVD": _status("system.invd"),
+    "WBINVD": _status("system.wbinvd"),
+    "HLT": _status("system.hlt", ends=True),
+    "RSM": _status("system.rsm", ends=True),
+    "CLI": _status("system.cli"),
+    "STI": _status("system.sti", ends=True),
+    "CLD": _status("system.cld"),
+    "STD": _status("system.std"),
+    "IN": _status("io.port_in", ends=True),
+    "OUT": _status("io.port_out", ends=True),
+    "RDMSR": _status("msr.rdmsr"),
+    "WRMSR": _status("msr.wrmsr", ends=True),
+    "RDTSC": _status("msr.rdtsc"),
+    "RDPMC": _status("msr.rdpmc"),
+    "CPUID": _status("cpuid.cpuid"),
+    "CMPXCHG8B": _status("misc.cmpxchg8b", "w"),
+    # ---- nothing, nobody, never
+    "NOP": Row("misc.nop", "nop"),
+    "PAUSE": Row("misc.nop", "nop"),
+    "WAIT": _status("misc.wait_"),
+    "ESC": _status("misc.no_fpu"),
+    "UD": _status("misc.ud", ends=True),
+}
+"""By row name."""
+
+_CONDITIONS = "O NO B AE E NE BE A S NS P NP L GE LE G".split()
+for _cc, _name in enumerate(_CONDITIONS):
+    ROWS[f"J{_name}"] = Row("flags.condition", "jcc", flags="r")
+    ROWS[f"SET{_name}"] = _value("alu.setcc", "r")
+    ROWS[f"CMOV{_name}"] = _value("alu.cmov", "r")
+
+CONDITION_OF = {f"{prefix}{name}": cc for cc, name in enumerate(_CONDITIONS) for prefix in ("J", "SET", "CMOV")}
+"""Condition code by row name."""
+
+_SUFFIXED = {
+    "MOVS": ("MOVSB", "MOVSW", "MOVSD"),
+    "CMPS": ("CMPSB", "CMPSW", "CMPSD"),
+    "SCAS": ("SCASB", "SCASW", "SCASD"),
+    "LODS": ("LODSB", "LODSW", "LODSD"),
+    "STOS": ("STOSB", "STOSW", "STOSD"),
+    "INS": ("INSB", "INSW", "INSD"),
+    "OUTS": ("OUTSB", "OUTSW", "OUTSD"),
+    "PUSHA": ("PUSHA", "PUSHAD"),
+    "POPA": ("POPA", "POPAD"),
+    "PUSHF": ("PUSHF", "PUSHFD"),
+    "POPF": ("POPF", "POPFD"),
+    "IRET": ("IRET", "IRETD"),
+    "JCXZ": ("JCXZ", "JECXZ"),
+    "WAIT": ("WAIT", "FWAIT"),
+}
+ALIASES = {alias: row for row, names in _SUFFIXED.items() for alias in names}
+"""iced-x86 mnemonics whose operand size is in the name, to their row."""
+
+
