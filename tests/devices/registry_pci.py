@@ -13,6 +13,7 @@ import numpy as np
 from jitvm.backends.blockdev import MemoryDisk
 from jitvm.clock import Clock
 from jitvm.devices.ata_disk import AtaDisk
+from jitvm.devices.atapi import AtapiCdrom
 from jitvm.devices.base import Registers
 from jitvm.devices.fwcfg import FwCfg
 from jitvm.devices.i440fx import I440fx
@@ -76,7 +77,12 @@ def make_vga() -> Made:
 
 
 def make_ide() -> Made:
-    disks = [AtaDisk("hda", MemoryDisk(bytes(1 << 16))), None, None, AtaDisk("hdd", MemoryDisk(bytes(1 << 16)))]
+    disks = [
+        AtaDisk("hda", MemoryDisk(bytes(1 << 16))),
+        None,
+        AtapiCdrom("hdc", MemoryDisk(bytes(1 << 16))),
+        AtaDisk("hdd", MemoryDisk(bytes(1 << 16))),
+    ]
     chip = Piix3Ide(small_memory(), [unconnected(), unconnected()], disks)
     commands = [(channel, 8, 4) for channel in chip.channels]
     controls = [(channel.control, 1, 1) for channel in chip.channels]
