@@ -60,6 +60,11 @@ def complete(c, status):
     return W0
 
 
+def window_open(c):
+    """1 when the loop waits for interrupts to be open and they are."""
+    return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & u64(c.shadow != retired(c))
+
+
 def next_block(c):
     """Micro-op of the block at rip, after what the last instruction's status asks for."""
     while True:
@@ -68,7 +73,7 @@ def next_block(c):
         if c.left <= NO_BUDGET or c.left < c.floor:
             c.why = WHY_LIMIT
             return W0
-        if c.want_window != W0 and c.rflags & IF != W0 and c.shadow != retired(c):
+        if window_open(c) != W0:
             c.why = WHY_WINDOW
             return W0
         u = find_block(c)

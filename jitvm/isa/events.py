@@ -237,12 +237,21 @@ def enter_inner(c, gate, d, ext, ret, has_error, error, rf):
     return entered(c, gate_offset(gate))
 
 
+def stopped(c, vector, ret):
+    """The bare form delivers nothing: a software interrupt stops the run with rip behind the instruction."""
+    c.rip = ret
+    return fault0(c, vector)
+
+
 def enter(c, vector, soft, ext, ret, has_error, error, rf):
     """Bring an event to its handler: JUMP, FAULT or EXIT.
 
     soft: the gate's DPL is checked.  ext: EXT in the error codes of faults on the way.  ret: the return address.
     rf: RF or 0, set in the pushed EFLAGS.
     """
+    if c.deliver == W0:
+        return stopped(c, vector, ret)
+    c.step_armed = W0
     if c.cr0 & CR0_PE == W0:
         return enter_real(c, vector, ret)
     gate = read_gate(c, vector, soft, ext)

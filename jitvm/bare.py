@@ -1,0 +1,161 @@
+"""The bare form: RAM and a CPU, no board.  What instruction tests use, ours and others'.
+
+    m = Bare(engine="handlers", memory=1 << 20)
+    m.set_mode("prot32")
+    m.write(0x1000, bytes.fromhex("01d8"))            # add eax, ebx
+    m.set_registers({"eip": 0x1000, "eax": 1, "ebx": 2})
+    stop = m.run(1)                                    # Stop(reason="limit", retired=1, fault=None)
+    m.registers()["eax"]                               # 3
+
+Faults, and software interrupts, are not delivered but stop the run and are returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jitvm.engine import layout as lay
+from jitvm.engine.accel import Accelerator, Options, VcpuEngine
+from jitvm.engine.plain import PlainEngine
+from jitvm.errors import ConfigError
+from jitvm.exits import ExitReason
+from jitvm.isa.flags import ARITHMETIC, RESERVED
+from jitvm.isa.mode import read_eflags, update_mode
+from jitvm.isa.flags import put_flags
+from jitvm.isa.paging import flush_tlb_all
+from jitvm.isa.reset import reset_cpu
+from jitvm.isa.state import CR0_PE
+from jitvm.isa.words import u64
+from jitvm.memory import GuestMemory
+
+ENGINES = ("plain", "handlers")
+GPR_NAMES = "eax ecx edx ebx esp ebp esi edi".split()
+SEGMENT_NAMES = "es cs ss ds fs gs".split()
+CONTROL_NAMES = ("cr0", "cr2", "cr3", "cr4")
+DATA_ATTR, CODE_ATTR, BIG = 0x93, 0x9B, 0xC000
+
+_accelerator: Accelerator | None = None
+
+
+def accelerator() -> Accelerator:
+    """The process's accelerator, made on first use."""
+    global _accelerator
+    if _accelerator is None:
+        _accelerator = Accelerator()
+    return _accelerator
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An exception that stopped a run: vector, error code (None: it has none), CR2 for page faults."""
+
+    vector: int
+    error: int | None
+    address: int | None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run ended.  `reason`: limit, fault, hlt, io, mmio, shutdown, internal-error; `retired`: instructions done."""
+
+    reason: str
+    retired: int
+    fault: Fault | None = None
+
+
+class Bare:
+    """RAM and one CPU on a chosen engine.  `memory`: bytes of RAM at physical 0, a multiple of 4096."""
+
+    def __init__(self, engine: str = "handlers", memory: int = 1 << 20, options: Options | None = None) -> None:
+        if engine not in ENGINES:
+            raise ConfigError(f"engine '{engine}' is unknown; there are {', '.join(ENGINES)}")
+        self.memory = GuestMemory(memory)
+        self.memory.map(0, memory, 0)
+        self.vcpu = VcpuEngine(accelerator(), self.memory, options)
+        self.c: Any = self.vcpu.c
+        self.c.deliver = 0
+        self._plain = PlainEngine(self.c, self.vcpu.accel.forms) if engine == "plain" else None
+
+    # ---- state --------------------------------------------------------------------------------------------------------
+    def set_mode(self, mode: str, *, base: int = 0, limit: int | None = None) -> None:
+        """Reset the CPU and set `real`, `prot16` or `prot32` with all segments at `base` with `limit` (bytes, inclusive)."""
+        modes = {"real": (0, 0xFFFF, 0), "prot16": (1, 0xFFFF, 0), "prot32": (1, 0xFFFF_FFFF, BIG)}
+        if mode not in modes:
+            raise ConfigError(f"mode '{mode}' is unknown; there are {', '.join(modes)}")
+        protected, default_limit, big = modes[mode]
+        with np.errstate(over="ignore"):
+            c = self.c
+            reset_cpu(c)
+            if protected:
+                c.cr0 = u64(c.cr0) | CR0_PE
+            for k, name in enumerate(SEGMENT_NAMES):
+                c.sel[k] = 0 if not protected else 0x08 if name == "cs" else 0x10
+                c.base[k], c.limit[k] = base, default_limit if limit is None else limit
+                c.attr[k] = (CODE_ATTR if name == "cs" and protected else DATA_ATTR) | big
+            c.rip = 0
+            update_mode(c)
+            flush_tlb_all(c)
+
+    def registers(self) -> dict[str, int]:
+        """General registers, eip, eflags, selectors and control registers."""
+        c = self.c
+        out = {name: int(c.gpr[k]) & 0xFFFF_FFFF for k, name in enumerate(GPR_NAMES)}
+        with np.errstate(over="ignore"):
+            out |= {"eip": int(c.rip), "eflags": int(read_eflags(c))}
+        out |= {name: int(c.sel[k]) for k, name in enumerate(SEGMENT_NAMES)}
+        return out | {name: int(getattr(c, name)) for name in CONTROL_NAMES}
+
+    def set_registers(self, values: Mapping[str, int]) -> None:
+        """Write registers by name (those of `registers`, but no selectors); a control register takes effect at once."""
+        c = self.c
+        with np.errstate(over="ignore"):
+            for name, v in values.items():
+                if name in GPR_NAMES:
+                    c.gpr[GPR_NAMES.index(name)] = u64(v & 0xFFFF_FFFF)
+                elif name == "eip":
+                    c.rip = u64(v)
+                elif name == "eflags":
+                    put_flags(c.lazy, u64(v))
+                    c.rflags = (u64(v) & ~ARITHMETIC) | RESERVED
+                elif name in CONTROL_NAMES:
+                    setattr(c, name, u64(v))
+                    flush_tlb_all(c)
+                    self.vcpu.accel.flush(self.vcpu.address)
+                else:
+                    raise ConfigError(f"register '{name}' can't be set")
+            update_mode(c)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Store bytes in RAM; translated code there is dropped."""
+        self.memory.write(gpa, data)
+
+    def read(self, gpa: int, n: int) -> bytes:
+        """Bytes of RAM."""
+        return self.memory.read(gpa, n)
+
+    @property
+    def ram(self) -> npt.NDArray[np.uint8]:
+        """RAM as an array; after writing code through it, call `write` on the same bytes or `forget`."""
+        return self.memory.bytes
+
+    # ---- run ----------------------------------------------------------------------------------------------------------
+    def run(self, n: int) -> Stop:
+        """Execute at most `n` instructions.  An IO or MMIO exit stops the run before its instruction is complete."""
+        before = self.vcpu.retired()
+        why = (self._plain or self.vcpu).run(n)
+        retired = self.vcpu.retired() - before
+        c = self.c
+        if why == lay.WHY_FAULT:
+            vector = int(c.vector)
+            error = int(c.error) if c.has_error else None
+            return Stop("fault", retired, Fault(vector, error, int(c.cr2) if vector == 14 else None))
+        if why == lay.WHY_EXIT:
+            reason = ExitReason(int(c.exit_reason))
+            c.halted = 0
+            return Stop(reason.name.lower().replace("_", "-"), retired)
+        return Stop("limit", retired)

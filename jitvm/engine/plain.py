@@ -1,0 +1,243 @@
+"""The plain engine: the same semantics, called as Python functions, one instruction at a time.
+
+Slow, and the reference of the tests: nothing here is compiled, cached or chained.  It shares decoding, composition and
+the end of an instruction (`jitvm/engine/run.py`) with the other engines.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from jitvm.engine import layout as lay
+from jitvm.engine import run
+from jitvm.engine.compose import compose
+from jitvm.engine.decode import (
+    T_B,
+    T_D,
+    T_DISP,
+    T_I,
+    T_IMM,
+    T_NEXT,
+    T_S,
+    T_SCALE,
+    T_SEG,
+    T_SHAPE,
+    TOO_LONG,
+    UNKNOWN,
+    add_form,
+)
+from jitvm.engine.forms import Forms, Shape
+from jitvm.engine.translate import decode_at
+from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
+from jitvm.isa.registers import set_reg
+from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, MODE_TF, OK, fault
+from jitvm.isa.words import W0, W3, cut, sext, u64
+
+WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
+
+
+@cache
+def unit_function(name: str) -> Callable[..., Any]:
+    """The Python function of a unit of the isa package."""
+    module, _, function = name.partition(".")
+    return getattr(importlib.import_module(f"jitvm.isa.{module}"), function)  # type: ignore[no-any-return]
+
+
+class _Leave(Exception):
+    """Unwinds `compose` when an instruction can't be completed; never seen outside this module."""
+
+
+class _Flags:
+    """The copy of the lazy flags that operations write."""
+
+    __slots__ = ("aux", "hi", "res")
+
+    def __init__(self, lazy: Any) -> None:
+        self.res, self.aux, self.hi = lazy.res, lazy.aux, W0
+
+
+class PlainBuilder:
+    """Does at once what `compose` tells; see `compose.Builder`."""
+
+    def __init__(self, c: Any) -> None:
+        self.c = c
+        self.flags = _Flags(c.lazy)
+
+    def word(self, at: Any) -> Any:
+        return self.c.t[at]
+
+    def params(self, unit: str) -> Sequence[str]:
+        code = unit_function(unit).__code__
+        return code.co_varnames[: code.co_argcount]
+
+    def const(self, v: int) -> Any:
+        return u64(v)
+
+    def imm(self) -> Any:
+        return self.word(T_IMM)
+
+    def imm2(self) -> Any:
+        return self.word(T_DISP)
+
+    def disp(self) -> Any:
+        return sext(u64(4), self.word(T_DISP))
+
+    def scale(self) -> Any:
+        return self.word(T_SCALE)
+
+    def segment(self) -> Any:
+        return self.word(T_SEG) >> W3
+
+    def number(self, slot: str) -> Any:
+        return self.word(WORDS_OF[slot]) >> W3
+
+    def next_rip(self) -> Any:
+        return self.c.next_rip
+
+    def slot_reg(self, slot: str, size: int) -> Any:
+        return self.gpr(int(self.word(WORDS_OF[slot])), size)
+
+    def set_slot_reg(self, slot: str, size: int, v: Any) -> None:
+        self.set_gpr(int(self.word(WORDS_OF[slot])), size, v)
+
+    def gpr(self, at: int, size: int) -> Any:
+        return cut(u64(size), self.c.gpr[at >> 3] >> u64(8 * (at & 7)))
+
+    def set_gpr(self, at: int, size: int, v: Any) -> None:
+        if at & 7:
+            high = u64(0xFF00)
+            self.c.gpr[at >> 3] = (self.c.gpr[at >> 3] & ~high) | ((v & u64(0xFF)) << u64(8))
+        else:
+            set_reg(self.c, at >> 3, u64(size), v)
+
+    def selector(self, number: Any) -> Any:
+        return self.c.sel[number]
+
+    def is_base(self, at: int) -> Any:
+        return u64(int(self.word(T_B)) == at)
+
+    def call(self, unit: str, args: Sequence[Any], *, flags: str = "") -> Any:
+        function = unit_function(unit)
+        code = function.__code__
+        first = code.co_varnames[:1]
+        if first == ("f",):
+            return function(self.flags if flags == "new" else self.c.lazy, *args)
+        if first == ("c",):
+            return function(self.c, *args)
+        return function(*args)
+
+    def copy_flags(self) -> None:
+        self.flags = _Flags(self.c.lazy)
+
+    def commit_flags(self) -> None:
+        self.c.lazy.res, self.c.lazy.aux = self.flags.res, self.flags.aux
+
+    def second(self) -> Any:
+        return self.flags.hi
+
+    def publish(self) -> None:
+        """Always true here."""
+
+    def check(self) -> None:
+        if self.c.status != OK:
+            raise _Leave
+
+    def load(self, seg: Any, flat: bool, off: Any, size: int) -> Any:
+        v = load(self.c, seg, off, u64(size))
+        self.check()
+        return v
+
+    def load_rmw(self, seg: Any, flat: bool, off: Any, size: int) -> tuple[Any, Any]:
+        v = load_rmw(self.c, seg, off, u64(size))
+        self.check()
+        return v, None
+
+    def store_back(self, where: Any, seg: Any, off: Any, size: int, v: Any) -> None:
+        self.store(seg, False, off, size, v)
+
+    def store(self, seg: Any, flat: bool, off: Any, size: int, v: Any) -> None:
+        store(self.c, seg, off, u64(size), cut(u64(size), v))
+        self.check()
+
+    def finish(self, status: Any, *, ends: bool) -> None:
+        self.c.status = status
+
+    def next(self) -> None:
+        self.c.status = OK
+
+    def branch(self, taken: Any) -> None:
+        if taken != W0:
+            self.c.next_rip = self.word(T_IMM)
+
+    def jump(self) -> None:
+        self.c.next_rip = self.word(T_IMM)
+
+    def indirect(self, target: Any) -> None:
+        self.c.next_rip = target
+
+
+class PlainEngine:
+    """Runs a CPU record in plain Python; `forms` may be shared."""
+
+    def __init__(self, c: Any, forms: Forms | None = None) -> None:
+        self.c, self.forms = c, forms or Forms()
+
+    def run(self, budget: int) -> int:
+        """Run at most `budget` instructions: a WHY_* code, as `VcpuEngine.run`."""
+        c = self.c
+        with np.errstate(over="ignore"):
+            c.horizon = c.horizon - u64(c.left) + u64(budget)
+            c.left = budget
+            c.status = OK
+            c.io_pos = W0
+            while True:
+                if run.settle(c) == W0:
+                    return int(c.why)
+                if c.left <= 0 or c.left < c.floor:
+                    return lay.WHY_LIMIT
+                if run.window_open(c) != W0:
+                    return lay.WHY_WINDOW
+                shape = self._fetch()
+                if shape is None:
+                    continue
+                try:
+                    compose(PlainBuilder(c), shape)
+                except _Leave:
+                    pass
+                run.complete(c, c.status)
+
+    def _fetch(self) -> Shape | None:
+        """Decode the instruction at rip; None with c.status set when there is none."""
+        c = self.c
+        rip = c.rip
+        if rip > c.limit[CS]:
+            fault(c, GP, W0)
+            return None
+        lin = cut_linear(c, c.base[CS] + rip)
+        host = fetch_host(c, lin)
+        if host == W0:
+            if c.status == OK:
+                c.status, c.exit_reason = EXIT, EXIT_INTERNAL_ERROR
+            return None
+        length = decode_at(c, host, rip, lin, W0)
+        while length == UNKNOWN:
+            key = int(c.bad_key)
+            data = ctypes.string_at(int(c.bad_host), min(int(c.bad_size), 16))
+            word, shape = self.forms.describe(data, int(c.mode), key)
+            add_form(c, u64(key), u64(word), u64(shape))
+            length = decode_at(c, host, rip, lin, W0)
+        if length == TOO_LONG or length == W0 or rip + length - u64(1) > c.limit[CS]:
+            if c.status != FAULT:
+                fault(c, GP, W0)
+            return None
+        if c.mode & MODE_TF != W0:
+            c.step_armed = u64(1)
+        c.next_rip = c.t[T_NEXT]
+        return self.forms.shapes[int(c.t[T_SHAPE])]
+
