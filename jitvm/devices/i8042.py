@@ -37,10 +37,10 @@ BYTE_NS = 100_000
 # Scan code set 2 to set 1, codes 00h to 7Fh; from 80h on only 83h and 84h change.
 TRANSLATION = (
     bytes.fromhex(
-        "ff43413f3d3b3c58644442403e0f2959 65382a701d10025a66712c1f1e11035b"
-        "672e2d201205045c68392f211413065d 69313023221507 5e6a72322416080 95f"
-        "6b332517180b0a606c3435262719 0c61 6d73287 41a0d626e3a361c1b752b6376"
-        "5556777879 7a0e7b7c4f7d4b477e7f6f 525350 4c4d480145574e514a37494654"
+        "ff43413f 3d3b3c58 64444240 3e0f2959 65382a70 1d10025a 66712c1f 1e11035b"
+        "672e2d20 1205045c 68392f21 1413065d 69313023 2215075e 6a723224 1608095f"
+        "6b332517 180b0a60 6c343526 27190c61 6d732874 1a0d626e 3a361c1b 752b6376"
+        "55567778 797a0e7b 7c4f7d4b 477e7f6f 5253504c 4d480145 574e514a 37494654"
     )
     + bytes((0x80, 0x81, 0x82, 0x41, 0x54))
     + bytes(range(0x85, 0x100))
@@ -64,7 +64,7 @@ FROM_CONTROLLER, FROM_KEYBOARD, FROM_AUX = 0, 1, 2
 
 
 class I8042:
-    """The controller: ranges `data` (1 port, 60h) and `command` (1 port, 64h).
+    """The controller: ranges `data_port` (1 port, 60h) and `command_port` (1 port, 64h).
 
     `on_a20` is called with the level of the A20 gate at every write of the output port, `on_reset` with a cause.
     """
@@ -249,7 +249,6 @@ class I8042:
         self._timer.cancel()
         self._update()
         self._on_a20(True)
-        self._schedule()
 
     def snapshot(self) -> Snapshot:
         state: Snapshot = {key.lstrip("_"): getattr(self, key) for key in _STATE}

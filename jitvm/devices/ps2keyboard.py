@@ -3,8 +3,8 @@
 IBM PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 102-key)": commands, scan code sets 1 and 2, the
 16-byte buffer with overrun.
 
-The console or a test presses keys by QEMU's key names; `type_text` presses and releases the keys of a text at a typist's
-pace of virtual time.
+The console or a test presses keys by QEMU's key names; `type_text` presses and releases the keys of a text at a
+typist's pace of virtual time.
 
 Not modelled: scan code set 3 and its commands F7h to FDh, typematic repeat (the rate is accepted; who holds a key down
 presses it again), the codes that depend on other keys (SysRq, and the false shifts around the cursor keys), the time

@@ -7,13 +7,16 @@ from datetime import datetime
 from typing import Any
 
 from jitvm.backends.chardev import MemoryBackend
+from jitvm.devices.base import Registers
 from jitvm.devices.debugcon import DebugCon
+from jitvm.devices.i8042 import I8042
 from jitvm.devices.isa_debug_exit import IsaDebugExit
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.pit8254 import Pit8254
+from jitvm.devices.ps2keyboard import KEYS, Ps2Keyboard
 from jitvm.devices.rtc146818 import Rtc146818
 from jitvm.devices.uart16550 import Uart16550
-from tests.devices.conformance import Entry, Range
+from tests.devices.conformance import Entry, Range, Rig
 
 
 def _stir_pic(pic: Any, rng: random.Random) -> None:
@@ -30,6 +33,32 @@ def _stir_pit(pit: Any, rng: random.Random) -> None:
 
 def _stir_uart(uart: Any, rng: random.Random) -> None:
     uart.receive(rng.randbytes(rng.randrange(20)))
+
+
+def _i8042(rig: Rig) -> I8042:
+    keyboard = _SelfTyping(rig.clock, rig.trace)
+    return I8042(rig.clock, keyboard, rig.line(), rig.line(), lambda _on: None, lambda _cause: None, rig.trace)
+
+
+class _SelfTyping(Ps2Keyboard):
+    """A keyboard without memory: it sends what the controller's clock says, so that it needs no snapshot."""
+
+    def has_byte(self) -> bool:
+        return True
+
+    def take(self) -> int | None:
+        return (0x1C, 0xF0, 0xE0, 0xAA)[self._clock.now_ns % 4]
+
+
+def _stir_keyboard(keyboard: Any, rng: random.Random) -> None:
+    name = rng.choice(sorted(KEYS))
+    rng.choice((keyboard.press, keyboard.release))(name)
+    if rng.random() < 0.1:
+        keyboard.type_text("Hello\n")
+    if rng.random() < 0.5:
+        keyboard.take()
+    if rng.random() < 0.3:
+        keyboard.write(rng.randrange(256))
 
 
 def devices() -> list[Entry]:
@@ -61,4 +90,11 @@ def devices() -> list[Entry]:
         ),
         Entry("debugcon", lambda rig: DebugCon(MemoryBackend()), lambda d: [Range("debugcon", d, 1)]),
         Entry("isa-debug-exit", lambda rig: IsaDebugExit(lambda _s: None), lambda d: [Range("exit", d, 4, 4)]),
+        Entry("i8042", _i8042, lambda d: [Range("data", d.data_port, 1), Range("command", d.command_port, 1)]),
+        Entry(
+            "ps2keyboard",
+            lambda rig: Ps2Keyboard(rig.clock, rig.trace),
+            lambda d: [Range("cable", Registers(lambda _o, _s: d.take() or 0, lambda _o, _s, v: d.write(v)), 1)],
+            stir=_stir_keyboard,
+        ),
     ]
