@@ -280,7 +280,7 @@ def test_hlt_stops_behind_itself() -> None:
     assert (c.halted, c.exit_reason, c.rip) == (1, EXIT_HLT, c.next_rip)
 
 
-@pytest.mark.parametrize(("cpl", "iopl"), itertools.product(range(4), range(4)))
+@pytest.mark.parametrize(("cpl", "iopl"), list(itertools.product(range(4), range(4))))
 def test_cli_and_sti_need_iopl(cpl: int, iopl: int) -> None:
     for function, before, after in ((system.cli, IF, 0), (system.sti, 0, IF)):
         c, memory = flat(cpl)

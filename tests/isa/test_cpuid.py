@@ -1,0 +1,86 @@
+"""CPUID tables: what is announced, how leaves are found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jitvm.errors import ConfigError
+from jitvm.isa.cpuid import BUILT, MODELS, cpuid, cpuid_table, feature_words
+from jitvm.isa.state import OK
+from tests.isa.plain_cpu import make_cpu, run
+
+RAX, RCX, RDX, RBX = range(4)
+
+
+def cpu(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """A record with a model's table and its memory."""
+    c, memory = make_cpu(4096)
+    c.cpuid[:] = cpuid_table(*args, **kwargs)
+    c.features[:] = feature_words(c.cpuid)
+    return c, memory
+
+
+def ask(c: Any, memory: Any, leaf: int, subleaf: int = 0) -> tuple[int, int, int, int]:
+    """EAX, EBX, ECX, EDX of a leaf."""
+    c.gpr[RAX], c.gpr[RCX] = 0xFFFFFFFF00000000 | leaf, subleaf
+    assert run(cpuid, c, memory) == OK
+    return int(c.gpr[RAX]), int(c.gpr[RBX]), int(c.gpr[RCX]), int(c.gpr[RDX])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_vendor_signature_and_brand(model: str) -> None:
+    c, memory = cpu(model)
+    top, ebx, ecx, edx = ask(c, memory, 0)
+    assert b"".join(w.to_bytes(4, "little") for w in (ebx, edx, ecx)) == b"GenuineIntel"
+    assert top == (2 if model == "pentiumpro" else 1)
+    assert ask(c, memory, 1)[0] >> 8 == {"486": 4, "pentium": 5, "pentiumpro": 6}[model]
+    brand = b"".join(w.to_bytes(4, "little") for leaf in (2, 3, 4) for w in ask(c, memory, 0x80000000 + leaf))
+    assert brand.rstrip(b"\0").decode() == MODELS[model][1]
+
+
+def test_features_by_model() -> None:
+    assert [int(cpuid_table(m)[11]) for m in ("486", "pentium", "pentiumpro")] == [0, 0x138, 0xB138]
+    assert feature_words(cpuid_table()).tolist() == [0xB138, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_only_what_is_built_is_announced() -> None:
+    built = sum(int(bit) for bit in BUILT.values())
+    for model in MODELS:
+        assert int(cpuid_table(model)[11]) & ~built == 0
+    for name in ("fpu", "vme", "de", "pae", "mce", "apic", "sep", "mca", "pat"):
+        with pytest.raises(ConfigError, match=name):
+            cpuid_table(add=[name])
+
+
+def test_features_are_added_and_removed() -> None:
+    assert int(cpuid_table("486", add=["tsc"])[11]) == 0x10
+    assert int(cpuid_table("pentium", remove=["tsc", "msr"])[11]) == 0x108
+    with pytest.raises(ConfigError, match="z80"):
+        cpuid_table("z80")
+
+
+def test_a_leaf_above_the_highest_answers_as_the_highest_basic_one() -> None:
+    c, memory = cpu()
+    caches = ask(c, memory, 2)
+    assert caches == (0x03020101, 0, 0, 0x06040A42)
+    for leaf in (3, 0x12345678, 0x40000000, 0x80000005, 0xFFFFFFFF):
+        assert ask(c, memory, leaf, 7) == caches
+
+
+def test_subleaves_and_leaves_that_are_missing_below_the_highest() -> None:
+    c, memory = cpu()
+    c.cpuid[2] = 8
+    c.cpuid[6 * 20 : 6 * 22] = [4, 0, 10, 11, 12, 13, 4, 1, 20, 21, 22, 23]
+    assert ask(c, memory, 4) == (10, 11, 12, 13)
+    assert ask(c, memory, 4, 1) == (20, 21, 22, 23)
+    assert ask(c, memory, 4, 2) == (0, 0, 0, 0)
+    assert ask(c, memory, 5) == (0, 0, 0, 0)
+
+
+def test_table_shape() -> None:
+    table = cpuid_table()
+    assert table.shape == (256,)
+    assert table.dtype == np.uint64

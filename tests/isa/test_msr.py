@@ -1,0 +1,140 @@
+"""Model-specific registers, RDTSC, RDPMC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jitvm.isa.cpuid import cpuid_table, feature_words
+from jitvm.isa.msr import rdmsr, rdpmc, rdtsc, wrmsr
+from jitvm.isa.state import CR4_TSD, FAULT, GP, OK, UD
+from tests.isa.plain_cpu import PlainMemory, fault_of, make_cpu, protect, run
+
+RAX, RCX, RDX = 0, 1, 2
+FIXED = [0x250, 0x258, 0x259, *range(0x268, 0x270)]
+
+
+def cpu(model: str = "pentiumpro", cpl: int = 0) -> tuple[Any, PlainMemory]:
+    """A protected-mode record of a model."""
+    c, memory = make_cpu()
+    protect(c, memory, cpl)
+    c.features[:] = feature_words(cpuid_table(model))
+    return c, memory
+
+
+def read(c: Any, memory: PlainMemory, n: int) -> int | None:
+    """Value of an MSR; None for #GP(0)."""
+    c.gpr[RCX] = 0xABCD << 32 | n
+    if run(rdmsr, c, memory) == FAULT:
+        assert fault_of(c) == (GP, 0)
+        return None
+    return int(c.gpr[RAX]) | int(c.gpr[RDX]) << 32
+
+
+def write(c: Any, memory: PlainMemory, n: int, v: int) -> bool:
+    """Write an MSR; False for #GP(0)."""
+    c.gpr[RCX], c.gpr[RAX], c.gpr[RDX] = n, v & 0xFFFFFFFF, v >> 32
+    if run(wrmsr, c, memory) == FAULT:
+        assert fault_of(c) == (GP, 0)
+        return False
+    return True
+
+
+def test_every_latch_keeps_its_own_value() -> None:
+    c, memory = cpu()
+    values = {n: 0x0606060606060600 + k % 2 for k, n in enumerate(FIXED)}
+    values |= {0x200 + 2 * k: 0x10000006 + (k << 12) for k in range(8)}
+    values |= {0x201 + 2 * k: 0xFF0000800 + (k << 12) for k in range(8)}
+    values |= {0x2FF: 0xC06, 0x2A: 0x1234, 0x8B: 0x12 << 32}
+    for n, v in values.items():
+        assert write(c, memory, n, v)
+    for n, v in values.items():
+        assert read(c, memory, n) == v
+
+
+@pytest.mark.parametrize(
+    ("n", "v"),
+    [
+        (0x200, 2),
+        (0x200, 0x106),
+        (0x200, 1 << 36),
+        (0x201, 0x400),
+        (0x201, 1 << 36),
+        (0x250, 0x0700000000000000),
+        (0x250, 0xFF),
+        (0x26F, 2 << 32),
+        (0x2FF, 0x1000),
+        (0x2FF, 3),
+        (0x2A, 1 << 32),
+        (0xFE, 0x508),
+        (0x17, 0),
+        (0x1D9, 2),
+    ],
+)
+def test_reserved_bits_types_and_read_only(n: int, v: int) -> None:
+    c, memory = cpu()
+    before = read(c, memory, n)
+    assert not write(c, memory, n, v)
+    assert read(c, memory, n) == before
+
+
+def test_fixed_values() -> None:
+    c, memory = cpu()
+    assert [read(c, memory, n) for n in (0xFE, 0x17, 0x1D9)] == [0x508, 0, 0]
+    assert write(c, memory, 0x79, 0x12345678)
+    assert read(c, memory, 0x79) is None
+    assert write(c, memory, 0x1D9, 0)
+
+
+@pytest.mark.parametrize("n", [0, 0x1B, 0x174, 0x179, 0x1A0, 0x210, 0x251, 0x270, 0x277, 0xC0000080, 0xFFFFFFFF])
+def test_what_is_not_announced_is_not_there(n: int) -> None:
+    c, memory = cpu()
+    assert read(c, memory, n) is None
+    assert not write(c, memory, n, 0)
+
+
+def test_mtrrs_come_with_their_feature() -> None:
+    c, memory = cpu("pentium")
+    assert [read(c, memory, n) for n in (0xFE, 0x200, 0x2FF)] == [None] * 3
+    assert read(c, memory, 0x10) is not None
+
+
+def test_privilege_and_missing_instructions() -> None:
+    for function in (rdmsr, wrmsr):
+        c, memory = cpu(cpl=3)
+        c.gpr[RCX] = 0x10
+        assert run(function, c, memory) == FAULT
+        assert fault_of(c) == (GP, 0)
+        c, memory = cpu("486")
+        assert run(function, c, memory) == FAULT
+        assert fault_of(c) == (UD, None)
+    c, memory = cpu("486")
+    assert run(rdtsc, c, memory) == FAULT
+    assert fault_of(c) == (UD, None)
+    assert run(rdpmc, c, memory) == FAULT
+
+
+def test_tsc_is_virtual_time() -> None:
+    c, memory = cpu()
+    c.horizon, c.left, c.extra_ns, c.tsc_offset = 1 << 40, 1000, 5000, 7
+    now = (1 << 40) - 1000 + 5000 + 7
+    assert run(rdtsc, c, memory) == OK
+    assert (c.gpr[RAX], c.gpr[RDX]) == (now & 0xFFFFFFFF, now >> 32)
+    assert read(c, memory, 0x10) == now
+
+
+def test_writing_the_tsc_clears_its_upper_half() -> None:
+    c, memory = cpu()
+    c.horizon = 1 << 40
+    assert write(c, memory, 0x10, 0x1_0000_1234)
+    c.left -= 10
+    assert read(c, memory, 0x10) == 0x1234 + 10
+
+
+def test_tsd() -> None:
+    for cpl in (0, 3):
+        c, memory = cpu(cpl=cpl)
+        assert run(rdtsc, c, memory) == OK
+        c.cr4 = CR4_TSD
+        assert run(rdtsc, c, memory) == (FAULT if cpl else OK)
