@@ -9,7 +9,8 @@ side to the manual:
 * limits of data and stack segments are not checked (SDM vol. 3, 5.3), nor is the instruction pointer against the limit
   of the new code segment in RET, IRET and through call gates (vol. 2, RET: "IF the return instruction pointer is not
   within the return code segment limit THEN #GP(0)");
-* the accessed bit of a code segment stays clear (vol. 3, 3.4.5.1);
+* the accessed bit stays clear in a code segment's descriptor, and in a stack segment's after RET and IRET (vol. 3,
+  3.4.5.1);
 * JMP through a call gate to a code segment that is not present is #GP instead of #NP (vol. 2, JMP, CALL-GATE);
 * the upper half of a 16-bit call gate's offset counts (vol. 3, 21.4: 16-bit gates have 16-bit offsets);
 * LTR takes a null selector (vol. 2, LTR: #GP(0));
@@ -148,6 +149,8 @@ def random_descriptor(rng: random.Random) -> int:
         attr = rng.randrange(16) | 0x10 | dpl << 5 | present | rng.choice((0, 0x4000, 0xC000))
         if attr & 8:
             attr |= 0x8001
+        if attr & 2 and dpl:
+            attr |= 1
         limit = 0xFFFFFFFF if attr & 0x8000 else rng.choice((0xFFFFF, 0xFFFF))
         return descriptor(rng.choice((0, 0, 0x10, 0x100)), limit, attr)
     if kind < 0.85:
