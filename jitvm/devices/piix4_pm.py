@@ -2,7 +2,8 @@
 
 Intel 82371AB datasheet (290562), chapter 7: PMBASE (40h), DEVACTB (58h), PMREGMISC (80h), SMBBA (90h), SMBHSTCFG (D2h),
 the power management I/O space and the SMBus host registers.  ACPI specification 1.0, 4.7.3 (PM1, PM timer).  Identity
-and reset values are those of QEMU 7.2's "pc" board, where SeaBIOS puts the I/O space at 600h and the SMBus at 700h.
+and reset values are those of QEMU 7.2's "pc" board.  SeaBIOS puts the SMBus at 700h and the I/O space at B000h, or at
+600h when fw_cfg has "etc/table-loader".
 
 Three facts of that board are not the chip's:
 * GPE0 (two status and two enable bytes) stands at fixed ports (AFE0h), where SeaBIOS's own ACPI tables say it is.
