@@ -122,7 +122,7 @@ def cpuid_table(
         raise ConfigError(f"CPU model {model!r} is unknown; there are {', '.join(sorted(MODELS))}")
     signature, brand, _, caches = MODELS[model]
     ebx, edx, ecx = _words_of(VENDOR)
-    rows = [
+    rows: list[tuple[int, ...]] = [
         (0, 2 if caches else 1, ebx, ecx, edx),
         (1, signature, 0, 0, _choose_features(model, add, remove)),
         (EXTENDED, EXTENDED + 4, 0, 0, 0),
