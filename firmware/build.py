@@ -1,7 +1,7 @@
 """Build everything in firmware/ with GNU as, gcc, ld and objcopy, the same bytes every time.
 
     python firmware/build.py                 build into firmware/images/
-    python firmware/build.py --check         build into a temporary folder and compare with firmware/images/
+    python firmware/build.py --check         build elsewhere and compare with firmware/images/
     python firmware/build.py --out FOLDER    build somewhere else
 
 Each `firmware/*/build_*.py` module has a function `build(out_dir: Path) -> list[Path]`

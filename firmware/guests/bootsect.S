@@ -54,7 +54,7 @@ boot:
         jne     bad
         jmp     stage2
 
-bad:    movb    %al, text_bad + 6
+bad:    movb    %al, text_bad + 5
         movw    $text_bad, %si
         call    puts
         movb    $EXIT_BAD, %al

@@ -72,7 +72,7 @@ boot:
         movb    $EXIT_GOOD, %al
         jmp     leave
 
-bad:    movb    %al, text_bad + 6
+bad:    movb    %al, text_bad + 5
         movw    $text_bad, %si
         call    puts
         movb    $EXIT_BAD, %al

@@ -13,6 +13,7 @@ from tests.firmware.qemu import BIOS, DEBUG_EXIT, IMAGES, QEMU, SEABIOS, Run, dr
 pytestmark = pytest.mark.skipif(QEMU is None, reason="needs qemu-system-i386")
 
 BOOTSECT = IMAGES / "guests" / "bootsect.img"
+SERVICES = IMAGES / "guests" / "services.img"
 DISKWRITE = IMAGES / "guests" / "diskwrite.img"
 GOOD_STATUS = 0x31 << 1 | 1
 POWER_OFF = "No bootable device, powering off.\n"
@@ -126,6 +127,15 @@ def test_boot_sector_gets_its_services(tmp_path: Path, bios: Path) -> None:
     assert ram[0][0] == 0
     assert ram[1][0] == 1 << 20
     assert 126 << 20 < ram[1][1] <= 127 << 20
+
+
+@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
+def test_services_agree(tmp_path: Path, bios: Path) -> None:
+    if not bios.exists():
+        pytest.skip(f"needs {bios}")
+    run = run_qemu(tmp_path, bios, *drive(SERVICES), *DEBUG_EXIT)
+    assert run.debug.endswith("services ok\n"), run.serial
+    assert run.status == GOOD_STATUS
 
 
 @pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])

@@ -21,7 +21,8 @@ needs_toolchain = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
     spec = importlib.util.spec_from_file_location("firmware_build", FIRMWARE / "build.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["firmware_build"] = module
     spec.loader.exec_module(module)
