@@ -9,12 +9,14 @@ from typing import Any
 from jitvm.backends.chardev import MemoryBackend
 from jitvm.devices.base import Registers
 from jitvm.devices.debugcon import DebugCon
+from jitvm.devices.dma8237 import DmaPair
 from jitvm.devices.i8042 import I8042
 from jitvm.devices.isa_debug_exit import IsaDebugExit
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.pit8254 import Pit8254
 from jitvm.devices.ps2keyboard import KEYS, Ps2Keyboard
 from jitvm.devices.rtc146818 import Rtc146818
+from jitvm.devices.sysctl import SystemControl
 from jitvm.devices.uart16550 import Uart16550
 from tests.devices.conformance import Entry, Range, Rig
 
@@ -61,6 +63,27 @@ def _stir_keyboard(keyboard: Any, rng: random.Random) -> None:
         keyboard.write(rng.randrange(256))
 
 
+class _NoTimer:
+    """A timer for port 61h that has no state."""
+
+    def set_gate(self, channel: int, level: bool) -> None:
+        """Nothing is gated."""
+
+    def output(self, channel: int) -> bool:
+        return True
+
+
+def _sysctl(rig: Rig) -> SystemControl:
+    return SystemControl(rig.clock, _NoTimer(), lambda _on: None, lambda _cause: None, rig.trace)
+
+
+def _stir_dma(dma: Any, rng: random.Random) -> None:
+    channel = rng.choice((0, 1, 2, 3, 5, 6, 7))
+    dma.set_request(channel, rng.random() < 0.5)
+    dma.write_channel(channel, rng.randbytes(rng.randrange(600)))
+    dma.read_channel(channel, rng.randrange(600))
+
+
 def devices() -> list[Entry]:
     """All entries of this module."""
     return [
@@ -96,5 +119,16 @@ def devices() -> list[Entry]:
             lambda rig: Ps2Keyboard(rig.clock, rig.trace),
             lambda d: [Range("cable", Registers(lambda _o, _s: d.take() or 0, lambda _o, _s, v: d.write(v)), 1)],
             stir=_stir_keyboard,
+        ),
+        Entry(
+            "sysctl",
+            _sysctl,
+            lambda d: [Range("port61", d.port61, 1), Range("port92", d.port92, 1), Range("port80", d.port80, 1)],
+        ),
+        Entry(
+            "dma",
+            lambda rig: DmaPair(rig.memory, rig.trace),
+            lambda d: [Range("low", d.low, 16), Range("high", d.high, 32), Range("pages", d.pages, 15)],
+            stir=_stir_dma,
         ),
     ]
