@@ -123,7 +123,9 @@ def read_msr(c, n):
         return tsc_now(c)
     if n == MTRR_CAP and c.features[0] & FEATURE_MTRR != W0:
         return MTRR_CAP_VALUE
-    if n == PLATFORM_ID or n == DEBUGCTL:
+    if n == PLATFORM_ID:
+        return W0
+    if n == DEBUGCTL:
         return W0
     fault(c, GP, W0)
     return W0

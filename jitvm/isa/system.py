@@ -66,7 +66,7 @@ CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE
 LMSW_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS
 IOPL_3 = u64(3)
 CR2, CR3, CR4 = u64(2), u64(3), u64(4)
-DR4, DR5, DR6, DR7 = u64(4), u64(5), u64(6), u64(7)
+DR5, DR6, DR7 = u64(5), u64(6), u64(7)
 DR6_ONES, DR6_WRITABLE, DR6_BD = u64(0xFFFF_0FF0), u64(0xE00F), u64(1 << 13)
 DR7_ONES, DR7_WRITABLE, DR7_GD = u64(0x400), u64(0xFFFF_23FF), u64(1 << 13)
 M24 = u64(0xFF_FFFF)
@@ -207,7 +207,7 @@ def debug_register(c, reg):
     #UD, #GP(0), or #DB when DR7.GD guards the registers: the processor sets DR6.BD and clears GD (SDM vol. 3, 17.2.4).
     """
     n = reg
-    if reg == DR4 or reg == DR5:
+    if reg | W1 == DR5:
         if c.cr4 & CR4_DE != W0:
             fault0(c, UD)
             return W0

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jitvm.isa import state
 from jitvm.isa.io import port_in, port_out
-from jitvm.isa.state import AGAIN, DS, ES, EXIT, EXIT_IO, EXIT_MMIO, FAULT, GP, OK, PF_FAULT
+from jitvm.isa.state import AGAIN, EXIT, FAULT
 from jitvm.isa.stringio import ins, outs
 from tests.isa.on_window import call
-from tests.isa.plain_cpu import PlainMemory, enter_v86, fault_of, make_cpu, page_tables, protect
+from tests.isa.plain_cpu import DS, ES, PlainMemory, enter_v86, fault_of, make_cpu, page_tables, protect
 from tests.oracle.case import DF
 
+EXIT_IO, EXIT_MMIO = int(state.EXIT_IO), int(state.EXIT_MMIO)
+GP, OK, PF_FAULT = int(state.GP), int(state.OK), int(state.PF_FAULT)
 RAX, RCX, RDX, RSI, RDI = 0, 1, 2, 6, 7
 TR, TSS = 7, 0x4000
 IO_MAP = 0x68
@@ -217,7 +220,7 @@ def test_destination_is_checked_before_the_port_is_read() -> None:
 
 
 def test_an_answered_string_completes_under_a_smaller_budget() -> None:
-    c, memory = flat()
+    c, _ = flat()
     c.gpr[RCX], c.left, c.horizon = 8, 8, 1008
     assert call(ins, c, 1, 4, 3) == EXIT
     assert asked(c)[3] == 8

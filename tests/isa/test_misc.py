@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from jitvm.isa import state
 from jitvm.isa.cpuid import FEATURE_CX8
 from jitvm.isa.misc import bound, cmpxchg8b, no_fpu, nop, ud, wait_
 from jitvm.isa.mode import update_mode
-from jitvm.isa.state import BR, DS, FAULT, GP, NM, OK, PF_FAULT, UD
+from jitvm.isa.state import FAULT
 from tests.isa.on_window import Function, call
-from tests.isa.plain_cpu import PlainMemory, fault_of, flags, make_cpu, page_tables, protect, run, run_outside
+from tests.isa.plain_cpu import DS, PlainMemory, fault_of, flags, make_cpu, page_tables, protect, run, run_outside
 
+BR, GP, NM, OK, PF_FAULT, UD = (int(n) for n in (state.BR, state.GP, state.NM, state.OK, state.PF_FAULT, state.UD))
 RAX, RCX, RDX, RBX = range(4)
 ZF = 1 << 6
 MODULES = ("string", "stringio", "system", "msr", "cpuid", "io", "stack", "misc")

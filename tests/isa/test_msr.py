@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from jitvm.isa import state
 from jitvm.isa.cpuid import cpuid_table, feature_words
 from jitvm.isa.msr import rdmsr, rdpmc, rdtsc, wrmsr
-from jitvm.isa.state import CR4_TSD, FAULT, GP, OK, UD
+from jitvm.isa.state import CR4_TSD, FAULT
 from tests.isa.plain_cpu import PlainMemory, fault_of, make_cpu, protect, run
 
+GP, OK, UD = (int(n) for n in (state.GP, state.OK, state.UD))
 RAX, RCX, RDX = 0, 1, 2
 FIXED = [0x250, 0x258, 0x259, *range(0x268, 0x270)]
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from jitvm.isa import state
 from jitvm.isa.stack import enter, popa, pusha
-from jitvm.isa.state import EXIT, FAULT, OK, PF_FAULT, SS_FAULT
+from jitvm.isa.state import EXIT, FAULT
 from tests.isa.on_window import Function, call, compare, result_of
 from tests.isa.plain_cpu import SS, PlainMemory, fault_of, make_cpu, page_tables, protect, run, run_outside
 from tests.oracle.case import Case, Layout, Result
 
+OK, PF_FAULT, SS_FAULT = (int(n) for n in (state.OK, state.PF_FAULT, state.SS_FAULT))
 RSP, RBP = 4, 5
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jitvm.isa.state import AGAIN, DS, ES, EXIT, EXIT_MMIO, FAULT, GP, OK, PF_FAULT
+from jitvm.isa import state
+from jitvm.isa.state import AGAIN, EXIT, FAULT
 from jitvm.isa.string import CHUNK, cmps, lods, movs, scas, stos
 from tests.isa.on_window import Function, call, compare, cpu_of, result_of
-from tests.isa.plain_cpu import PlainMemory, flags, make_cpu, page_tables, protect
+from tests.isa.plain_cpu import DS, ES, PlainMemory, flags, make_cpu, page_tables, protect
 from tests.oracle.case import BACKGROUND, DF, IF, STATUS, Case, Layout, Result
 
+EXIT_MMIO, GP, OK, PF_FAULT = (int(n) for n in (state.EXIT_MMIO, state.GP, state.OK, state.PF_FAULT))
 RAX, RCX, RSI, RDI = 0, 1, 6, 7
 OPCODES: dict[str, tuple[Function, int, bool]] = {
     "movs": (movs, 0xA4, True),
@@ -24,7 +26,7 @@ OPCODES: dict[str, tuple[Function, int, bool]] = {
 }
 """Name: function, opcode of the byte form, whether there is a source segment."""
 ZF = 1 << 6
-OVERRIDES = ((None, int(DS)), (0x2E, 1), (0x26, 0), (0x65, 5))
+OVERRIDES = ((None, DS), (0x2E, 1), (0x26, 0), (0x65, 5))
 
 
 def code_of(name: str, mode: int, size: int, asize: int, override: int | None, rep: int) -> bytes:
@@ -51,7 +53,7 @@ def index(rng: random.Random, asize: int) -> int:
 def trial(name: str, mode: int, layout: Layout, rng: random.Random) -> tuple[Case, Result]:
     """A random case and our result, with the budget cut into random slices."""
     size, asize, rep = rng.choice((1, 2, 4)), rng.choice((2, 4)), rng.choice((0, 2, 3, 3))
-    override, seg = rng.choice(OVERRIDES) if OPCODES[name][2] else (None, int(DS))
+    override, seg = rng.choice(OVERRIDES) if OPCODES[name][2] else (None, DS)
     regs = [rng.getrandbits(32) for _ in range(8)]
     regs[RSI], regs[RDI] = index(rng, asize), index(rng, asize)
     if rng.random() < 0.3:
@@ -112,7 +114,7 @@ def test_a_count_of_zero_completes_and_takes_nothing_from_the_budget(name: str) 
     c, memory = flat()
     c.gpr[RAX], c.gpr[RCX], c.left = 0x55, 0xABCD0000, 1
     before, stored, f = c.gpr.tolist(), memory.bytes.tobytes(), flags(c)
-    words = [1, 2, int(DS), 3] if OPCODES[name][2] else [1, 2, 3]
+    words = [1, 2, DS, 3] if OPCODES[name][2] else [1, 2, 3]
     assert call(OPCODES[name][0], c, *words) == OK
     assert (c.gpr.tolist(), memory.bytes.tobytes(), flags(c), int(c.left)) == (before, stored, f, 1)
 

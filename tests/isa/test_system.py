@@ -7,27 +7,14 @@ from typing import Any
 
 import pytest
 
-from jitvm.isa import system
+from jitvm.isa import state, system
 from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC
-from jitvm.isa.state import (
-    DB,
-    DS,
-    EXIT_HLT,
-    FAULT,
-    GP,
-    JUMP,
-    MODE_PE,
-    MODE_TF,
-    MODE_TS,
-    OK,
-    PF_FAULT,
-    STOP,
-    UD,
-)
+from jitvm.isa.state import EXIT_HLT, FAULT, JUMP, MODE_PE, MODE_TF, MODE_TS, STOP
 from jitvm.isa.words import u64
 from tests.isa.on_window import Function, call
-from tests.isa.plain_cpu import STACKS, PlainMemory, enter_v86, fault_of, flags, make_cpu, page_tables, protect, run
+from tests.isa.plain_cpu import DS, STACKS, PlainMemory, enter_v86, fault_of, flags, make_cpu, page_tables, protect, run
 
+DB, GP, OK, PF_FAULT, UD = (int(n) for n in (state.DB, state.GP, state.OK, state.PF_FAULT, state.UD))
 RBX, RSP = 3, 4
 CF, TF, IF, DF, IOPL, NT, RF, VM, AC, ID = (1 << n for n in (0, 8, 9, 10, 12, 14, 16, 17, 18, 21))
 IOPL3 = 3 * IOPL
