@@ -1,0 +1,511 @@
+"""What a machine is made of: the values of the command line as one frozen record, and the parsers of QEMU's syntax.
+
+`MachineConfig` is what `jitvm.machine.Machine` takes.  Values are checked when the record is made; files of the host
+are looked at by `check_files`, or when they are opened.  Every complaint is a `ConfigError` or `ImageError` of one
+line: what, where, what to do.
+
+Sources: QEMU's manual page (sizes, key=value lists in which `,,` is a comma, -drive, -boot, -cpu, -debugcon).
+
+Not modelled: disk formats but raw, drive interfaces but IDE, `-chardev`, `-machine`, `-accel`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn, TypeVar
+
+from jitvm.errors import BackendError, ConfigError, ImageError
+from jitvm.trace import Trace
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+DEFAULT_MEMORY = 128 * MIB
+MIN_MEMORY, MAX_MEMORY = MIB, 3 * GIB
+"""RAM ends below the PCI hole; more than that needs the 64-bit CPU."""
+BIOS_UNIT, MAX_BIOS = 64 * KIB, 16 * MIB
+N_IDE = 4
+N_SERIALS = 4
+DEBUGCON_PORT = 0xE9
+EMBEDDED_BIOS = "jitvm-bios.bin"
+BOOT_LETTERS = {"a": "floppy", "c": "disk", "d": "cdrom", "n": "network"}
+CHARDEVS = ("null", "stdio", "pty", "file:PATH", "tcp:HOST:PORT[,server][,nowait]")
+DEVICES: Mapping[str, Mapping[str, int]] = {"isa-debug-exit": {"iobase": 0x501, "iosize": 2}}
+"""What --device can name, with the properties and their defaults."""
+ENGINE_OPTIONS = ("fuse", "dead_flags", "chain")
+"""What --opt can switch off (`jitvm.engine.accel.Options`)."""
+SIZE_SUFFIX = {"b": 1, "k": KIB, "m": MIB, "g": GIB, "t": GIB * KIB}
+
+Clock = Literal["auto", "icount", "realtime"]
+Display = Literal["none", "text"]
+CLOCKS: tuple[Clock, ...] = ("auto", "icount", "realtime")
+DISPLAYS: tuple[Display, ...] = ("none", "text")
+
+
+@dataclass(frozen=True)
+class DriveConfig:
+    """One disk or CD: `index` 0..3 is primary master, primary slave, secondary master, secondary slave."""
+
+    file: str
+    format: str = "raw"
+    interface: str = "ide"
+    index: int = 0
+    readonly: bool = False
+    media: str = "disk"
+    snapshot: bool = False
+
+    def __post_init__(self) -> None:
+        where = f"drive '{self.file}'"
+        if not self.file:
+            fail("--drive: no file given; write file=PATH")
+        if self.media not in ("disk", "cdrom"):
+            fail(f"{where}: media '{self.media}' is neither disk nor cdrom")
+        if self.format != "raw":
+            fail(f"{where}: format '{self.format}' is not yet supported; convert it to raw (qemu-img convert -O raw)")
+        if self.interface != "ide":
+            fail(f"{where}: interface '{self.interface}' is not yet supported; use if=ide")
+        if not 0 <= self.index < N_IDE:
+            fail(f"{where}: index {self.index} is not 0 to {N_IDE - 1} (two IDE channels with two drives each)")
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """A device of --device with the properties that were given, as integers."""
+
+    name: str
+    options: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        known = DEVICES.get(self.name)
+        if known is None:
+            fail(f"--device: unknown device '{self.name}'; known: {', '.join(DEVICES)}")
+        for key, value in self.options:
+            if key not in known:
+                fail(f"--device {self.name}: unknown property '{key}'; known: {', '.join(known)}")
+            if not 0 <= value <= 0xFFFF:
+                fail(f"--device {self.name}: {key} {value:#x} is not a 16-bit number")
+
+    def option(self, key: str) -> int:
+        """A property, as given or by default."""
+        return dict(self.options).get(key, DEVICES[self.name][key])
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """A machine and how it is run.
+
+    Attributes:
+        memory: RAM in bytes.
+        cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
+        bios: path of a firmware image, None for the embedded one.
+        drives: IDE disks and CDs, each with its own index.
+        floppies, kernel, initrd, append, gdb: for later versions; a value is a `ConfigError` in this one.
+        boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
+        serials: COM1, COM2, ... as character devices (`jitvm.backends.chardev.open_chardev`).
+        debugcons: (port, character device) pairs.
+        no_reboot: a reset ends the run.
+        start_paused: wait for `cont`.
+        clock: auto, icount (virtual time only) or realtime.
+        max_insns: end after so many instructions, None for no limit; `timeout_s` likewise in the host's seconds.
+        trace: patterns of events, "" for none, and a file for them, None for standard error.
+        cache: whether compiled code is kept on disk.
+        engine: (option, on or off) pairs of the engine's experiments.
+    """
+
+    memory: int = DEFAULT_MEMORY
+    smp: int = 1
+    cpu: str | None = None
+    cpu_features: tuple[tuple[str, bool], ...] = ()
+    bios: Path | None = None
+    drives: tuple[DriveConfig, ...] = ()
+    floppies: tuple[str, ...] = ()
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str | None = None
+    boot: str = ""
+    boot_menu: bool = False
+    serials: tuple[str, ...] = ("null",)
+    debugcons: tuple[tuple[int, str], ...] = ()
+    devices: tuple[DeviceConfig, ...] = ()
+    no_reboot: bool = False
+    start_paused: bool = False
+    gdb: str | None = None
+    display: Display = "none"
+    clock: Clock = "auto"
+    max_insns: int | None = None
+    timeout_s: float | None = None
+    trace: str = ""
+    trace_file: Path | None = None
+    stats: Literal["", "table", "json"] = ""
+    cache: bool = True
+    engine: tuple[tuple[str, bool], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
+            fail(f"-m: {show_size(self.memory)} of memory is not from 1 MiB to {show_size(MAX_MEMORY)}")
+        if self.memory % (4 * KIB):
+            fail(f"-m: {self.memory} bytes are no whole 4 KiB pages; round to {show_size(-(-self.memory >> 20) << 20)}")
+        if self.smp < 1:
+            fail(f"--smp: {self.smp} CPUs; give 1")
+        if self.smp > 1:
+            not_yet("--smp", f"{self.smp} CPUs are", "give 1")
+        if self.floppies:
+            not_yet("--fda", "floppy disks are", "use --drive file=FILE")
+        for option, value in (("--kernel", self.kernel), ("--initrd", self.initrd), ("--append", self.append)):
+            if value is not None:
+                not_yet(option, "booting a kernel directly is", "boot it from a disk with --drive file=FILE")
+        if self.gdb is not None:
+            not_yet("--gdb", "the debugger's server is", "see --trace for what there is")
+        if self.max_insns is not None and self.max_insns < 0:
+            fail(f"--max-insns: {self.max_insns} is negative")
+        if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
+            fail(f"--timeout: {self.timeout_s} is no number of seconds above 0")
+        if self.clock not in CLOCKS:
+            fail(f"--clock: '{self.clock}' is none of {', '.join(CLOCKS)}")
+        if self.display not in DISPLAYS:
+            fail(f"--display: '{self.display}' is none of {', '.join(DISPLAYS)}")
+        self._check_drives()
+        self._check_chardevs()
+        taken = [device.name for device in self.devices]
+        for name in taken:
+            if taken.count(name) > 1:
+                fail(f"--device: {name} is given twice")
+        for letter in self.boot:
+            if letter not in BOOT_LETTERS or self.boot.count(letter) > 1:
+                names = ", ".join(f"{key} {what}" for key, what in BOOT_LETTERS.items())
+                fail(f"--boot: '{self.boot}' is no order of {names}, each at most once")
+        for name, _ in self.engine:
+            if name not in ENGINE_OPTIONS:
+                fail(f"--opt: unknown option '{name}'; known: {', '.join(ENGINE_OPTIONS)}")
+        if self.trace:
+            Trace(self.trace)
+
+    def _check_drives(self) -> None:
+        taken: dict[int, str] = {}
+        for drive in self.drives:
+            if drive.index in taken:
+                other = taken[drive.index]
+                fail(f"drive '{drive.file}': index {drive.index} is taken by '{other}'; give another index=")
+            taken[drive.index] = drive.file
+
+    def _check_chardevs(self) -> None:
+        if len(self.serials) > N_SERIALS:
+            fail(f"--serial: {len(self.serials)} serial ports; a PC has up to {N_SERIALS}")
+        for spec in self.serials:
+            check_chardev("--serial", spec)
+        if self.serials.count("stdio") > 1:
+            fail("--serial: stdio serves one serial port only; use file:PATH, pty or tcp: for the others")
+        ports: set[int] = set()
+        for port, spec in self.debugcons:
+            check_chardev("--debugcon", spec)
+            if not 0 <= port <= 0xFFFF:
+                fail(f"--debugcon: port {port:#x} is not a 16-bit number")
+            if port in ports:
+                fail(f"--debugcon: port {port:#x} is given twice")
+            ports.add(port)
+
+    @property
+    def uses_stdio(self) -> bool:
+        """Whether the terminal is the guest's: COM or debug output goes there."""
+        return "stdio" in self.serials or any(spec == "stdio" for _, spec in self.debugcons)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+def fail(message: str) -> NoReturn:
+    """A bad value."""
+    raise ConfigError(message)
+
+
+def not_yet(option: str, what: str, instead: str) -> NoReturn:
+    """A good value that a later version serves."""
+    raise ConfigError(f"{option}: {what} not yet supported in this version; {instead}")
+
+
+# ---- firmware --------------------------------------------------------------------------------------------------------
+def firmware_image(name: str = EMBEDDED_BIOS) -> Path:
+    """A file of `firmware/images`: beside the package in a checkout, inside it when installed.
+
+    Raises:
+        ImageError: neither has it.
+    """
+    package = Path(__file__).resolve().parent
+    places = [root / "firmware" / "images" / name for root in (package, package.parent)]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ImageError(f"firmware image '{name}' is not at {places[0].parent}; run: python firmware/build.py")
+
+
+def read_bios(path: Path | None) -> bytes:
+    """A firmware image, None for the embedded one: whole 64 KiB, at most 16 MiB, else `ImageError`."""
+    path = path or firmware_image()
+    where = f"BIOS image '{path}'"
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise ImageError(f"{where} is a folder; name the file in it")
+        with path.open("rb") as file:
+            data = file.read(MAX_BIOS + 1)
+    except FileNotFoundError:
+        raise ImageError(f"{where} does not exist; leave it out for the embedded one") from None
+    except OSError as error:
+        raise ImageError(f"{where} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ImageError(f"{where} can't be read: {error}") from None
+    if not data:
+        raise ImageError(f"{where} is empty; leave it out for the embedded one")
+    if len(data) > MAX_BIOS:
+        raise ImageError(f"{where} is larger than 16 MiB; a disk image goes to --drive file={path}")
+    if len(data) % BIOS_UNIT:
+        raise ImageError(
+            f"{where} has {len(data)} bytes, not a multiple of 64 KiB; "
+            f"pad it in front to {-(-len(data) // BIOS_UNIT) * BIOS_UNIT}, or give a disk image to --drive"
+        )
+    return data
+
+
+def check_files(config: MachineConfig) -> None:
+    """Look at the files that a run needs, before anything is started.
+
+    Raises:
+        ImageError: the BIOS can't be used.
+        BackendError: a disk can't be opened.
+    """
+    read_bios(config.bios)
+    for drive in config.drives:
+        where, make = f"disk image '{drive.file}'", f"make one with: truncate -s 64M '{drive.file}'"
+        if not os.path.exists(drive.file):
+            raise BackendError(f"{where} does not exist; {make}")
+        if os.path.isdir(drive.file):
+            raise BackendError(f"{where} is a folder; name the file in it")
+        writes = os.W_OK if not (drive.readonly or drive.snapshot or drive.media == "cdrom") else 0
+        if not os.access(drive.file, os.R_OK | writes):
+            hint = "; open it with readonly=on or snapshot=on" if os.access(drive.file, os.R_OK) else ""
+            raise BackendError(f"{where} can't be opened: Permission denied{hint}")
+        if os.path.isfile(drive.file) and os.path.getsize(drive.file) == 0:
+            raise BackendError(f"{where} is empty; {make}")
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+def parse_number(option: str, text: str) -> int:
+    """A whole number, decimal, 0x hexadecimal or 0 octal, as in QEMU."""
+    try:
+        if len(text) > 1 and text[0] == "0" and text.isdigit():
+            return int(text, 8)
+        return int(text, 0)
+    except ValueError:
+        fail(f"{option}: '{text}' is not a number")
+
+
+def parse_size(option: str, text: str, unit: int = MIB) -> int:
+    """A size in bytes: a number with b, k, M, G or T behind it, `unit` when there is none; `1.5G` is understood."""
+    digits, suffix = text.strip(), unit
+    hexadecimal = digits.lower().startswith("0x")
+    if digits and digits[-1].lower() in SIZE_SUFFIX and not (hexadecimal and digits[-1].lower() == "b"):
+        suffix = SIZE_SUFFIX[digits[-1].lower()]
+        digits = digits[:-1]
+    whole, point, fraction = digits.partition(".")
+    try:
+        if not point:
+            return (int(whole, 16) if hexadecimal else int(whole)) * suffix
+        if not (fraction.isdigit() and (whole or "0").isdigit()):
+            raise ValueError
+        return int(whole or "0") * suffix + int(fraction) * suffix // int("1" + "0" * len(fraction))
+    except ValueError:
+        fail(f"{option}: '{text}' is not a size; write 128 (MiB), 128M or 1G")
+
+
+def parse_seconds(option: str, text: str) -> float:
+    """Seconds of the host, more than none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        fail(f"{option}: '{text}' is not a number of seconds")
+    if not 0 < seconds < 1e9:
+        fail(f"{option}: '{text}' is no number of seconds above 0")
+    return seconds
+
+
+def parse_switch(option: str, text: str) -> bool:
+    """on or off, with QEMU's other spellings."""
+    if text in ("on", "yes", "true", "y"):
+        return True
+    if text in ("off", "no", "false", "n"):
+        return False
+    fail(f"{option}: '{text}' is neither on nor off")
+
+
+def show_size(size: int) -> str:
+    """A size for a person."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} bytes"
+
+
+def split_list(text: str) -> list[str]:
+    """The parts of a list with commas between them; two commas together are one in a part."""
+    parts = [""]
+    at = 0
+    while at < len(text):
+        if text[at] != ",":
+            parts[-1] += text[at]
+        elif text[at + 1 : at + 2] == ",":
+            parts[-1] += ","
+            at += 1
+        else:
+            parts.append("")
+        at += 1
+    return parts
+
+
+def parse_keys(option: str, text: str, implied: str | None = None) -> dict[str, str]:
+    """A list of key=value; `implied` is the key of a first part without one, other such parts are switched on."""
+    found: dict[str, str] = {}
+    for place, part in enumerate(split_list(text)):
+        key, equals, value = part.partition("=")
+        if not equals:
+            key, value = (implied, part) if place == 0 and implied else (part, "on")
+        if not key:
+            fail(f"{option}: '{text}' has a part without a name; write key=value,key=value")
+        if key in found:
+            fail(f"{option}: '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+T = TypeVar("T")
+
+
+def _take(found: dict[str, str], key: str, option: str, parse: Callable[[str, str], T], default: T) -> T:
+    """Remove a key and parse its value."""
+    return parse(f"{option}: {key}", found.pop(key)) if key in found else default
+
+
+def _refuse_rest(option: str, found: dict[str, str], known: Iterable[str]) -> None:
+    for key in found:
+        fail(f"{option}: unknown key '{key}'; known: {', '.join(known)}")
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+def parse_memory(text: str) -> int:
+    """-m: a size, or size=..."""
+    found = parse_keys("-m", text, "size")
+    size = found.pop("size", "")
+    _refuse_rest("-m", found, ["size"])
+    return parse_size("-m", size)
+
+
+def parse_smp(text: str) -> int:
+    """--smp: a number, or cpus=..."""
+    found = parse_keys("--smp", text, "cpus")
+    cpus = found.pop("cpus", "")
+    _refuse_rest("--smp", found, ["cpus"])
+    return parse_number("--smp", cpus)
+
+
+def parse_cpu(text: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
+    """--cpu: MODEL[,+feature][,-feature][,feature=on|off]; the names are the CPU's affair."""
+    model, *parts = split_list(text)
+    if not model:
+        fail("--cpu: no model given; write MODEL[,+FEATURE][,-FEATURE]")
+    features: list[tuple[str, bool]] = []
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if equals:
+            features.append((name, parse_switch(f"--cpu: {name}", value)))
+        elif part[:1] in ("+", "-") and part[1:]:
+            features.append((part[1:], part[0] == "+"))
+        else:
+            fail(f"--cpu: '{part}' is no feature; write +NAME, -NAME or NAME=on|off")
+    return model, tuple(features)
+
+
+DRIVE_KEYS = ("file", "format", "if", "index", "bus", "unit", "media", "readonly", "snapshot")
+
+
+def parse_drive(text: str, taken: Iterable[int] = ()) -> DriveConfig:
+    """--drive; without an index the drive gets the first one that is not in `taken`."""
+    found = parse_keys("--drive", text, "file")
+    free = next((k for k in range(N_IDE) if k not in set(taken)), N_IDE)
+    bus = _take(found, "bus", "--drive", parse_number, -1)
+    unit = _take(found, "unit", "--drive", parse_number, -1)
+    if (bus >= 0 or unit >= 0) and "index" in found:
+        fail("--drive: give index=, or bus= and unit=, not both")
+    if bus > 1 or unit > 1:
+        fail("--drive: IDE has bus 0 and 1 with unit 0 and 1")
+    index = max(bus, 0) * 2 + max(unit, 0) if bus >= 0 or unit >= 0 else free
+    index = _take(found, "index", "--drive", parse_number, index)
+    if index == N_IDE and free == N_IDE:
+        fail(f"--drive: all {N_IDE} places are taken")
+    drive = DriveConfig(
+        file=found.pop("file", ""),
+        format=found.pop("format", "raw"),
+        interface=found.pop("if", "ide"),
+        index=index,
+        media=found.pop("media", "disk"),
+        readonly=_take(found, "readonly", "--drive", parse_switch, False),
+        snapshot=_take(found, "snapshot", "--drive", parse_switch, False),
+    )
+    _refuse_rest("--drive", found, DRIVE_KEYS)
+    return drive
+
+
+def parse_device(text: str) -> DeviceConfig:
+    """--device NAME[,property=number...]"""
+    found = parse_keys("--device", text, "driver")
+    name = found.pop("driver", "")
+    return DeviceConfig(name, tuple((key, parse_number(f"--device {name}: {key}", v)) for key, v in found.items()))
+
+
+def parse_boot(text: str) -> tuple[str, bool]:
+    """--boot: [order=]LETTERS[,menu=on|off]"""
+    found = parse_keys("--boot", text, "order")
+    order = found.pop("order", "")
+    menu = _take(found, "menu", "--boot", parse_switch, False)
+    _refuse_rest("--boot", found, ["order", "menu"])
+    return order, menu
+
+
+def check_chardev(option: str, spec: str) -> None:
+    """Whether a character device is of a kind that there is."""
+    kind, _, rest = spec.partition(":")
+    if spec in ("null", "stdio", "pty", "memory") or (kind in ("file", "tcp") and rest):
+        return
+    if kind in ("file", "tcp"):
+        fail(f"{option}: '{spec}' says no {'path' if kind == 'file' else 'address'}; known: {', '.join(CHARDEVS)}")
+    fail(f"{option}: unknown character device '{spec}'; known: {', '.join(CHARDEVS)}")
+
+
+def parse_serial(text: str) -> str:
+    """--serial, with QEMU's `none` and `mon:stdio` (the keys of the monitor are always there)."""
+    spec = {"none": "null", "mon:stdio": "stdio"}.get(text, text)
+    check_chardev("--serial", spec)
+    return spec
+
+
+def parse_debugcon(text: str) -> tuple[int, str]:
+    """--debugcon [PORT=]FILE|stdio|null|file:PATH|tcp:..."""
+    port = DEBUGCON_PORT
+    head, equals, rest = text.partition("=")
+    if equals and head[:1].isdigit() and "/" not in head:
+        port, text = parse_number("--debugcon: port", head), rest
+    if not text:
+        fail("--debugcon: no target given; write [PORT=]FILE or [PORT=]stdio")
+    if text in ("null", "stdio", "pty", "memory") or text.startswith(("file:", "tcp:")):
+        return port, text
+    return port, f"file:{text}"
+
+
+def parse_trace(text: str) -> tuple[str, Path | None]:
+    """--trace PATTERNS[:FILE]"""
+    patterns, colon, file = text.partition(":")
+    if not patterns or (colon and not file):
+        fail(f"--trace: '{text}' is not PATTERNS[:FILE]")
+    return patterns, Path(file) if colon else None
+
+
+def parse_opt(text: str) -> tuple[tuple[str, bool], ...]:
+    """--opt NAME=on|off[,...]"""
+    return tuple((key, parse_switch(f"--opt: {key}", value)) for key, value in parse_keys("--opt", text).items())
