@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,17 @@ from jitvm.engine import layout as lay
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import Code, source_epoch
 from jitvm.engine.decode import add_form
+from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, EngineError
+from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words
+from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
+from jitvm.isa.state import EXIT, FAULT
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory
 
@@ -82,9 +86,10 @@ class Accelerator:
         self._new_forms = False
         self._restore()
         self.code.ensure_specials()
-        self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(self.code.address["enter"])
+        self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(self.code.address["enter"])
         self._written = self.code.function("blocks.written_outside", 2)
         self._flush = self.code.function("paging.flush_tlb_all", 0)
+        self.inject = self.code.function("events.external_interrupt", 1)
 
     # ---- forms and handlers -------------------------------------------------------------------------------------------
     def _restore(self) -> None:
@@ -170,17 +175,26 @@ class VcpuEngine:
         c.options = (options or Options()).bits()
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
-        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume"):
+        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit"):
             setattr(c, name, accel.code.address[name])
-        self._why, self._left = at("why") // 8, at("left") // 8
+        self._left, self._status = at("left") // 8, at("status") // 8
+        self.pending_status = 0
+        """Status that an injection left for the next run to settle."""
         self._floor = at("floor") // 8
         self._known_handlers: set[int] = set()
         with np.errstate(over="ignore"):
             for key, (word, shape) in accel.known.items():
                 add_form(c, u64(key), u64(word), u64(shape))
             reset_cpu(c)
+        self.set_cpu()
         memory.on_write.append(self._on_write)
         memory.on_map.append(self._on_map)
+
+    def set_cpu(self, model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+        """Which CPU the guest sees (`--cpu`); ConfigError for an unknown model or feature."""
+        table = cpuid_table(model, add, remove)
+        self.c.cpuid[:] = table
+        self.c.features[:] = feature_words(table)
 
     def _on_write(self, offset: int, size: int) -> None:
         self.accel.written(self.address, offset, size)
@@ -195,13 +209,44 @@ class VcpuEngine:
         words[horizon] = words[horizon] - signed[self._left] + budget
         signed[self._left] = budget
         while True:
-            why = int(enter(address))
+            why = int(enter(address, self.pending_status))
+            self.pending_status = 0
             if why == lay.WHY_FORM:
                 self._learn()
             elif why == lay.WHY_HANDLER:
                 self._stamp()
             else:
                 return why
+
+    def inject(self, vector: int) -> None:
+        """Deliver an external interrupt between instructions; a fault on the way is delivered by the next `run`."""
+        self.words[self._status] = 0
+        self.words[at("halted") // 8] = 0
+        status = self.accel.inject(self.address, vector)
+        self.pending_status = status if status in (int(FAULT), int(EXIT)) else 0
+
+    def registers_changed(self) -> None:
+        """Registers were written from outside: derive the mode again, forget address translations."""
+        with np.errstate(over="ignore"):
+            update_mode(self.c)
+        self.accel.flush(self.address)
+
+    def reset(self) -> None:
+        """RESET#."""
+        with np.errstate(over="ignore"):
+            reset_cpu(self.c)
+        self.accel.flush(self.address)
+        self.pending_status = 0
+
+    def set_a20(self, enabled: bool) -> None:
+        """The A20 gate."""
+        self.c.a20_mask = 0xFFFF_FFFF_FFFF_FFFF if enabled else 0xFFFF_FFFF_FFEF_FFFF
+        self.accel.flush(self.address)
+
+    def dump(self) -> str:
+        """Registers and the bytes at rip, for error messages."""
+        with np.errstate(over="ignore"):
+            return dump(self.c, self.memory)
 
     def retired(self) -> int:
         """Instructions retired so far; true while no translated code runs."""

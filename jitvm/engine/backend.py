@@ -6,6 +6,8 @@ as long as the `Linker`.  Text that names symbols of other objects gets their ad
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
 from collections.abc import Iterable, Mapping
 
@@ -22,6 +24,9 @@ def machine() -> llvm.TargetMachine:
     if _machine is None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
+        llvm.initialize_native_asmparser()
+        if platform.machine() != "x86_64":
+            ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
         _machine = new_machine()
     return _machine
 
@@ -77,6 +82,7 @@ class Linker:
         self._target = new_machine()
         self._jit = llvm.create_lljit_compiler(self._target)
         self._trackers: list[llvm.ResourceTracker] = []
+        self._n_linked = 0
 
     def link(self, data: bytes, exports: Iterable[str], imports: Mapping[str, int]) -> dict[str, int]:
         """Link one object; addresses of `exports`.  `imports` gives every symbol that it needs from elsewhere."""
@@ -86,8 +92,9 @@ class Linker:
         wanted = list(exports)
         for name in wanted:
             builder = builder.export_symbol(name)
+        self._n_linked += 1
         try:
-            tracker = builder.link(self._jit, f"jitvm{len(self._trackers)}")
+            tracker = builder.link(self._jit, f"jitvm{self._n_linked}")
         except RuntimeError as e:
             raise EngineError(f"internal error: LLVM can't link generated code: {e}") from None
         self._trackers.append(tracker)

@@ -87,6 +87,14 @@ class Builder(Protocol):
         ...
 
     def next(self) -> None: ...
+    def check_target(self, target: Value) -> None:
+        """Leave with #GP(0) when a near target is beyond the limit of CS."""
+        ...
+
+    def check_direct(self) -> None:
+        """The same for a direct call's target."""
+        ...
+
     def branch(self, taken: Value) -> None:
         """To the block's taken or fall-through successor."""
         ...
@@ -273,9 +281,14 @@ class _Composer:
     def jmp(self) -> None:
         self.b.jump()
 
+    def target(self, v: Value) -> Value:
+        """EIP that an indirect near transfer goes to, checked."""
+        target = self.b.call("address.near", [self.b.const(self.s.size), v])
+        self.b.check_target(target)
+        return target
+
     def jmpi(self) -> None:
-        b, s = self.b, self.s
-        b.indirect(b.call("address.near", [b.const(s.size), self.value(0)]))
+        self.b.indirect(self.target(self.value(0)))
 
     # ---- stack --------------------------------------------------------------------------------------------------------
     def sp(self) -> Value:
@@ -323,17 +336,18 @@ class _Composer:
         b.next()
 
     def call(self) -> None:
+        self.b.check_direct()
         self.push_value(self.b.next_rip())
         self.b.jump()
 
     def calli(self) -> None:
-        b, s = self.b, self.s
-        target = b.call("address.near", [b.const(s.size), self.value(0)])
-        self.push_value(b.next_rip())
-        b.indirect(target)
+        target = self.target(self.value(0))
+        self.push_value(self.b.next_rip())
+        self.b.indirect(target)
 
     def ret(self) -> None:
         b, s = self.b, self.s
         v, sp = self.pop_value(b.imm() if s.ops else None)
+        target = self.target(v)
         b.set_gpr(RSP_AT, s.ssize, sp)
-        b.indirect(b.call("address.near", [b.const(s.size), v]))
+        b.indirect(target)

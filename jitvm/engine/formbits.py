@@ -29,6 +29,9 @@ F_WRITES, F_READS, F_FAULTS, F_KILLS, F_COUNT, F_FUSE = (u64(1 << n) for n in ra
 """Arithmetic flags: written, read; may leave before it is complete; all six written; only if the immediate count is not 0;
 may be fused with a Jcc behind it."""
 F_CC_SHIFT = u64(32)
+F_UNDO_SHIFT = u64(36)
+"""What a taken branch has already done, to be undone when its target is beyond the limit of CS: (E)CX was decremented
+with this address size (LOOP), or this + 8: so many bytes were pushed (CALL)."""
 
 # ---- variants of a handler ----------------------------------------------------------------------------------------------
 VARIANT_DEAD, VARIANT_FUSED = u64(1), u64(2)

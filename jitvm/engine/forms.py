@@ -38,6 +38,8 @@ FIXED_SIZE = {"AAA": 2, "AAS": 2, "AAD": 2, "AAM": 1, "DAA": 1, "DAS": 1, "SALC"
 _FIXED = {"AL": (fb.FROM_R0, 1), "AX": (fb.FROM_R0, 2), "EAX": (fb.FROM_R0, 4), "RAX": (fb.FROM_R0, 8)}
 _FIXED |= {"CL": (fb.FROM_R1, 1), "DX": (fb.FROM_R2, 2)}
 _SREG = {"ES": 0, "CS": 1, "SS": 2, "DS": 3, "FS": 4, "GS": 5}
+PREFIX_GROUPS = {0x66: 1, 0x67: 2, 0xF0: 3, 0xF2: 4, 0xF3: 4, **dict.fromkeys((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65), 5)}
+"""Prefix bytes by group; of one group the last counts."""
 _FAR_SEGMENT = {"LES": 0, "LSS": 2, "LDS": 3, "LFS": 4, "LGS": 5}
 _KINDS = {
     "jcc": fb.KIND_JCC,
@@ -108,9 +110,7 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
         if "MEM_OFFS" in kinds:
             bits |= fb.A_MOFFS
         if any(k in ("SEG_REG", "CR_REG", "DR_REG", "TR_REG") for k in kinds):
-            bits |= fb.A_GROUP
-        if any(k.endswith("_RM") for k in kinds):
-            bits |= fb.A_REGISTER
+            bits |= fb.A_GROUP | (0 if "SEG_REG" in kinds else fb.A_REGISTER)
         spread = range(8) if any(k.endswith("_OPCODE") and k != "STI_OPCODE" for k in kinds) else range(1)
         for k in spread:
             attr[at + k] |= bits
@@ -121,6 +121,16 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
     for vector in (0xC4, 0xC5, 0x62):
         attr[vector] = fb.A_KNOWN | fb.A_MODRM
     return attr
+
+
+def shortest(data: bytes) -> bytes:
+    """An instruction without its redundant prefixes (iced-x86 refuses one of more than 15 bytes)."""
+    last: dict[int, int] = {}
+    k = 0
+    while k < len(data) and data[k] in PREFIX_GROUPS:
+        last[PREFIX_GROUPS[data[k]]] = data[k]
+        k += 1
+    return bytes(last.values()) + data[k:]
 
 
 def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
@@ -169,11 +179,11 @@ class Forms:
         """(form word, shape number) of the instruction in `data`, which is an instance of form `key` in mode `mode`."""
         self.learned += 1
         bits = 64 if mode & 2 else 32 if mode & 1 else 16
-        decoder = ix.Decoder(bits, data, ip=0)
+        decoder = ix.Decoder(bits, shortest(data), ip=0)
         ins = decoder.decode()
         stack = dict(ssize=8 if mode & 2 else 4 if mode & 4 else 2, stack_flat=bool(key >> 33 & 1))
         opcode = key & 0x3FF
-        if opcode in HINT_NOPS:
+        if opcode in HINT_NOPS and not key >> 20 & 1:
             return self._finish(Shape("misc.nop", "nop"), 0)
         if ins.code == ix.Code.INVALID:
             return self._undefined()
@@ -227,6 +237,8 @@ class Forms:
             slots.append(slot)
             sizes.append(size)
         size = self._size(name, row, kinds, sizes, osize)
+        if name in STRINGS:
+            size = ix.MemorySizeExt.size(ins.memory_size)
         if name in _FAR_SEGMENT:
             imm = _FAR_SEGMENT[name]
         word |= self._immediates(ins, constants, name, size, kinds)
@@ -274,6 +286,10 @@ class Forms:
         word |= int(kind) << int(fb.F_KIND_SHIFT)
         if shape.kind not in ("nop", "jcc", "jmp", "loop", "value") or "m" in shape.ops or shape.mem:
             word |= int(fb.F_FAULTS)
+        if shape.kind == "loop" and shape.unit != "branch.jcxz":
+            word |= shape.asize << int(fb.F_UNDO_SHIFT)
+        if shape.kind == "call":
+            word |= (8 + shape.size) << int(fb.F_UNDO_SHIFT)
         if shape.unit == "address.lea":
             word &= ~int(fb.F_FAULTS)
         return word, self.number(shape)
@@ -314,8 +330,6 @@ class Forms:
     @staticmethod
     def _size(name: str, row: Row, kinds: list[str], sizes: list[int], osize: int) -> int:
         """Operand size of the instruction."""
-        if name in STRINGS:
-            return sizes[1] if name == "OUTS" else sizes[0]
         if name == "OUT":
             return sizes[1]
         if name in FIXED_SIZE:

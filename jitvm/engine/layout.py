@@ -47,6 +47,7 @@ ENGINE = [
     ("h_cross", U),
     ("h_at", U),
     ("h_step", U),
+    ("h_limit", U),
     ("h_resume", U),
     ("block_most", U),  # greatest number of instructions in a block
     ("fetch_address", U),  # host addresses of `fetch_buffer` and `scratch`

@@ -36,7 +36,7 @@ from jitvm.engine.forms import Forms, Shape
 from jitvm.engine.translate import decode_at
 from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
 from jitvm.isa.registers import set_reg
-from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, MODE_TF, OK, fault
+from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, MODE_TF, OK, RCX, fault
 from jitvm.isa.words import W0, W3, cut, sext, u64
 
 WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
@@ -68,6 +68,8 @@ class PlainBuilder:
     def __init__(self, c: Any) -> None:
         self.c = c
         self.flags = _Flags(c.lazy)
+        self.count = c.gpr[RCX]
+        """rCX before a LOOP, which a target beyond the limit undoes."""
 
     def word(self, at: Any) -> Any:
         return self.c.t[at]
@@ -171,11 +173,22 @@ class PlainBuilder:
     def next(self) -> None:
         self.c.status = OK
 
+    def check_target(self, target: Any) -> None:
+        if target > self.c.limit[CS]:
+            self.c.gpr[RCX] = self.count
+            fault(self.c, GP, W0)
+            raise _Leave
+
+    def check_direct(self) -> None:
+        self.check_target(self.word(T_IMM))
+
     def branch(self, taken: Any) -> None:
         if taken != W0:
+            self.check_direct()
             self.c.next_rip = self.word(T_IMM)
 
     def jump(self) -> None:
+        self.check_direct()
         self.c.next_rip = self.word(T_IMM)
 
     def indirect(self, target: Any) -> None:

@@ -7,6 +7,8 @@ units and the stitcher's own micro-op reads are all the memory accesses there ar
 
 from __future__ import annotations
 
+import platform
+
 _PEEK_CASES = {1: "i8", 2: "i16", 4: "i32"}
 
 
@@ -42,7 +44,12 @@ def _product(name: str, extend: str) -> str:
 }}"""
 
 
-_DIV_WIDE = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) alwaysinline {
+_DIV_X86 = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) alwaysinline {
+  %both = call { i64, i64 } asm "divq $4", "={ax},={dx},{ax},{dx},r,~{dirflag},~{fpsr},~{flags}"(i64 %lo, i64 %hi, i64 %d)
+  %q = extractvalue { i64, i64 } %both, 0
+  ret i64 %q
+}"""
+_DIV_OTHER = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) alwaysinline {
   %h = zext i64 %hi to i128
   %l = zext i64 %lo to i128
   %s = shl i128 %h, 64
@@ -52,12 +59,13 @@ _DIV_WIDE = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) al
   %r = trunc i128 %q to i64
   ret i64 %r
 }"""
+"""On hosts without a 128-by-64 division LLVM calls libgcc's __udivti3, which the backend makes known."""
 
 PRIMITIVES: dict[str, str] = {
     "host.peek": _peek(),
     "host.poke": _poke(),
     "host.mul_high": _product("mul_high", "zext"),
     "host.smul_high": _product("smul_high", "sext"),
-    "host.div_wide": _DIV_WIDE,
+    "host.div_wide": _DIV_X86 if platform.machine() == "x86_64" else _DIV_OTHER,
 }
 """LLVM text by unit name; see `units.symbol`."""

@@ -11,12 +11,13 @@ from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
 from jitvm.engine.layout import WHY_FAULT as WHY_FAULT_
 from jitvm.engine.layout import WHY_LIMIT as WHY_LIMIT_
 from jitvm.engine.layout import WHY_WINDOW as WHY_WINDOW_
-from jitvm.engine.translate import CHAIN, O_EIP, O_IMM, O_REST, find_block, short_block
+from jitvm.engine.translate import CHAIN, O_DISP, O_EIP, O_IMM, O_REST, O_SCALE, find_block, short_block
 from jitvm.isa.events import deliver
 from jitvm.isa.flags import IF
 from jitvm.isa.host import peek, poke
-from jitvm.isa.state import DB, EXIT, FAULT, JUMP, OK, STOP, fault0, retired
-from jitvm.isa.words import ONES, W0, W1, W2, W8, i64, u64
+from jitvm.isa.registers import set_reg, set_sp
+from jitvm.isa.state import DB, EXIT, FAULT, GP, JUMP, OK, RCX, RSP, STOP, fault, fault0, retired
+from jitvm.isa.words import ONES, W0, W1, W2, W4, W8, i64, u64
 
 WHY_EXIT, WHY_FAULT, WHY_LIMIT, WHY_WINDOW = u64(WHY_EXIT_), u64(WHY_FAULT_), u64(WHY_LIMIT_), u64(WHY_WINDOW_)
 NO_BUDGET, ONE = i64(0), i64(1)
@@ -25,13 +26,18 @@ O_SLOT = O_IMM
 
 
 def settle(c):
-    """End of an instruction: deliver its fault or the single-step trap; 1 to go on at `rip`, 0 to leave (`why`)."""
+    """End of an instruction: deliver its fault or the single-step trap; 1 to go on at `rip`, 0 to leave (`why`).
+
+    A trap for which no budget is left stays pending (`step_armed`).
+    """
     if c.status == EXIT or c.status == STOP:
         c.why = WHY_EXIT
         return W0
     if c.status != FAULT:
         trap = c.step_armed
         c.status = OK
+        if trap != W0 and c.left <= NO_BUDGET:
+            return W1
         c.step_armed = W0
         if trap != W0 and c.shadow != retired(c):
             c.dr[6] = c.dr[6] | DR6_BS
@@ -123,4 +129,17 @@ def stale_block(c, u):
     c.rip = peek(u + O_EIP, W8)
     k = jump_slot(c.rip)
     c.jump_cache[k + W1] = ONES
+    return next_block(c)
+
+
+def beyond_limit(c, stub):
+    """A direct branch whose target is beyond the limit of CS: #GP(0) at the branch, as if it had not begun."""
+    c.rip = peek(stub + O_DISP, W4)
+    c.left = c.left + ONE
+    undo = peek(stub + O_SCALE, W1)
+    if undo > W8:
+        set_sp(c, c.gpr[RSP] + undo - W8)
+    elif undo != W0:
+        set_reg(c, RCX, undo, c.gpr[RCX] + W1)
+    fault(c, GP, W0)
     return next_block(c)

@@ -24,6 +24,7 @@ TYPES = "(ptr, ptr, i64)"
 KIND_BYTES = TLB_ENTRIES * 16
 SLOTS = {"d": lay.UOP_D, "s": lay.UOP_S, "b": lay.UOP_B, "i": lay.UOP_I}
 FLAGS_BYTES = 16
+CS_NUMBER = 1
 INLINE_MODULE = "branch."
 """Units on the CPU record that handlers get a copy of (they cannot leave); all others are called by symbol."""
 WEIGHTS = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
@@ -313,6 +314,18 @@ class HandlerBuilder:
     def _follow(self, slot: int) -> None:
         self.enter(self.new(f"load ptr, ptr {self.gep('%uop', slot)}"), "%budget")
 
+    def check_target(self, target: str) -> None:
+        limit = self.new(f"load i64, ptr {self.cpu('limit', CS_NUMBER)}")
+        bad, go = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp ugt i64 {target}, {limit}"), bad, go, False)
+        self.place(bad)
+        self._publish()
+        self.tail("h_finish", self.call("memory.segment_fault", [str(CS_NUMBER)]))
+        self.place(go)
+
+    def check_direct(self) -> None:
+        """Known when the block is translated: such a call ends in `h_limit`, which undoes it."""
+
     def branch(self, taken: str) -> None:
         yes, no = self.label(), self.label()
         self.cond_branch(self.new(f"icmp ne i64 {taken}, 0"), yes, no)
@@ -341,9 +354,10 @@ class HandlerBuilder:
         self.enter(self.new(f"load ptr, ptr {self.gep(entry, 16)}"), "%budget")
 
 
-SPECIALS = ("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step")
+SPECIALS = ("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit")
 """Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
-block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set."""
+block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
+direct branch beyond the limit of CS."""
 
 
 class _Special(HandlerBuilder):
@@ -387,15 +401,18 @@ def special(units: Units, name: str) -> HandlerBuilder:
     elif name == "h_at":
         b.stop_at()
         b.take(b.call("run.next_block", []))
+    elif name == "h_limit":
+        b.set_word("left", "%budget")
+        b.take(b.call("run.beyond_limit", [b.here()]))
     else:
         b.set_word("step_armed", "1")
         b.next()
     return b
 
 
-ENTER = f"""define i64 @enter(ptr %cpu) {{
+ENTER = f"""define i64 @enter(ptr %cpu, i64 %pending) {{
   %status = getelementptr i8, ptr %cpu, i64 {at("status")}
-  store i64 0, ptr %status
+  store i64 %pending, ptr %status
   %pos = getelementptr i8, ptr %cpu, i64 {at("io_pos")}
   store i64 0, ptr %pos
   %leftp = getelementptr i8, ptr %cpu, i64 {at("left")}

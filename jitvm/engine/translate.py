@@ -46,6 +46,7 @@ from jitvm.engine.formbits import (
     F_KILLS,
     F_KIND_SHIFT,
     F_READS,
+    F_UNDO_SHIFT,
     F_WRITES,
     KIND_CALL,
     KIND_INDIRECT,
@@ -212,7 +213,7 @@ def exit_handler(c, first, alone, target):
     if c.mode & MODE_TF != W0:
         return c.h_at
     to = cut_linear(c, c.base[CS] + target)
-    if alone != W0 or (to ^ first) >> W12 != W0 or c.options & CHAIN == W0 or target > c.limit[CS]:
+    if alone != W0 or (to ^ first) >> W12 != W0 or c.options & CHAIN == W0:
         return c.h_cross
     return c.h_link
 
@@ -291,6 +292,10 @@ def emit_block(c, n, where, first, alone):
         target = c.t[last_at + T_IMM]
     if kind < KIND_INDIRECT:
         put_stub(c, u, exit_handler(c, first, alone, target), target, slot)
+        if kind >= KIND_JCC and target > c.limit[CS]:
+            poke(u, W8, c.h_limit)
+            poke(u + O_DISP, W4, c.t[last_at + T_EIP])
+            poke(u + O_SCALE, W1, (last >> F_UNDO_SHIFT) & u64(15))
     if kind == KIND_JCC:
         u += UOP_BYTES
         put_stub(c, u, exit_handler(c, first, alone, following), following, slot + W8)

@@ -98,16 +98,16 @@ ARCHITECTURAL = [
     ("want_window", U),  # 1: leave with IRQ_WINDOW_OPEN as soon as interrupts are open
     # ---- exits
     ("exit_reason", U),
-    ("io_n", U),  # accesses of the current instruction that the outside has answered
-    ("io_pos", U),  # of these, how many the instruction has used in this attempt
-    ("io_tag", U),  # `retired` of the instruction they belong to
-    ("io_key", U, (IO_LOG,)),
-    ("io_value", U, (IO_LOG,)),
     ("io_address", U),  # the access that is asked for: port or physical address
     ("io_size", U),
     ("io_write", U),
     ("io_count", U),
     ("io_data", U, (IO_DATA,)),
+    ("io_n", U),  # accesses of the current instruction that the outside has answered
+    ("io_pos", U),  # of these, how many the instruction has used in this attempt
+    ("io_tag", U),  # `retired` of the instruction they belong to
+    ("io_key", U, (IO_LOG,)),
+    ("io_value", U, (IO_LOG,)),
     # ---- memory
     ("ram", U),  # host address of offset 0 of guest memory
     ("page_read", U),  # host addresses of GuestMemory.page_read and page_write, and their number of entries
