@@ -1,0 +1,7 @@
+"""``python -m jitvm``: the same as ``jitvm``."""
+
+import sys
+
+from jitvm.cli import main
+
+sys.exit(main(sys.argv[1:]))

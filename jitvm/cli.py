@@ -1,0 +1,493 @@
+"""The command line: options to a `MachineConfig`, a run, its end to an exit status.
+
+Nothing heavy is imported before a machine is made: `jitvm --help` and a mistake in an option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import enum
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jitvm import __version__, config
+from jitvm.config import MachineConfig
+from jitvm.errors import ConfigError, JitvmError
+
+if TYPE_CHECKING:
+    from jitvm.console import Console
+    from jitvm.machine import Machine, RunResult
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses.  All are even: the odd ones are isa-debug-exit's, `(value << 1) | 1`."""
+
+    OK = 0
+    BAD_INPUT = 2
+    GUEST_CRASH = 4
+    INSN_LIMIT = 6
+    INTERNAL = 70
+    TIMEOUT = 124
+    INTERRUPTED = 130
+
+
+EXIT_MEANING: Mapping[Exit, str] = {
+    Exit.OK: "the guest powered off, or the run was ended with Ctrl-A x or the monitor's quit",
+    Exit.BAD_INPUT: "a bad option, image or disk (one line on standard error)",
+    Exit.GUEST_CRASH: "the guest crashed: a triple fault under --no-reboot, or an instruction that jitvm lacks",
+    Exit.INSN_LIMIT: "--max-insns was reached",
+    Exit.INTERNAL: "an error in jitvm itself (--debug shows the traceback)",
+    Exit.TIMEOUT: "--timeout was reached",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+}
+STATUS_OF_REASON: Mapping[str, Exit] = {
+    "poweroff": Exit.OK,
+    "quit": Exit.OK,
+    "shutdown": Exit.GUEST_CRASH,
+    "error": Exit.GUEST_CRASH,
+    "max-insns": Exit.INSN_LIMIT,
+    "timeout": Exit.TIMEOUT,
+    "interrupt": Exit.INTERRUPTED,
+}
+DEBUG_EXIT = "debug-exit"
+COMMANDS: Mapping[str, str] = {
+    "boot": "run a guest: the embedded firmware, or a BIOS image and disks",
+    "bench": "guest speed beside QEMU, Bochs and unicorn, where installed",
+    "cache": "the folder of compiled code: info, clear",
+    "version": "versions of jitvm and of what it runs on",
+}
+
+
+def exit_table() -> str:
+    """The exit statuses as text."""
+    rows = [(str(int(code)), meaning) for code, meaning in EXIT_MEANING.items()]
+    rows.insert(1, ("(v<<1)|1", "the guest wrote v to isa-debug-exit (odd, as in QEMU)"))
+    return "\n".join(f"  {code:<9} {meaning}" for code, meaning in rows)
+
+
+# ---- parsers --------------------------------------------------------------------------------------------------------
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Names each option once, by its first spelling."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=min(shutil.get_terminal_size().columns, 110))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.dest == "help":
+            return super()._format_action_invocation(action)
+        if action.nargs == 0:
+            return action.option_strings[0]
+        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are `ConfigError`s."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        super().__init__(prog, allow_abbrev=False, formatter_class=HelpFormatter, **more)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+    def option(self, name: str, help: str, metavar: str | None = None, **more: Any) -> None:
+        """An option with QEMU's one-dash spelling beside its two dashes; without `metavar` it is a switch."""
+        flags = [f"-{name}"] if len(name) == 1 else [f"--{name}", f"-{name}"]
+        if metavar is None:
+            self.add_argument(*flags, action="store_true", help=help, **more)
+        else:
+            self.add_argument(*flags, metavar=metavar, help=help, **more)
+
+
+def boot_parser() -> Parser:
+    """All options of `jitvm boot`."""
+    result = Parser(
+        "jitvm boot",
+        usage="jitvm boot [IMAGE] [options]",
+        description="Run a guest. Without IMAGE the embedded firmware boots. QEMU's one-dash spelling works too.",
+        epilog=f"exit status:\n{exit_table()}\n\nwith --serial stdio at a terminal: Ctrl-A h shows the keys, Ctrl-A x quits.",
+    )
+    add = result.option
+    result.add_argument("image", nargs="?", metavar="IMAGE", help="BIOS image, the same as --bios")
+    add("m", "memory (default 128M)", "SIZE")
+    add("smp", "CPUs (one, for now)", "N")
+    add("cpu", "CPU model, with features: pentiumpro,-cmov", "MODEL[,+F][,-F]")
+    add("bios", "firmware image, a multiple of 64 KiB (default: the embedded one)", "IMAGE")
+    add("drive", "disk: file=...,format=raw,if=ide,index=N,media=disk|cdrom,readonly=on,snapshot=on", "KEYS",
+        action="append", default=[])  # fmt: skip
+    for place, letter in enumerate("abcd"):
+        add(f"hd{letter}", f"disk, the same as --drive file=FILE,index={place}", "FILE")
+    add("cdrom", "CD image, the same as --drive file=FILE,index=2,media=cdrom", "FILE")
+    add("fda", "floppy disk (not yet)", "FILE")
+    add("boot", "boot order (c disk, d CD, ...)", "[order=]LETTERS[,menu=on]")
+    add("kernel", "Linux kernel (not yet)", "FILE")
+    add("initrd", "initial RAM disk (not yet)", "FILE")
+    add("append", "kernel command line (not yet)", "TEXT")
+    add("serial", "COM1, then COM2, ...: stdio, null, file:PATH, pty, tcp:HOST:PORT[,server] (default stdio)", "DEV",
+        action="append")  # fmt: skip
+    add("debugcon", "debug port to a file or stdio (default port 0xe9)", "[PORT=]FILE", action="append", default=[])
+    add("device", "isa-debug-exit,iobase=0xf4", "NAME[,KEY=N]", action="append", default=[])
+    add("display", "none, or text: the screen is printed at the end", "KIND", default="none")
+    add("nographic", "the same as --display none --serial stdio")
+    add("no-reboot", "a reset of the guest ends the run")
+    add("S", "do not start the CPU; the monitor's cont does")
+    add("s", "the same as --gdb :1234 (not yet)")
+    add("gdb", "wait for a debugger (not yet)", "[HOST]:PORT")
+    add("clock", "auto (default: reproducible, waits only for a person), icount or realtime", "KIND", default="auto")
+    add("max-insns", "end after so many instructions", "N")
+    add("timeout", "end after so many seconds", "SECONDS")
+    add("trace", "trace events to standard error or a file; patterns with commas, e.g. exit,unassigned_*",
+        "PATTERNS[:FILE]")  # fmt: skip
+    add("stats", "statistics at the end: as a table, or one line of JSON", "json|table")
+    add("cache", "keep compiled code in the cache folder (default on)", "on|off", default="on")
+    add("opt", "experiments of the engine: fuse, dead_flags, chain", "NAME=on|off", action="append", default=[])
+    add("debug", "show tracebacks and what is compiled")
+    return result
+
+
+def spell_out(argv: Sequence[str]) -> list[str]:
+    """`--stats` gets its value: an option whose value may be left out would swallow the image."""
+    result: list[str] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word in ("--stats", "-stats"):
+            word = f"--stats={words.pop(0) if words and words[0] in ('json', 'table') else 'table'}"
+        result.append(word)
+    return result
+
+
+def machine_config(options: argparse.Namespace) -> MachineConfig:
+    """The machine that the options of `jitvm boot` ask for."""
+    if options.image is not None and options.bios is not None:
+        config.fail(f"IMAGE '{options.image}' and --bios '{options.bios}' name the same thing; give one of them")
+    bios = options.image if options.image is not None else options.bios
+    cpu, features = config.parse_cpu(options.cpu) if options.cpu is not None else (None, ())
+    order, menu = config.parse_boot(options.boot) if options.boot is not None else ("", False)
+    patterns, trace_file = config.parse_trace(options.trace) if options.trace is not None else ("", None)
+    if options.stats not in (None, "json", "table"):
+        config.fail(f"--stats: '{options.stats}' is neither json nor table")
+    kernel, initrd = (Path(name) if name is not None else None for name in (options.kernel, options.initrd))
+    return MachineConfig(
+        memory=config.parse_memory(options.m) if options.m is not None else config.DEFAULT_MEMORY,
+        smp=config.parse_smp(options.smp) if options.smp is not None else 1,
+        cpu=cpu,
+        cpu_features=features,
+        bios=Path(bios) if bios is not None else None,
+        drives=_drives(options),
+        floppies=() if options.fda is None else (options.fda,),
+        kernel=kernel,
+        initrd=initrd,
+        append=options.append,
+        boot=order,
+        boot_menu=menu,
+        serials=tuple(config.parse_serial(spec) for spec in options.serial or ["stdio"]),
+        debugcons=tuple(config.parse_debugcon(spec) for spec in options.debugcon),
+        devices=tuple(config.parse_device(spec) for spec in options.device),
+        no_reboot=options.no_reboot,
+        start_paused=options.S,
+        gdb=":1234" if options.s else options.gdb,
+        display="none" if options.nographic else options.display,
+        clock=options.clock,
+        max_insns=config.parse_number("--max-insns", options.max_insns) if options.max_insns is not None else None,
+        timeout_s=config.parse_seconds("--timeout", options.timeout) if options.timeout is not None else None,
+        trace=patterns,
+        trace_file=trace_file,
+        stats=options.stats or "",
+        cache=config.parse_switch("--cache", options.cache),
+        engine=tuple(pair for text in options.opt for pair in config.parse_opt(text)),
+    )
+
+
+def _drives(options: argparse.Namespace) -> tuple[config.DriveConfig, ...]:
+    """Disks with a fixed place first, so that the others find the free ones."""
+    drives: list[config.DriveConfig] = []
+    for place, name in enumerate((options.hda, options.hdb, options.hdc, options.hdd)):
+        if name is not None:
+            drives.append(config.DriveConfig(name, index=place))
+    if options.cdrom is not None:
+        drives.append(config.DriveConfig(options.cdrom, index=2, media="cdrom", readonly=True))
+    for text in options.drive:
+        drives.append(config.parse_drive(text, [drive.index for drive in drives]))
+    return tuple(drives)
+
+
+# ---- boot -----------------------------------------------------------------------------------------------------------
+def boot(argv: Sequence[str], debug: bool) -> int:
+    """`jitvm boot`: run a machine to its end."""
+    options = boot_parser().parse_args(spell_out(argv))
+    cfg = machine_config(options)
+    config.check_files(cfg)
+    return run_machine(cfg, debug)
+
+
+def run_machine(cfg: MachineConfig, debug: bool = False) -> int:
+    """Make a machine, run it, say how it ended; the exit status."""
+    from jitvm.console import Console
+    from jitvm.progress import Progress
+
+    console = Console() if cfg.uses_stdio else None
+    progress = Progress(plain=debug)
+    if console is not None:
+        console.before_output = progress.hide
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.close)
+        if console is not None:
+            stack.callback(console.close)
+            if "stdio" in cfg.serials:
+                console.start()
+        ends = stack.enter_context(_signals(console))
+        from jitvm.machine import Machine
+
+        machine = Machine(cfg, on_progress=progress.step, console=console)
+        stack.callback(machine.close)
+        ends.machine = machine
+        if console is not None:
+            console.on_quit = machine.quit
+        progress.running()
+        result = machine.run()
+        progress.close()
+        if console is not None:
+            console.restore()
+        _report(cfg, machine, result, console)
+    if ends.signal is not None:
+        return _status_of_signal(ends.signal)
+    return exit_status(result)
+
+
+def exit_status(result: RunResult) -> int:
+    """The exit status for the end of a run."""
+    if result.reason == DEBUG_EXIT:
+        return int(result.code or 0) & 0xFF
+    return STATUS_OF_REASON[result.reason]
+
+
+class Ends:
+    """What the signal handlers know: the machine to end, and which signal came."""
+
+    def __init__(self) -> None:
+        self.machine: Machine | None = None
+        self.signal: int | None = None
+
+
+@contextlib.contextmanager
+def _signals(console: Console | None) -> Iterator[Ends]:
+    """SIGINT, SIGTERM and SIGHUP end the machine; a second one, or one before there is a machine, ends at once."""
+    ends = Ends()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if console is not None:
+            console.restore()
+        again, ends.signal = ends.signal is not None, number
+        if ends.machine is None or again:
+            raise KeyboardInterrupt
+        ends.machine.quit()
+
+    wanted = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    old = {number: signal.signal(number, handle) for number in wanted}
+    try:
+        yield ends
+    except KeyboardInterrupt:
+        if ends.signal in (None, signal.SIGINT):
+            raise
+        _status_of_signal(int(ends.signal or 0))
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _status_of_signal(number: int) -> int:
+    """130 for Ctrl-C; by any other signal the process dies as it would have without a handler."""
+    if number != signal.SIGINT:
+        sys.stdout.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return Exit.INTERRUPTED
+
+
+def _report(cfg: MachineConfig, machine: Machine, result: RunResult, console: Console | None) -> None:
+    """What is printed after a run: the screen, why it ended, statistics."""
+    sys.stdout.flush()
+    if console is not None and not console.at_line_start and _one_stream():
+        print(file=sys.stderr)
+    if cfg.display == "text":
+        _print_screen(machine.screen_text())
+    if result.message and result.reason not in ("poweroff", "quit", DEBUG_EXIT):
+        print(f"jitvm: {result.message}", file=sys.stderr)
+    if cfg.stats:
+        print_stats(machine.stats(), cfg.stats)
+
+
+def _one_stream() -> bool:
+    """Whether standard output and standard error go to the same place."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _print_screen(lines: Sequence[str]) -> None:
+    """The text screen without the empty lines below."""
+    rows = [line.rstrip() for line in lines]
+    while rows and not rows[-1]:
+        rows.pop()
+    for row in rows:
+        print(row)
+    sys.stdout.flush()
+
+
+def print_stats(stats: Mapping[str, Any], form: str) -> None:
+    """Statistics on standard error: one line of JSON, or a table."""
+    if form == "json":
+        print(json.dumps(stats, separators=(",", ":")), file=sys.stderr, flush=True)
+        return
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    table = Table("statistic", "value", box=None, pad_edge=False)
+    for name, value in _flat(stats):
+        table.add_row(name, value)
+    RichConsole(stderr=True, highlight=False).print(table)
+
+
+def _flat(stats: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values for people; nested names have dots between them."""
+    for key, value in stats.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{key}", f"{value:,.3f}"
+        elif isinstance(value, int):
+            yield f"{prefix}{key}", f"{value:,}"
+        elif isinstance(value, (list, tuple)) and len(value) > 8:
+            yield f"{prefix}{key}", f"{len(value):,} entries"
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+# ---- the other commands ---------------------------------------------------------------------------------------------
+def bench(argv: Sequence[str], debug: bool) -> int:
+    """`jitvm bench`: the harness has options of its own."""
+    from jitvm.bench import main as bench_main
+
+    return bench_main(list(argv))
+
+
+def cache(argv: Sequence[str], debug: bool) -> int:
+    """`jitvm cache info|clear`."""
+    from jitvm.engine.cache import default_folder
+
+    parser = Parser("jitvm cache", description="The folder in which compiled code is kept ($XDG_CACHE_HOME/jitvm).")
+    parser.add_argument("action", choices=("info", "clear"), help="show what is in it, or empty it")
+    action = parser.parse_args(argv).action
+    folder = default_folder()
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    size = sum(path.stat().st_size for path in files)
+    if action == "info":
+        print(f"{folder}: {len(files)} files, {size / config.MIB:.1f} MiB" if files else f"{folder}: empty")
+        return Exit.OK
+    if folder.is_symlink():
+        raise ConfigError(f"cache folder {folder} is a symbolic link; empty what it points to by hand")
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise ConfigError(f"cache folder {folder} can't be removed: {error.strerror}") from None
+    print(f"{folder}: {len(files)} files removed, {size / config.MIB:.1f} MiB")
+    return Exit.OK
+
+
+def version(argv: Sequence[str], debug: bool) -> int:
+    """`jitvm version`."""
+    import platform
+    from importlib import metadata
+
+    Parser("jitvm version", description=COMMANDS["version"]).parse_args(argv)
+    print(f"jitvm {__version__}")
+    print(f"Python {platform.python_version()} on {platform.machine()}")
+    for package in ("numba", "llvmlite", "numpy", "iced-x86"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            print(f"{package} {metadata.version(package)}")
+    return Exit.OK
+
+
+RUN = {"boot": boot, "bench": bench, "cache": cache, "version": version}
+
+
+# ---- main -----------------------------------------------------------------------------------------------------------
+def top_help() -> str:
+    """`jitvm --help`."""
+    commands = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
+    return (
+        "usage: jitvm [--debug] COMMAND ...\n\nAn x86 PC emulator whose CPU is readable Python, compiled by Numba.\n\n"
+        f"commands:\n{commands}\n\nexit status:\n{exit_table()}\n\n"
+        "jitvm COMMAND --help tells more; jitvm boot runs the embedded firmware."
+    )
+
+
+def dispatch(argv: list[str], debug: bool) -> int:
+    """Run the command that the arguments name."""
+    words = list(argv)
+    while words and words[0] == "--debug":
+        words.pop(0)
+    if not words:
+        raise ConfigError(f"no command given; write jitvm {', jitvm '.join(COMMANDS)} or jitvm --help")
+    command, rest = words[0], words[1:]
+    if command in ("-h", "--help", "help"):
+        print(top_help())
+        return Exit.OK
+    if command == "--version":
+        command = "version"
+    if command not in RUN:
+        raise ConfigError(f"unknown command '{command}'; known: {', '.join(COMMANDS)}")
+    return RUN[command](rest, debug)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the console script; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or "-debug" in words
+    try:
+        status = dispatch(words, debug)
+        sys.stdout.flush()
+        return int(status)
+    except SystemExit as done:  # argparse after --help
+        return done.code if isinstance(done.code, int) else 0
+    except JitvmError as error:
+        _complain("error", str(error), debug)
+        return Exit.BAD_INPUT
+    except KeyboardInterrupt:
+        _complain("interrupted", "", debug=False)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        _drop_stdout()
+        return Exit.BAD_INPUT
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        _complain("internal error", f"{type(error).__name__}: {first} (--debug shows the traceback)", debug)
+        return Exit.INTERNAL
+
+
+def _complain(what: str, message: str, debug: bool) -> None:
+    """One line on standard error, with the traceback under --debug."""
+    if debug:
+        traceback.print_exc()
+    print(f"jitvm: {what}: {message}" if message else f"jitvm: {what}", file=sys.stderr, flush=True)
+
+
+def _drop_stdout() -> None:
+    """Nobody reads any more: keep the interpreter from complaining when it flushes at its end."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
