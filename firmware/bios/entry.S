@@ -1,5 +1,5 @@
-/* The way from an interrupt into C and back, the timer tick, and calls from C into the
- * interrupt vectors and option ROMs.
+/* The way from an interrupt into C and back, the timer tick, calls from C into the interrupt
+ * vectors, and the jump to the boot sector.
  *
  * C runs with DS = ES = SS = F000, interrupts off and DF clear. A caller with a stack of its
  * own gets one of STACK_LEVELS stacks; a caller already on ours (the BIOS itself, or an
@@ -189,21 +189,7 @@ call_int:
         movl    %eax, 24(%edx)
         popw    36(%edx)
         popw    30(%edx)
-        jmp     call_done
 
-/* void call_far(u32 seg_off, u32 eax) */
-        .globl  call_far
-call_far:
-        pushl   %ebx
-        pushl   %esi
-        pushl   %edi
-        pushl   %ebp
-        pushl   %edx
-        pushw   %cs
-        pushw   $call_done
-        pushl   %eax
-        movl    %edx, %eax
-        lretw
 call_done:
         movw    $BIOS_SEG, %ax
         movw    %ax, %ds

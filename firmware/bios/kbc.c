@@ -16,7 +16,7 @@ static int wait_status(u8 mask, u8 value, u32 us)
         if ((inb(PORT_KBC) & mask) == value)
             return 1;
     } while (!timeout_over(&t));
-    return 0;
+    return (inb(PORT_KBC) & mask) == value;
 }
 
 static int receive_within(u32 us)

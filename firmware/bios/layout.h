@@ -13,6 +13,9 @@
 /* Scratch memory of the POST and of the self-tests, free before the boot sector runs. */
 #define SCRATCH_LINEAR 0x10000
 
+/* Stack of option ROMs, below this, in segment 0. */
+#define ROM_STACK 0x7000
+
 /* Selectors of the GDT in pm.S. */
 #define SEL_CODE32 0x08   /* base F0000 */
 #define SEL_FLAT32 0x10   /* base 0, 4 GiB */
@@ -20,6 +23,7 @@
 #define SEL_CODE16 0x20   /* base F0000, 64 KiB */
 #define SEL_DATA16 0x28   /* base F0000, 64 KiB */
 #define SEL_HIGH 0x30     /* base 1 MiB, 4 KiB: the self-test's segment */
-#define SEL_BEYOND 0x38  /* the GDT ends before it */
+#define SEL_BIG16 0x38   /* base 0, 4 GiB, 16-bit stack: big real mode */
+#define SEL_BEYOND 0x40  /* the GDT ends before it */
 
 #endif

@@ -132,7 +132,7 @@ void optrom_run(void)
     if (vga >= 0 && !(used_blocks & 1))
         shadow_vga_rom(vga);
     for (u32 i = 0; i < n_roms; i++)
-        call_far((u32)roms[i] << 16 | 3, roms[i] == AREA_FIRST_SEG && vga >= 0 ? vga : 0);
+        rom_call((u32)roms[i] << 16 | 3, roms[i] == AREA_FIRST_SEG && vga >= 0 ? vga : 0);
     for (u32 block = 0; block < N_BLOCKS; block++)
         if (used_blocks & 1 << block)
             set_block(block, PAM_READ);

@@ -9,4 +9,7 @@
 void optrom_run(void);
 extern u8 vga_present;
 
+/* Call the code at seg:off in big real mode with EAX (rom_call.S). */
+void rom_call(u32 seg_off, u32 eax);
+
 #endif

@@ -313,7 +313,9 @@ gdt:    .quad   0
         .quad   0x00009A0F0000FFFF      /* SEL_CODE16 */
         .quad   0x0000920F0000FFFF      /* SEL_DATA16 */
         .quad   0x0040921000000FFF      /* SEL_HIGH */
+        .quad   0x008F92000000FFFF      /* SEL_BIG16 */
 gdt_end:
+        .globl  gdt_pointer
 gdt_pointer:
         .word   gdt_end - gdt - 1
         .long   BIOS_LINEAR + gdt

@@ -39,7 +39,4 @@ static inline void set_flag(struct regs *r, u16 flag, int on)
  * it returns there (entry.S). */
 void call_int(u32 vector, struct regs *r);
 
-/* Call far code at seg:off with EAX (entry.S): the entry point of an option ROM. */
-void call_far(u32 seg_off, u32 eax);
-
 #endif

@@ -7,9 +7,9 @@
 #include "selftest.h"
 
 #define PERIODIC_COUNT 4
-#define PERIODIC_WAIT_US 100000
+#define PERIODIC_WAIT_US 500000
 #define ALARM_ANY 0xFF
-#define UPDATE_TRIES 3
+#define UPDATE_TRIES 12
 
 const char *test_cmos_scratch(void)
 {
@@ -82,9 +82,9 @@ const char *test_rtc_runs(void)
     cmos_write(RTC_A, RTC_A_NORMAL);
     for (u32 try = 0; try < UPDATE_TRIES && !seen; try++) {
         u16 irqs;
-        sleep_until_changed(&never, 0, try ? 800000 : 330000);
+        sleep_until_changed(&never, 0, try ? 550000 : 330000);
         irqs = *count;
-        seen = see_update(try ? 400000 : 1200000);
+        seen = see_update(try ? 500000 : 1200000);
         sleep_until_changed(count, irqs, 1200000);
     }
     cmos_write(RTC_B, RTC_B_24H);

@@ -11,9 +11,10 @@
 #define SPEAKER 0x02
 #define OUT2 0x20
 #define CONTROL_CHANNEL2_MODE0 0xB0
-#define CHANNEL2_COUNT 5000
+#define CHANNEL2_COUNT 20000
+#define CHANNEL2_TRIES 5
 #define RELOAD_1MS 1193
-#define TICK_WAIT_US 300000
+#define TICK_WAIT_US 1000000
 
 const char *test_pic_masks(void)
 {
@@ -96,8 +97,8 @@ const char *test_pit_counts(void)
     return changes ? result : "stands still";
 }
 
-/* One shot of 4.2 ms: held by the gate, low while it counts, high at its end. */
-const char *test_pit_channel2(void)
+/* One shot of 17 ms: low while it counts, high at its end. */
+static const char *one_shot(void)
 {
     struct timeout t;
     const char *result = NULL;
@@ -121,6 +122,15 @@ const char *test_pit_channel2(void)
     if (t.elapsed < CHANNEL2_COUNT * 9 / 10)
         result = "too early";
     outb(PORT_SYSTEM_B, saved);
+    return result;
+}
+
+/* Several tries, because a busy host may stop an emulated machine for longer than the shot. */
+const char *test_pit_channel2(void)
+{
+    const char *result = one_shot();
+    for (u32 try = 1; result && try < CHANNEL2_TRIES; try++)
+        result = one_shot();
     return result;
 }
 

@@ -21,7 +21,6 @@ guest_main:
 1:      movw    TICKS, %bx
         sti
         hlt
-        cli
         movw    TICKS, %ax
         subw    %bx, %ax
         cmpw    $1, %ax
@@ -32,8 +31,12 @@ guest_main:
         LEAVE   0
 bad:    PUTS    wrong
         LEAVE   1
-tick:   incw    TICKS
+tick:   incw    TICKS                   /* returns with interrupts off: one tick per STI, HLT */
         pushw   %ax
+        pushw   %bp
+        movw    %sp, %bp
+        andw    $~0x200, 8(%bp)
+        popw    %bp
         movb    $0x20, %al
         outb    %al, $PORT_PIC1
         popw    %ax

@@ -119,7 +119,7 @@ a20:    STEP    'A'
         repe cmpsw
         jne     bad
 
-        STEP    'W'                     /* 300 ms are 5 or 6 ticks; a busy host makes it more */
+        STEP    'W'                     /* 300 ms are 5 or 6 ticks; a busy host loses some */
         movl    TICKS, %ebx
         movb    $0x86, %ah
         movw    $300000 >> 16, %cx
@@ -128,7 +128,7 @@ a20:    STEP    'A'
         jc      bad
         movl    TICKS, %eax
         subl    %ebx, %eax
-        cmpl    $5, %eax
+        cmpl    $2, %eax
         jb      bad
 
         STEP    'E'                     /* bit 7 of a byte of ours after 20 ms */

@@ -150,3 +150,23 @@ def test_boot_sector_writes_through_int_13h(tmp_path: Path, bios: Path) -> None:
     assert content[40 * 512 : 41 * 512] == b"W" * 512
     assert content[41 * 512 : 42 * 512] == b"8" * 512
     assert content[42 * 512 :] == DISKWRITE.read_bytes()[42 * 512 :]
+
+
+@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
+def test_blocks_beyond_lba28(tmp_path: Path, bios: Path) -> None:
+    if not bios.exists():
+        pytest.skip(f"needs {bios}")
+    disk = tmp_path / "big.img"
+    n_blocks = (1 << 28) + 1000
+    with disk.open("wb") as image:  # sparse: takes no room
+        image.write((IMAGES / "guests" / "lba48.img").read_bytes())
+        for block, text in (
+            ((1 << 28) - 1, b"28 ends "),
+            (1 << 28, b"48 only "),
+            (n_blocks - 1, b"the last"),
+        ):
+            image.seek(block * 512)
+            image.write(text.ljust(512, b"."))
+    run = run_qemu(tmp_path, bios, *drive(disk), *DEBUG_EXIT)
+    assert run.status == GOOD_STATUS
+    assert run.debug.endswith("28 ends \n48 only \nthe last\n")
