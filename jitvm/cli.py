@@ -113,7 +113,7 @@ def boot_parser() -> Parser:
         "jitvm boot",
         usage="jitvm boot [IMAGE] [options]",
         description="Run a guest. Without IMAGE the embedded firmware boots. QEMU's one-dash spelling works too.",
-        epilog=f"exit status:\n{exit_table()}\n\nwith --serial stdio at a terminal: Ctrl-A h shows the keys, Ctrl-A x quits.",
+        epilog=f"exit status:\n{exit_table()}\n\nat a terminal, Ctrl-A h shows the keys of --serial stdio",
     )
     add = result.option
     result.add_argument("image", nargs="?", metavar="IMAGE", help="BIOS image, the same as --bios")
