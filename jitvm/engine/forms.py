@@ -152,6 +152,8 @@ def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
             return f"{name}_FAR"
         if kinds[0] == "MEM":
             return f"{name}_FAR_MEM"
+    elif name == "ARPL" and ins.op0_kind == ix.OpKind.MEMORY:
+        return "ARPL_MEM"
     elif name == "XCHG" and ins.code in (ix.Code.NOPD, ix.Code.NOPW):
         return "NOP"
     return name

@@ -266,7 +266,7 @@ def emit_block(c, n, where, first, alone):
     while j < n:
         at = j * T_STEP
         form = c.t[at + T_FORM]
-        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and j + W1 < n:
+        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and j != W0 and j + W1 < n:
             j += W1
             continue
         variant = c.t[at + T_VARIANT]

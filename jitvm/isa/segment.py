@@ -19,7 +19,7 @@ Not modelled: 16-byte system descriptors and segment loads in 64-bit mode.
 from __future__ import annotations
 
 from jitvm.isa.flags import VM, set_zf
-from jitvm.isa.memory import load, load_system, store_system
+from jitvm.isa.memory import load, load_system, store, store_system
 from jitvm.isa.mode import is_protected, settle, update_context, update_limits
 from jitvm.isa.registers import set_reg, stack_mask
 from jitvm.isa.state import (
@@ -486,3 +486,16 @@ def arpl(f, a, b):
     if lower != W0:
         return (a & ~RPL) | (b & RPL)
     return a
+
+
+def arpl_mem(c, seg, off, b):
+    """ARPL with a memory destination, which is written only when its RPL is raised."""
+    if need_protected(c) != OK:
+        return FAULT
+    a = load(c, seg, off, W2)
+    if c.status != OK:
+        return c.status
+    raised = u64(a & RPL < b & RPL)
+    if raised != W0 and store(c, seg, off, W2, (a & ~RPL) | (b & RPL)) != OK:
+        return c.status
+    return answer(c, raised)

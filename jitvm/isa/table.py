@@ -152,6 +152,7 @@ ROWS: dict[str, Row] = {
     "LSL": _status("segment.lsl", "w"),
     "VERR": _status("segment.verr", "w"),
     "VERW": _status("segment.verw", "w"),
+    "ARPL_MEM": _status("segment.arpl_mem", "w"),
     "ARPL": Row("segment.arpl", "checked", flags="w"),
     # ---- system
     "MOV_TO_CR": _status("system.mov_to_cr", ends=True),
