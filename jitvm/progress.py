@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich.live import Live
+    from rich.spinner import Spinner
 
 QUIET_S = 1.0
 """While the guest runs, the line goes when nothing was compiled for so long."""
@@ -36,7 +37,8 @@ class Progress:
             self._terminal = False
         self._plain = plain and not self._terminal
         self._lock = threading.Lock()
-        self._status: Status | None = None
+        self._live: Live | None = None
+        self._spinner: Spinner | None = None
         self._timer: threading.Timer | None = None
         self._running = False
         self._closed = False
@@ -46,7 +48,7 @@ class Progress:
     @property
     def visible(self) -> bool:
         """Whether the line stands on the terminal."""
-        return self._status is not None
+        return self._live is not None
 
     def step(self, what: str) -> None:
         """Say what is compiled next; an empty string says that nothing is."""
@@ -62,14 +64,22 @@ class Progress:
         with self._lock:
             if self._closed:
                 return
-            if self._status is None:
-                from rich.console import Console
-                from rich.status import Status
+            from rich.console import Console
+            from rich.live import Live
+            from rich.spinner import Spinner
+            from rich.text import Text
 
-                self._status = Status(text, console=Console(stderr=True, highlight=False), refresh_per_second=8)
-                self._status.start()
-            else:
-                self._status.update(text)
+            if self._live is None:
+                # redirect_*=False: the guest's output is not rich's to carry
+                self._live = Live(
+                    console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False,
+                    refresh_per_second=8,
+                )  # fmt: skip
+                self._live.start()
+            if self._spinner is None:
+                self._spinner = Spinner("dots")
+            self._spinner.update(text=Text(text, no_wrap=True, overflow="ellipsis"))
+            self._live.update(self._spinner)
             if self._running:
                 self._hide_later()
 
@@ -89,15 +99,15 @@ class Progress:
 
     def hide(self) -> None:
         """Take the line away; the next step shows it again."""
-        if self._status is None:
+        if self._live is None:
             return
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._status is not None:
-                self._status.stop()
-                self._status = None
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
 
     def close(self) -> None:
         """Take the line away for good."""

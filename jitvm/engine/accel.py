@@ -26,7 +26,7 @@ from jitvm.engine.layout import CPU, at
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, EngineError
-from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words
+from jitvm.isa.cpuid import DEFAULT_MODEL, FEATURE_CMOV, cpuid_table, feature_words
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
@@ -116,13 +116,11 @@ class Accelerator:
         )
         self._new_forms = False
 
-    def form(self, key: int, data: bytes, mode: int) -> tuple[int, int]:
-        """Form word and shape number of an encoding."""
-        found = self.known.get(key)
-        if found is None:
-            found = self.known[key] = self.forms.describe(data, mode, key)
+    def learn(self, key: int, data: bytes, mode: int) -> None:
+        """Describe the form of the instruction in `data` unless it is known."""
+        if key not in self.known:
+            self.known[key] = self.forms.describe(data, mode, key)
             self._new_forms = True
-        return found
 
     def handlers(self, keys: list[int]) -> dict[int, int]:
         """Addresses of handlers by key."""
@@ -183,8 +181,6 @@ class VcpuEngine:
         self._floor = at("floor") // 8
         self._known_handlers: set[int] = set()
         with np.errstate(over="ignore"):
-            for key, (word, shape) in accel.known.items():
-                add_form(c, u64(key), u64(word), u64(shape))
             reset_cpu(c)
         self.set_cpu()
         memory.on_write.append(self._on_write)
@@ -195,6 +191,21 @@ class VcpuEngine:
         table = cpuid_table(model, add, remove)
         self.c.cpuid[:] = table
         self.c.features[:] = feature_words(table)
+        self.c.form_key[:] = 0
+        self.c.n_forms = 0
+        for key in self.accel.known:
+            self._add_form(key)
+
+    def _add_form(self, key: int) -> None:
+        """Make a known form this vCPU's, or #UD when it belongs to a feature that its CPU lacks."""
+        c = self.c
+        word, shape = self.accel.known[key]
+        if self.accel.forms.shapes[shape].unit == "alu.cmov" and not int(c.features[0]) & int(FEATURE_CMOV):
+            word, shape = self.accel.forms.undefined()
+        if int(c.n_forms) >= lay.N_FORMS - 1:
+            raise EngineError(f"the guest uses more than {lay.N_FORMS} instruction forms")
+        with np.errstate(over="ignore"):
+            add_form(c, u64(key), u64(word), u64(shape))
 
     def _on_write(self, offset: int, size: int) -> None:
         self.accel.written(self.address, offset, size)
@@ -270,11 +281,8 @@ class VcpuEngine:
         key = int(c.bad_key)
         size = min(int(c.bad_size), 16)
         data = ctypes.string_at(int(c.bad_host), size)
-        word, shape = self.accel.form(key, data, int(c.mode))
-        if int(c.n_forms) >= lay.N_FORMS - 1:
-            raise EngineError(f"the guest uses more than {lay.N_FORMS} instruction forms")
-        with np.errstate(over="ignore"):
-            add_form(c, u64(key), u64(word), u64(shape))
+        self.accel.learn(key, data, int(c.mode))
+        self._add_form(key)
 
     def _stamp(self) -> None:
         c = self.c

@@ -188,21 +188,22 @@ class Forms:
         if opcode in HINT_NOPS and not key >> 20 & 1:
             return self._finish(Shape("misc.nop", "nop"), 0)
         if ins.code == ix.Code.INVALID:
-            return self._undefined()
+            return self.undefined()
         features = {_FEATURE[f] for f in ins.cpuid_features()}
         if 0xD8 <= opcode <= 0xDF and features & FPU_FEATURES:
             return self._finish(Shape("misc.no_fpu", "status"), 0)
         if not features <= INTEGER_FEATURES:
-            return self._undefined()
+            return self.undefined()
         info = ins.op_code()
         kinds = [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
         name = row_name(ins, kinds)
         row = ROWS.get(name)
         if row is None:
-            return self._undefined()
+            return self.undefined()
         return self._known(name, row, ins, info, kinds, decoder.get_constant_offsets(ins), key, stack)
 
-    def _undefined(self) -> tuple[int, int]:
+    def undefined(self) -> tuple[int, int]:
+        """The form of an encoding that raises #UD."""
         return self._finish(Shape("misc.ud", "status", ends=True), 0)
 
     def _known(

@@ -360,6 +360,9 @@ def find_block(c):
         return c.jump_cache[k + W2]
     c.stat_lookups += W1
     c.why = WHY_EXIT
+    if c.forget != W0:
+        c.forget = W0
+        forget_blocks(c)
     if rip > c.limit[CS]:
         fault(c, GP, W0)
         return W0

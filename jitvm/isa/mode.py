@@ -137,6 +137,7 @@ def limit_code(c, limit):
         k += W1
     if n + W2 > LAST_CODE:
         translations_changed(c)
+        c.forget = W1
         n = W0
     c.limit_codes[n & (N_CODES - W1)] = limit
     c.n_limit_codes = n + W1

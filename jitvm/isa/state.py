@@ -76,6 +76,7 @@ ARCHITECTURAL = [
     ("ctx", U),  # block context: cs base, limit code and mode in one word, derived: jitvm/isa/mode.py
     ("limit_codes", U, (64,)),  # CS limits met, by the code that `ctx` carries
     ("n_limit_codes", U),
+    ("forget", U),  # 1: limit codes started over, blocks keyed by the old ones must go
     ("a20_mask", U),  # ones but for bit 20 when the A20 gate is closed
     ("halted", U),  # 1 after HLT, until an interrupt
     ("shadow", U),  # `retired` at which interrupts are held off for one instruction (STI, MOV SS), else ~0
