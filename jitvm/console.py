@@ -296,7 +296,8 @@ def _guard(fd: int, reader: int, saved: list[Any]) -> None:
         signal.signal(number, signal.SIG_IGN)
     keep = sorted((fd, reader))
     for start, end in zip([0, keep[0] + 1, keep[1] + 1], [*keep, os.sysconf("SC_OPEN_MAX")], strict=True):
-        os.closerange(start, end)
+        if start < end:  # an empty range from 0 closes everything in CPython 3.11
+            os.closerange(start, end)
     heard = b""
     while data := os.read(reader, 4096):
         heard += data
