@@ -176,6 +176,7 @@ class VcpuEngine:
         for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit"):
             setattr(c, name, accel.code.address[name])
         self._left, self._status = at("left") // 8, at("status") // 8
+        self._a20 = at("a20_mask") // 8
         self.pending_status = 0
         """Status that an injection left for the next run to settle."""
         self._floor = at("floor") // 8
@@ -251,8 +252,10 @@ class VcpuEngine:
 
     def set_a20(self, enabled: bool) -> None:
         """The A20 gate."""
-        self.c.a20_mask = 0xFFFF_FFFF_FFFF_FFFF if enabled else 0xFFFF_FFFF_FFEF_FFFF
-        self.accel.flush(self.address)
+        mask = 0xFFFF_FFFF_FFFF_FFFF if enabled else 0xFFFF_FFFF_FFEF_FFFF
+        if mask != self.words[self._a20]:
+            self.words[self._a20] = mask
+            self.accel.flush(self.address)
 
     def dump(self) -> str:
         """Registers and the bytes at rip, for error messages."""

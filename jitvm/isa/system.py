@@ -60,7 +60,7 @@ from jitvm.isa.state import (
 from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W4, W8, W32, cut, u64
 
 CR0_WRITABLE = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
-CR0_PAGING = CR0_PE | CR0_WP | CR0_PG
+CR0_PAGING = CR0_PG | CR0_WP
 """A change of one of these ends every translation."""
 CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE
 LMSW_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS
