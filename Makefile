@@ -1,0 +1,20 @@
+# PYTHON is the interpreter of an environment with jitvm's test extra: pip install -e '.[test]'
+PYTHON ?= python3
+
+.PHONY: check test test-all boot bench
+
+check:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest -q -m "not slow and not packaging"
+
+test-all:
+	$(PYTHON) -m pytest -rs
+
+boot:
+	$(PYTHON) -m jitvm boot
+
+bench:
+	$(PYTHON) -m jitvm bench
