@@ -80,6 +80,7 @@ class Vcpu:
         self._step = lay.at("step_armed") // 8
         self._reason = lay.at("exit_reason") // 8
         self._data, self._io_n = lay.at("io_data") // 8, lay.at("io_n") // 8
+        self._io_tag = lay.at("io_tag") // 8
         self._value, self._status = lay.at("io_value") // 8, lay.at("status") // 8
         self._bytes = memoryview(engine.array).cast("B")
 
@@ -139,11 +140,12 @@ class Vcpu:
             budget = 1 if self.half_done and self.exit_request else self.pre_run()
             if self.limit <= engine.retired():
                 return Outcome.INTERRUPT
-            self.half_done = False
             self.lock.release()
             why = engine.run(budget)
             self.lock.acquire()
             run = self.post_run(why)
+            if run.reason != IO and run.reason != MMIO:
+                self.half_done = self.is_half_done()
             if self.trace.wants("exit"):
                 self.trace("exit", vcpu=self.index, reason=reason_name(run.reason), retired=engine.retired(), run=run)
             outcome = self.complete_limit() if run.reason == ExitReason.INTR else handle_exit(run, buses)
@@ -175,7 +177,10 @@ class Vcpu:
     def pre_run(self) -> int:
         """Inject a pending interrupt or ask for the window; the budget of this entry."""
         words, source = self.engine.words, self.interrupts
-        if source is not None and source.pending and not self.half_done:
+        if source is not None and source.pending and self.half_done and words[self._rflags] & 0x200:
+            words[self._window] = 0  # an open window would be found before the instruction has completed
+            return 1
+        if source is not None and source.pending:
             held = words[self._shadow] == self.engine.retired() or words[self._step]
             if words[self._rflags] & 0x200 and not held:
                 vector = source.acknowledge()
@@ -236,9 +241,14 @@ class Vcpu:
             self.engine.unkick()
             self.pump()
         if self.after_exit() or self.exit_request:
-            self.exit_request = False
-            return Outcome.INTERRUPT
+            self.exit_request = self.half_done
+            return Outcome.HANDLED if self.half_done else Outcome.INTERRUPT
         return Outcome.HANDLED
+
+    def is_half_done(self) -> bool:
+        """Whether the instruction at rip has answers from outside that it has not used up: a kick came in between."""
+        words = self.engine.words
+        return words[self._io_n] != 0 and words[self._io_tag] == self.engine.retired()
 
     # ---- halted -------------------------------------------------------------------------------------------------------
     def wait(self) -> None:
