@@ -1,0 +1,417 @@
+"""The board: which chips a PC has, at which ports and addresses, on which interrupt lines.
+
+An Intel 440FX with PIIX3 and the PIIX4's power management, as QEMU's "pc" machine: the one place of jitvm that knows
+port, physical address and IRQ numbers.  Sources: Intel 82441FX (290549), 82371SB (290550) and 82371AB (290562)
+datasheets, IBM PC AT Technical Reference; the CMOS bytes that firmware reads are QEMU's (hw/i386/pc, "CMOS layout").
+
+The host mapping of guest memory holds RAM, the BIOS image, the VGA option ROM, the VGA's text memory and its video
+memory, in this order.  Where the legacy VGA window shows plain memory it is mapped like RAM, and so is the linear
+framebuffer: stores to the screen cost no exit.  RAM has precedence over windows that a guest puts on top of it.
+
+Every source of reset resets the whole board and the CPU, as on QEMU's "pc"; RAM and CMOS keep what they hold.
+
+Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; system management
+RAM; floppy drives; parallel ports; memory above 4 GiB.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from jitvm.backends.chardev import CharBackend
+from jitvm.bus import Bus, Region
+from jitvm.bus import Mapping as BusMapping
+from jitvm.clock import Clock
+from jitvm.devices.ata import AtaDevice
+from jitvm.devices.ata_disk import HEADS, SECTORS_PER_TRACK, AtaDisk
+from jitvm.devices.base import Device
+from jitvm.devices.debugcon import DebugCon, Sink
+from jitvm.devices.dma8237 import DmaPair
+from jitvm.devices.fwcfg import BOOT_MENU, E820_RAM, FwCfg, e820
+from jitvm.devices.i440fx import SEGMENTS, I440fx
+from jitvm.devices.i8042 import I8042
+from jitvm.devices.ide import Piix3Ide
+from jitvm.devices.isa_debug_exit import IsaDebugExit
+from jitvm.devices.pci import Bar, PciBus
+from jitvm.devices.pic8259 import PicPair
+from jitvm.devices.piix3 import Piix3Isa
+from jitvm.devices.piix4_pm import Piix4Pm
+from jitvm.devices.pit8254 import Pit8254
+from jitvm.devices.ps2keyboard import Ps2Keyboard
+from jitvm.devices.rtc146818 import Rtc146818
+from jitvm.devices.sysctl import SystemControl
+from jitvm.devices.uart16550 import Uart16550
+from jitvm.devices.vga import DEFAULT_VRAM, TEXT_SIZE, Vga
+from jitvm.devices.vga_memory import LinearWindow
+from jitvm.errors import ConfigError, ImageError
+from jitvm.irq import IrqLine, OrLine
+from jitvm.memory import PAGE, GuestMemory
+from jitvm.trace import SILENT, Trace
+
+# ---- physical addresses ---------------------------------------------------------------------------------------------
+GPA_LIMIT = 1 << 32
+VGA_WINDOW, VGA_WINDOW_SIZE = 0xA_0000, 0x2_0000
+BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
+"""The BIOS image ends at 4 GiB; its last 128 KiB are seen below 1 MiB, too."""
+
+# ---- interrupts -----------------------------------------------------------------------------------------------------
+IRQ_PIT, IRQ_KEYBOARD, IRQ_COM2, IRQ_COM1, IRQ_RTC, IRQ_SCI, IRQ_MOUSE, IRQ_IDE = 0, 1, 3, 4, 8, 9, 12, (14, 15)
+
+# ---- ports ----------------------------------------------------------------------------------------------------------
+PORTS = 0x1_0000
+SERIALS = ((0x3F8, IRQ_COM1), (0x2F8, IRQ_COM2), (0x3E8, IRQ_COM1), (0x2E8, IRQ_COM2))
+IDE_COMMAND, IDE_CONTROL = (0x1F0, 0x170), (0x3F6, 0x376)
+PCI_CONFIG = 0xCF8
+DEBUG_MARKS_PORT = 0xE9
+"""The debug port whose bytes are noted with their instruction counts."""
+
+# ---- PCI slots ------------------------------------------------------------------------------------------------------
+SLOT_HOST, SLOT_PIIX, SLOT_VGA = 0, 1, 2
+PIIX_ISA, PIIX_IDE, PIIX_PM = 0, 1, 3
+
+# ---- CMOS bytes that firmware reads ---------------------------------------------------------------------------------
+CMOS_DISK_TYPES, CMOS_EQUIPMENT, CMOS_BASE_KB, CMOS_EXTENDED_KB, CMOS_TYPE_C = 0x12, 0x14, 0x15, 0x17, 0x19
+CMOS_GEOMETRY = (0x1B, 0x24)
+CMOS_EXTENDED_KB_FOUND, CMOS_ABOVE_16M, CMOS_BOOT_LOW, CMOS_TRANSLATION = 0x30, 0x34, 0x38, 0x39
+CMOS_BOOT_HIGH, CMOS_ABOVE_4G, CMOS_CPUS = 0x3D, 0x5B, 0x5F
+EQUIPMENT_MOUSE_PORT = 0x04
+USER_DISK_TYPE, NO_PRECOMPENSATION = 47, 0xFFFF
+BASE_MEMORY_KB = 640
+BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
+DEFAULT_BOOT = "cad"
+
+VGA_ROM_PATHS = (Path("/usr/share/seabios/vgabios-stdvga.bin"), Path("/usr/share/qemu/vgabios-stdvga.bin"))
+"""Where distributions install the option ROM of the standard VGA."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What the board tells its owner; all are called inside an access of the guest, with the machine lock held.
+
+    `intr` is the processor's INTR.  `on_a20(level)`; `on_reset(cause)`, which must not reset at once; `on_power_off()`;
+    `on_debug_exit(status)`.
+    """
+
+    intr: IrqLine
+    on_a20: Callable[[bool], None]
+    on_reset: Callable[[str], None]
+    on_power_off: Callable[[], None]
+    on_debug_exit: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is plugged in.
+
+    `bios` is the image; `vga_rom` an option ROM or b""; `drives` four IDE drives (primary and secondary, master and
+    slave) or None; `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of
+    an isa-debug-exit or None; `boot` letters as in --boot; `rtc_base` the time at virtual time 0.
+    """
+
+    ram_size: int
+    bios: bytes
+    rtc_base: datetime
+    vga_rom: bytes = b""
+    drives: Sequence[AtaDevice | None] = (None, None, None, None)
+    serials: Sequence[CharBackend] = ()
+    debugcons: Sequence[tuple[int, Sink]] = ()
+    debug_exit: tuple[int, int] | None = None
+    boot: str = ""
+    boot_menu: bool = False
+    n_cpus: int = 1
+
+
+def find_vga_rom() -> bytes:
+    """The installed option ROM of the standard VGA, b"" when there is none: the VGA then has no BIOS."""
+    for path in VGA_ROM_PATHS:
+        if path.is_file():
+            try:
+                return path.read_bytes()
+            except OSError as e:
+                raise ImageError(f"VGA option ROM '{path}' can't be read: {e.strerror}") from None
+    return b""
+
+
+def cmos_bytes(parts: Parts) -> dict[int, int]:
+    """The CMOS bytes that a PC's set-up program would have left."""
+    words = {
+        CMOS_BASE_KB: BASE_MEMORY_KB,
+        CMOS_EXTENDED_KB: (extended := min(max(parts.ram_size - (1 << 20) >> 10, 0), 0xFFFF)),
+        CMOS_EXTENDED_KB_FOUND: extended,
+        CMOS_ABOVE_16M: min(max(parts.ram_size - (16 << 20) >> 16, 0), 0xFFFF),
+    }
+    found = {CMOS_EQUIPMENT: EQUIPMENT_MOUSE_PORT, CMOS_CPUS: parts.n_cpus - 1}
+    for index, value in words.items():
+        found |= {index: value & 0xFF, index + 1: value >> 8}
+    found |= dict.fromkeys(range(CMOS_ABOVE_4G, CMOS_ABOVE_4G + 3), 0)
+    order = [BOOT_CODES[letter] for letter in parts.boot or DEFAULT_BOOT][:3]
+    order += [0] * (3 - len(order))
+    found |= {CMOS_BOOT_HIGH: order[1] << 4 | order[0], CMOS_BOOT_LOW: order[2] << 4}
+    types = translation = 0
+    for index, drive in enumerate(parts.drives):
+        if not isinstance(drive, AtaDisk):
+            continue
+        cylinders = drive.cylinders
+        translation |= _translation(cylinders) << 2 * index
+        if index < len(CMOS_GEOMETRY):
+            types |= 0xF0 >> 4 * index
+            found[CMOS_TYPE_C + index] = USER_DISK_TYPE
+            geometry = struct.pack("<HBHBHB", cylinders, HEADS, NO_PRECOMPENSATION, 0xC8, cylinders, SECTORS_PER_TRACK)
+            found |= dict(enumerate(geometry, CMOS_GEOMETRY[index]))
+    return found | {CMOS_DISK_TYPES: types, CMOS_TRANSLATION: translation}
+
+
+def _translation(cylinders: int) -> int:
+    """How firmware shall make CHS addresses of 10-bit cylinders: 0 as they are, 1 LBA, 2 by doubling heads."""
+    if cylinders <= 1024:
+        return 0
+    return 2 if cylinders * HEADS <= 0x2_0000 else 1
+
+
+class Board:
+    """All chips, wired.  `ports` and `mmio` are the buses, `memory` the guest's memory; chips are attributes."""
+
+    def __init__(self, parts: Parts, clock: Clock, lines: Lines, trace: Trace = SILENT) -> None:
+        self.parts, self.clock, self.trace, self._lines = parts, clock, trace, lines
+        self.ports = Bus("port", PORTS, direct=True, trace=trace)
+        self.mmio = Bus("mmio", GPA_LIMIT, trace=trace)
+        self._make_memory()
+        self.pic = PicPair(lines.intr, trace)
+        self._shared = {irq: OrLine(self.pic.line(irq)) for irq in range(16)}
+        self._windows: dict[str, BusMapping | tuple[int, int]] = {}
+        self._make_isa()
+        self._make_pci()
+        self._make_serials()
+        self._make_firmware_ports()
+        self._devices: list[Device] = [
+            self.pic, self.pit, self.rtc, self.keyboard, self.i8042, self.sysctl, self.dma, self.fw_cfg, *self.uarts,
+            self.pci, *self.pci.functions.values(), *self.debug_ports,
+        ]  # fmt: skip
+        self._map_memory()
+
+    def irq(self, number: int) -> IrqLine:
+        """A new wire to an ISA interrupt; several may share one."""
+        return self._shared[number].input()
+
+    # Memory
+
+    def _make_memory(self) -> None:
+        """The host mapping: RAM, then ROMs, then the VGA's two memories."""
+        parts = self.parts
+        rom_size = 1 << max(len(parts.vga_rom) - 1, PAGE - 1).bit_length() if parts.vga_rom else 0
+        extra = len(parts.bios) + rom_size + TEXT_SIZE + DEFAULT_VRAM
+        self.memory = GuestMemory(parts.ram_size, extra)
+        self._bios = self.memory.add_rom(parts.bios)
+        self._vga_rom = self.memory.add_rom(parts.vga_rom.ljust(rom_size, b"\0"))
+        self._vram = self.memory.size - DEFAULT_VRAM
+        self._text = self._vram - TEXT_SIZE
+        self._smram_open = False
+        self._window: LinearWindow | None = None
+
+    def _map_memory(self) -> None:
+        """RAM, the BIOS below 4 GiB, and what PAM and the VGA say of the first megabyte."""
+        memory, size = self.memory, len(self.parts.bios)
+        memory.map(0, self.parts.ram_size, 0)
+        memory.map(BIOS_TOP - size, size, self._bios)
+        memory.map(BIOS_TOP - size, size, None, read=False)
+        self._map_vga_window()
+        for _, _, gpa, length in SEGMENTS:
+            self._map_segment(gpa, length, False, False)
+
+    def _low_rom(self, gpa: int) -> int | None:
+        """Offset of what PCI shows at an address below 1 MiB: the BIOS image's end, or nothing."""
+        offset = self._bios + len(self.parts.bios) - (LOW_BIOS_TOP - gpa)
+        return offset if gpa >= LOW_BIOS_TOP - min(LOW_BIOS_SIZE, len(self.parts.bios)) else None
+
+    def _map_segment(self, gpa: int, size: int, read_ram: bool, write_ram: bool) -> None:
+        """PAM: reads from RAM or the ROM, writes to RAM or nowhere."""
+        self.memory.map(gpa, size, gpa if read_ram else self._low_rom(gpa), write=False)
+        self.memory.map(gpa, size, gpa if write_ram else None, read=False)
+        if self.trace.wants("memory_map"):
+            what = f"read {'RAM' if read_ram else 'ROM'}, write {'RAM' if write_ram else 'nowhere'}"
+            self.trace("memory_map", gpa=gpa, size=size, what=what)
+
+    def _on_smram(self, everyone: bool, _smm: bool) -> None:
+        self._smram_open = everyone
+        self._map_vga_window()
+
+    def _on_linear(self, window: LinearWindow | None) -> None:
+        self._window = window
+        self._map_vga_window()
+
+    def _map_vga_window(self) -> None:
+        """A0000h: RAM while SMRAM is open, else the VGA, as memory where its window is linear."""
+        if self._smram_open:
+            self.memory.map(VGA_WINDOW, VGA_WINDOW_SIZE, VGA_WINDOW)
+            return
+        self.memory.map(VGA_WINDOW, VGA_WINDOW_SIZE, None)
+        if self._window is not None:
+            base = self._text if self._window.array == "text" else self._vram
+            self.memory.map(VGA_WINDOW + self._window.offset, self._window.size, base + self._window.start)
+
+    # Chips
+
+    def _put(self, base: int, length: int, region: Region, name: str, max_size: int = 1) -> None:
+        self.ports.map(base, length, region, name=name, max_size=max_size)
+
+    def _make_isa(self) -> None:
+        clock, trace, lines, put = self.clock, self.trace, self._lines, self._put
+        self.pit = Pit8254(clock, self.irq(IRQ_PIT), trace)
+        self.rtc = Rtc146818(clock, self.irq(IRQ_RTC), self.parts.rtc_base, cmos_bytes(self.parts), trace)
+        self.keyboard = Ps2Keyboard(clock, trace)
+        self.i8042 = I8042(
+            clock, self.keyboard, self.irq(IRQ_KEYBOARD), self.irq(IRQ_MOUSE), lines.on_a20, lines.on_reset, trace
+        )
+        self.sysctl = SystemControl(clock, self.pit, lines.on_a20, lines.on_reset, trace)
+        self.dma = DmaPair(self.memory, trace)
+        put(0x000, 16, self.dma.low, "dma-1")
+        put(0x020, 2, self.pic.master, "pic-master")
+        put(0x040, 4, self.pit, "pit")
+        put(0x060, 1, self.i8042.data_port, "i8042 data")
+        put(0x061, 1, self.sysctl.port61, "port 61h")
+        put(0x064, 1, self.i8042.command_port, "i8042 command")
+        put(0x070, 2, self.rtc, "rtc")
+        put(0x080, 1, self.sysctl.port80, "POST code")
+        put(0x081, 15, self.dma.pages, "dma pages")
+        put(0x092, 1, self.sysctl.port92, "port 92h")
+        put(0x0A0, 2, self.pic.slave, "pic-slave")
+        put(0x0C0, 32, self.dma.high, "dma-2")
+        put(0x4D0, 2, self.pic.elcr, "elcr")
+
+    def _make_pci(self) -> None:
+        """The 440FX and the functions of its bus 0."""
+        clock, trace, put, lines = self.clock, self.trace, self._put, self._lines
+        self.i440fx = I440fx(self.parts.ram_size, self._map_segment, self._on_smram, trace)
+        self.piix3 = Piix3Isa([self.irq(n) for n in range(16)], lambda _hard: lines.on_reset("port CF9h"), trace)
+        self.ide = Piix3Ide(self.memory, [self.irq(n) for n in IRQ_IDE], self.parts.drives, trace)
+        self.pm = Piix4Pm(clock, self.irq(IRQ_SCI), lines.on_power_off, None, trace)
+        vram = self.memory.bytes[self._vram : self._vram + DEFAULT_VRAM]
+        text = self.memory.bytes[self._text : self._text + TEXT_SIZE]
+        self.vga = Vga(clock, self.parts.vga_rom, vram=vram, text=text, trace=trace)
+        self.vga.memory.on_linear = self._on_linear
+        for bar in self.vga.bars:
+            bar.memory_offset = {"vga.vram": self._vram, "vga.rom": self._vga_rom}.get(bar.name)
+        self.pci = PciBus(self._on_bar, lambda slot, pin: self.piix3.pirq((slot - 1 + pin - 1) & 3), trace)
+        self.pci.attach(SLOT_HOST, 0, self.i440fx)
+        self.pci.attach(SLOT_PIIX, PIIX_ISA, self.piix3)
+        self.pci.attach(SLOT_PIIX, PIIX_IDE, self.ide)
+        self.pci.attach(SLOT_PIIX, PIIX_PM, self.pm)
+        self.pci.attach(SLOT_VGA, 0, self.vga)
+        put(PCI_CONFIG, 8, self.pci.ports(self.piix3.reset_control), "pci configuration", 4)
+        for channel, command, control in zip(self.ide.channels, IDE_COMMAND, IDE_CONTROL, strict=True):
+            put(command, 8, channel, channel.name, 4)
+            put(control, 1, channel.control, f"{channel.name} control")
+        put(0x0B2, 2, self.pm.apm, "apm", 2)
+        put(0xAFE0, 4, self.pm.gpe, "gpe", 4)
+        put(0x1CE, 4, self.vga.dispi.ports, "vga dispi", 2)
+        put(0x3B4, 2, self.vga.crtc_mono, "vga crtc mono", 2)
+        put(0x3BA, 1, self.vga.status_mono, "vga status mono", 2)
+        put(0x3C0, 16, self.vga.core, "vga", 2)
+        put(0x3D4, 2, self.vga.crtc_color, "vga crtc", 2)
+        put(0x3DA, 1, self.vga.status_color, "vga status", 2)
+        self.mmio.map(VGA_WINDOW, VGA_WINDOW_SIZE, self.vga.memory, name="vga window", max_size=8)
+
+    def _make_serials(self) -> None:
+        self.uarts: list[Uart16550] = []
+        for number, (backend, (port, irq)) in enumerate(zip(self.parts.serials, SERIALS, strict=False), 1):
+            uart = Uart16550(f"com{number}", self.irq(irq), self.clock, backend, self.trace)
+            self._put(port, 8, uart, uart.name)
+            self.uarts.append(uart)
+
+    def _make_firmware_ports(self) -> None:
+        """fw_cfg, debug consoles, isa-debug-exit."""
+        parts = self.parts
+        self.fw_cfg = FwCfg(
+            self.memory, ram_size=parts.ram_size, n_cpus=parts.n_cpus, max_cpus=parts.n_cpus, trace=self.trace
+        )
+        self.fw_cfg.add_item(BOOT_MENU, struct.pack("<H", parts.boot_menu))
+        self.fw_cfg.add_file("etc/e820", e820([(0, parts.ram_size, E820_RAM)]))
+        self.fw_cfg.add_file("bootorder", b"")
+        self.fw_cfg.add_file("etc/boot-fail-wait", struct.pack("<i", -1))
+        self.fw_cfg.add_file("etc/system-states", bytes((0x80, 0, 0, 1, 2, 0x80)))
+        self._put(0x510, 2, self.fw_cfg.ports, "fw_cfg", 2)
+        self._put(0x514, 8, self.fw_cfg.dma_ports, "fw_cfg dma", 8)
+        self.debug_ports: list[Device] = []
+        for port, sink in parts.debugcons:
+            debugcon = DebugCon(sink, f"debugcon {port:x}h")
+            self._put(port, 1, debugcon, debugcon.name)
+            self.debug_ports.append(debugcon)
+        if parts.debug_exit is not None:
+            port, size = parts.debug_exit
+            debug_exit = IsaDebugExit(self._lines.on_debug_exit)
+            self._put(port, size, debug_exit, debug_exit.name, size)
+            self.debug_ports.append(debug_exit)
+
+    # PCI windows
+
+    def _on_bar(self, bar: Bar, address: int | None) -> None:
+        """A window of a PCI function moves; where it would lie on top of another one it is not seen."""
+        before = self._windows.pop(bar.name, None)
+        if isinstance(before, tuple):
+            self.memory.map(*before, None)
+        elif before is not None:
+            (self.ports if bar.kind == "io" else self.mmio).unmap(before)
+        if address is None:
+            return
+        try:
+            if bar.memory_offset is not None:
+                self._windows[bar.name] = self._map_window(bar, address, bar.memory_offset)
+            else:
+                bus = self.ports if bar.kind == "io" else self.mmio
+                self._windows[bar.name] = bus.map(address, bar.size, bar.region, name=bar.name, max_size=bar.max_size)
+        except ConfigError as e:
+            self.trace("guest_error", device=bar.name, what=str(e), value=address)
+        if self.trace.wants("memory_map") and bar.name in self._windows:
+            self.trace("memory_map", gpa=address, size=bar.size, what=bar.name)
+
+    def _map_window(self, bar: Bar, address: int, offset: int) -> tuple[int, int]:
+        """Show a window's memory at `address`; `ConfigError` where other memory is."""
+        if address % PAGE or address + bar.size > GPA_LIMIT:
+            raise ConfigError(f"{bar.name} at {address:#x}+{bar.size:#x} is not made of whole pages below 4 GiB")
+        pages = slice(address // PAGE, (address + bar.size) // PAGE)
+        if self.memory.page_read[pages].any() or self.memory.page_write[pages].any():
+            raise ConfigError(f"{bar.name} at {address:#x}+{bar.size:#x} overlaps other memory")
+        self.memory.map(address, bar.size, offset, write=bar.kind == "mem")
+        return address, bar.size
+
+    # Whole board
+
+    def memory_map(self) -> list[tuple[int, int, str]]:
+        """(first address, first address behind, what) of the physical address space, neighbours joined."""
+        names = sorted((*self._extents(), (self.memory.size, "")))
+        found: list[tuple[int, int, str]] = []
+        read, write = self.memory.page_read, self.memory.page_write
+        for page in (read | write).nonzero()[0].tolist():
+            way = "ro" if not write[page] else "rw" if read[page] == write[page] else "reads here, writes elsewhere"
+            at = int(read[page] or write[page]) & -PAGE
+            name = next(name for (start, name), (end, _) in itertools.pairwise(names) if start <= at < end)
+            gpa, what = page * PAGE, f"{name} {way}"
+            if found and found[-1][1] == gpa and found[-1][2] == what:
+                found[-1] = (found[-1][0], gpa + PAGE, what)
+            else:
+                found.append((gpa, gpa + PAGE, what))
+        windows = [(m.base, m.end, f"{m.name} (device)") for m in self.mmio.mappings()]
+        return sorted([*found, *windows])
+
+    def _extents(self) -> list[tuple[int, str]]:
+        """Where in the host mapping what begins."""
+        named = [(0, "RAM"), (self._bios, "BIOS"), (self._text, "VGA text"), (self._vram, "VGA framebuffer")]
+        return [*named, (self._vga_rom, "VGA ROM")] if self.parts.vga_rom else named
+
+    def device(self, name: str) -> Device:
+        """A chip by its name; `KeyError` for one that the board does not have."""
+        return {device.name: device for device in self._devices}[name]
+
+    def devices(self) -> list[Device]:
+        """All chips, in the order in which they are reset."""
+        return list(self._devices)
+
+    def reset(self) -> None:
+        """RESET#: every chip; PAM and the PCI windows are back where they were at power-on.  RAM keeps its contents."""
+        for device in self._devices:
+            device.reset()

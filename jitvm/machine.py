@@ -1,0 +1,579 @@
+"""A machine: the board with its CPU, the threads that run it, and the Python API.
+
+    from jitvm.config import MachineConfig
+    from jitvm.machine import Machine
+
+    with Machine(MachineConfig(serials=("memory",))) as m:
+        result = m.run()                    # RunResult(reason="poweroff", code=0, message="the guest powered off")
+        print(m.serial_output().decode())
+        print(m.registers()["eip"], m.ram[0x400:0x500])
+
+One thread a vCPU.  The machine lock protects everything that the guest can see; a vCPU's thread drops it while
+translated code runs.  Other threads take it through the methods here, which also kick the vCPU.
+
+Time: with `--clock icount` an instruction is a nanosecond and a halted CPU jumps to the next timer, so a run is
+reproducible bit for bit, and the clock chip starts at `RTC_BASE`.  `auto` is the same, but for a person at the console,
+or a peer behind a pty or TCP: for them a halted CPU waits in real time.  `realtime` follows the host's clock and date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from jitvm import stats
+from jitvm.backends.blockdev import BlockDevice, open_disk
+from jitvm.backends.chardev import CharBackend, MemoryBackend, open_chardev
+from jitvm.bare import CONTROL_NAMES, GPR_NAMES, SEGMENT_NAMES
+from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
+from jitvm.clock import Clock
+from jitvm.config import MachineConfig, read_bios
+from jitvm.devices.ata import AtaDevice
+from jitvm.devices.ata_disk import AtaDisk
+from jitvm.devices.atapi import AtapiCdrom
+from jitvm.devices.debugcon import Sink
+from jitvm.engine.accel import Accelerator, Options, VcpuEngine
+from jitvm.engine.cache import default_folder
+from jitvm.errors import BackendError, ConfigError
+from jitvm.exits import Outcome
+from jitvm.irq import IrqLine
+from jitvm.isa.cpuid import DEFAULT_MODEL
+from jitvm.isa.flags import ARITHMETIC, IF, RESERVED, put_flags
+from jitvm.isa.mode import read_eflags
+from jitvm.isa.words import u64
+from jitvm.monitor import Monitor
+from jitvm.trace import Trace
+from jitvm.vcpu import NEVER, Vcpu
+
+RTC_BASE = datetime(2026, 1, 1)
+"""What the clock chip shows at virtual time 0, unless the clock is the host's."""
+PACE_NS = 1_000_000
+"""How often `--clock realtime` compares the clocks."""
+FINAL = frozenset({"poweroff", "shutdown", "error"})
+"""Ends after which only a reset makes the machine run again."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Why a run ended.
+
+    `reason`: poweroff (also a reset under --no-reboot), debug-exit, quit, max-insns, timeout, interrupt, shutdown (a
+    triple fault under --no-reboot, or a CPU halted for good), error (an instruction that the engine lacks).
+    `code`: isa-debug-exit's status, else 0.  `message`: a line for the user; an error's has the state below it.
+    """
+
+    reason: str
+    code: int = 0
+    message: str = ""
+
+
+class Console(Protocol):
+    """What the machine asks of a terminal (`jitvm.console.Console`)."""
+
+    interactive: bool
+    monitor: Any
+
+    def backend(self) -> CharBackend:
+        """The character device of every `stdio`."""
+        ...
+
+
+_accelerators: dict[str, Accelerator] = {}
+
+
+def shared_accelerator(keep: bool = True, on_progress: Callable[[str], None] = lambda what: None) -> Accelerator:
+    """The process's accelerator for a cache folder (`keep`: code is kept there), made on first use."""
+    key = str(default_folder()) if keep else ""
+    found = _accelerators.get(key)
+    if found is None:
+        found = _accelerators[key] = Accelerator(keep=keep, on_progress=on_progress)
+    else:
+        found.code.on_progress = found.units.on_progress = on_progress
+    return found
+
+
+class Interrupts:
+    """The interrupt controllers' output as the vCPU sees it: a level, and the INTA cycle."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.line = IrqLine(self._set)
+        self.inta: Callable[[], int] = lambda: 0
+
+    def _set(self, level: bool) -> None:
+        self.pending = level
+
+    def acknowledge(self) -> int:
+        """The vector."""
+        return self.inta()
+
+
+class Pace:
+    """`--clock realtime`: lets virtual time follow the host's, forward by skipping, backward by waiting."""
+
+    def __init__(self, clock: Clock, vcpu: Vcpu) -> None:
+        self._clock, self._vcpu = clock, vcpu
+        self._timer = clock.timer("host clock", self._tick)
+        self._base = 0
+
+    def start(self) -> None:
+        """Virtual now is the host's now."""
+        self._base = time.monotonic_ns() - self._vcpu.now()
+        self._timer.arm(self._vcpu.now() + PACE_NS)
+
+    def _tick(self) -> None:
+        now = self._vcpu.now()
+        lag = time.monotonic_ns() - self._base - now
+        if lag > 0:
+            self._vcpu.engine.c.extra_ns += lag
+        elif lag < -PACE_NS:
+            time.sleep(-lag / 1e9)
+        self._timer.arm(now + max(lag, 0) + PACE_NS)
+
+
+class Machine:
+    """A machine made from a config; it is ready to run and has not run yet.
+
+    `accel`: an engine to use in place of the process's.  Attributes: `board` (chips), `memory`, `clock`, `vcpus`,
+    `trace`, `monitor` (commands as text).
+
+    Raises:
+        JitvmError: something named in the config can't be had.
+    """
+
+    def __init__(
+        self,
+        config: MachineConfig | None = None,
+        *,
+        on_progress: Callable[[str], None] = lambda what: None,
+        console: Console | None = None,
+        accel: Accelerator | None = None,
+    ) -> None:
+        self.config = config = config or MachineConfig()
+        self.lock = threading.Lock()
+        self._changed = threading.Condition(self.lock)
+        self._result: RunResult | None = None
+        self._failure: BaseException | None = None
+        self._reset_cause: str | None = None
+        self._paused = config.start_paused
+        self._closing = False
+        self._attention = False
+        self._threads: list[threading.Thread] = []
+        self._parked: set[int] = set()
+        self._host_seconds = 0.0
+        self._went = 0.0
+        self._step_limit = NEVER
+        self._resources = contextlib.ExitStack()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._resources.close)
+            self.clock = Clock()
+            self.trace = self._open_trace()
+            self.accel = accel or shared_accelerator(config.cache, on_progress)
+            self._console = console
+            interrupts = Interrupts()
+            lines = Lines(interrupts.line, self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit)
+            self.vcpus: list[Vcpu] = []
+            self.marks: stats.Marks | None = None
+            self.serials = [self._open_chardev(spec) for spec in config.serials]
+            parts = self._parts()
+            self.board = Board(parts, self.clock, lines, self.trace)
+            interrupts.inta = self.board.pic.acknowledge
+            self.memory = self.board.memory
+            self._add_vcpu(interrupts)
+            undo.pop_all()
+        self.monitor = Monitor(self)
+        if console is not None:
+            console.monitor = self.monitor
+        for backend in self._backends:
+            backend.wake = self._input_arrived
+
+    # ---- building
+    def _open_trace(self) -> Trace:
+        stream: TextIO | None = None
+        if self.config.trace_file is not None:
+            try:
+                stream = self._resources.enter_context(self.config.trace_file.open("w", encoding="utf-8"))
+            except OSError as e:
+                raise BackendError(f"trace file '{self.config.trace_file}' can't be written: {e.strerror}") from None
+        return Trace(self.config.trace, stream, lambda: self.clock.now_ns)
+
+    def _open_chardev(self, spec: str) -> CharBackend:
+        if spec == "stdio" and self._console is not None:
+            return self._console.backend()
+        backend = open_chardev(spec)
+        self._resources.callback(backend.close)
+        return backend
+
+    def _parts(self) -> Parts:
+        """What is plugged into the board."""
+        config = self.config
+        debugcons: list[tuple[int, Sink]] = []
+        self._backends = list(self.serials)
+        for port, spec in config.debugcons:
+            backend = self._open_chardev(spec)
+            self._backends.append(backend)
+            sink: Sink = backend
+            if port == DEBUG_MARKS_PORT:
+                sink = self.marks = stats.Marks(backend, lambda: self.vcpus[0].retired)
+            debugcons.append((port, sink))
+        exits = [d for d in config.devices if d.name == "isa-debug-exit"]
+        return Parts(
+            ram_size=config.memory,
+            bios=read_bios(config.bios),
+            rtc_base=datetime.now(UTC).replace(tzinfo=None) if config.clock == "realtime" else RTC_BASE,
+            vga_rom=find_vga_rom(),
+            drives=self._open_drives(),
+            serials=self.serials,
+            debugcons=debugcons,
+            debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
+            boot=config.boot,
+            boot_menu=config.boot_menu,
+            n_cpus=config.smp,
+        )
+
+    def _open_drives(self) -> list[AtaDevice | None]:
+        drives: list[AtaDevice | None] = [None] * 4
+        for drive in self.config.drives:
+            name, serial = f"ide{drive.index >> 1}-{drive.index & 1}", f"JV{drive.index + 1:05}"
+            cdrom = drive.media == "cdrom"
+            disk: BlockDevice = open_disk(drive.file, read_only=drive.readonly or cdrom, snapshot=drive.snapshot)
+            self._resources.callback(disk.close)
+            if cdrom:
+                drives[drive.index] = AtapiCdrom(name, disk, serial=serial, trace=self.trace)
+            else:
+                drives[drive.index] = AtaDisk(name, disk, serial=serial, trace=self.trace)
+        return drives
+
+    def _add_vcpu(self, interrupts: Interrupts) -> None:
+        config, board = self.config, self.board
+        engine = VcpuEngine(self.accel, self.memory, Options(**dict(config.engine)))
+        features = config.cpu_features
+        engine.set_cpu(
+            config.cpu or DEFAULT_MODEL, [n for n, on in features if on], [n for n, on in features if not on]
+        )
+        vcpu = Vcpu(len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts)
+        vcpu.after_exit = self._wants_attention
+        vcpu.pump = self._pump
+        self.vcpus.append(vcpu)
+        peers = any(spec.startswith(("pty", "tcp")) for spec in config.serials)
+        person = self._console is not None and self._console.interactive
+        vcpu.real_time = config.clock == "realtime" or (config.clock == "auto" and (person or peers))
+        self._pace = Pace(self.clock, vcpu) if config.clock == "realtime" else None
+
+    # ---- what the board tells; the lock is held
+    def _on_a20(self, level: bool) -> None:
+        for vcpu in self.vcpus:
+            vcpu.engine.set_a20(level)
+
+    def _on_reset(self, cause: str) -> None:
+        if self.config.no_reboot:
+            self._stop("poweroff", message=f"the guest reset the machine ({cause}; --no-reboot)")
+        else:
+            self._reset_cause = cause
+            self._attention = True
+
+    def _on_power_off(self) -> None:
+        self._stop("poweroff", message="the guest powered off")
+
+    def _on_debug_exit(self, status: int) -> None:
+        self._stop("debug-exit", status & 0xFF, f"the guest left through isa-debug-exit with status {status & 0xFF}")
+
+    # ---- ending a turn of the vCPU loop; the lock is held
+    def _wants_attention(self) -> bool:
+        return self._attention
+
+    def _stop(self, reason: str, code: int = 0, message: str = "") -> None:
+        """The run ends; the first reason counts."""
+        if self._result is None:
+            self._result = RunResult(reason, code, message)
+        self._interrupt_vcpus()
+        self._changed.notify_all()
+
+    def _interrupt_vcpus(self) -> None:
+        self._attention = True
+        for vcpu in self.vcpus:
+            vcpu.request_exit()
+
+    def _from_outside(self, action: Callable[[], None]) -> None:
+        """Do something under the lock, from any thread and from signal handlers, which must not wait for it."""
+        if self.lock.acquire(blocking=False):
+            try:
+                action()
+            finally:
+                self.lock.release()
+            return
+
+        def later() -> None:
+            with self.lock:
+                action()
+
+        threading.Thread(target=later, name="machine action", daemon=True).start()
+
+    def _pump(self) -> None:
+        """Take input; find out that the CPU waits for nothing."""
+        for backend in self._backends:
+            backend.pump()
+        dead = all(v.engine.c.halted and not int(v.engine.c.rflags) & int(IF) for v in self.vcpus)
+        if dead and not self.vcpus[0].real_time and not self._attention:
+            self._stop("shutdown", message="the CPU is halted with interrupts off: only a reset could wake it")
+
+    def _input_arrived(self) -> None:
+        """A backend has input; on its thread."""
+        for vcpu in self.vcpus:
+            vcpu.kick()
+        with self.lock:
+            for vcpu in self.vcpus:
+                vcpu.wake()
+
+    # ---- the vCPU threads
+    def _vcpu_main(self, vcpu: Vcpu) -> None:
+        try:
+            while self._may_go(vcpu):
+                outcome = vcpu.run_until_stopped()
+                with self.lock:
+                    self._turn_ended(vcpu, outcome)
+        except BaseException as e:  # the thread that called run() raises it
+            with self.lock:
+                self._failure = e
+                self._parked.add(vcpu.index)
+                self._stop("error", message=str(e))
+
+    def _may_go(self, vcpu: Vcpu) -> bool:
+        """Wait until the machine runs; False when it is closed.  The last vCPU to stop does a reset that is due."""
+        with self.lock:
+            self._parked.add(vcpu.index)
+            self._changed.notify_all()
+            while not self._closing:
+                if self._reset_cause is not None and len(self._parked) == len(self.vcpus):
+                    self._reset_board(self._reset_cause)
+                if not self._paused and self._result is None and self._reset_cause is None:
+                    self._parked.discard(vcpu.index)
+                    self._attention = False
+                    return True
+                self._changed.wait()
+            return False
+
+    def _turn_ended(self, vcpu: Vcpu, outcome: Outcome) -> None:
+        if outcome is Outcome.SHUTDOWN:
+            where = f"{int(vcpu.engine.c.sel[1]):04x}:{int(vcpu.engine.c.rip):08x}"
+            if self.config.no_reboot:
+                self._stop("shutdown", message=f"triple fault at {where} (--no-reboot)")
+            else:
+                self._reset_cause = f"triple fault at {where}"
+        elif outcome is Outcome.ERROR or outcome is Outcome.DEBUG:
+            self._stop("error", message=vcpu.error_text or f"vCPU {vcpu.index}: {outcome.name} without a debugger")
+        elif vcpu.retired >= vcpu.limit and self._result is None:
+            self._stop("max-insns", message=f"the limit of {vcpu.limit} instructions was reached")
+
+    def _reset_board(self, cause: str) -> None:
+        self._reset_cause = None
+        self.trace("reset", cause=cause)
+        self.board.reset()
+        for vcpu in self.vcpus:
+            vcpu.engine.reset()
+            vcpu.half_done = vcpu.exit_request = False
+        self._changed.notify_all()
+
+    # ---- running
+    def run(self, max_insns: int | None = None) -> RunResult:
+        """Run until the guest ends or somebody ends it, at most `max_insns` more instructions; why it ended.
+
+        Call it again to go on, but after poweroff, shutdown and error: then `reset` comes first.
+        """
+        self.start(max_insns)
+        timer: threading.Timer | None = None
+        if self.config.timeout_s is not None:
+            seconds = self.config.timeout_s
+            timer = threading.Timer(seconds, self.quit, ("timeout", f"the time of {seconds:g} seconds is over"))
+            timer.daemon = True
+            timer.start()
+        try:
+            return self.wait()
+        except BaseException:
+            self.quit("interrupt")
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def start(self, max_insns: int | None = None) -> None:
+        """Begin to run and return at once; `wait` waits for the end.  With `start_paused`, `resume` is what begins."""
+        with self.lock:
+            if self._closing:
+                raise ConfigError("the machine is closed")
+            if self._result is not None and self._result.reason in FINAL:
+                return
+            self._result = None
+            for vcpu in self.vcpus:
+                limit = NEVER if self.config.max_insns is None else self.config.max_insns
+                vcpu.limit = limit if max_insns is None else min(limit, vcpu.retired + max_insns)
+            self._went = time.perf_counter()
+            if self._pace is not None:
+                self._pace.start()
+            if not self._threads:
+                for vcpu in self.vcpus:
+                    name = f"vCPU {vcpu.index}"
+                    self._threads.append(threading.Thread(target=self._vcpu_main, args=(vcpu,), name=name, daemon=True))
+                    self._threads[-1].start()
+            self._changed.notify_all()
+
+    def wait(self) -> RunResult:
+        """Wait until the run has ended; what the vCPU threads raised is raised here."""
+        with self.lock:
+            while self._result is None or len(self._parked) < len(self.vcpus):
+                self._changed.wait()
+            if self._went:
+                self._host_seconds += time.perf_counter() - self._went
+                self._went = 0.0
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
+            return self._result
+
+    def quit(self, reason: str = "quit", message: str = "") -> None:
+        """End the run; from any thread and from signal handlers, returns at once."""
+        self._from_outside(lambda: self._stop(reason, message=message))
+
+    def pause(self) -> None:
+        """Stop the CPU between two instructions and wait until it stands; `run` goes on waiting."""
+        with self.lock:
+            self._paused = True
+            self._interrupt_vcpus()
+            while self._threads and len(self._parked) < len(self.vcpus):
+                self._changed.wait()
+
+    def resume(self) -> None:
+        """Go on after `pause`, or begin after a start with `start_paused`."""
+        with self.lock:
+            self._paused = False
+            if self._pace is not None:
+                self._pace.start()
+            self._changed.notify_all()
+
+    @property
+    def result(self) -> RunResult | None:
+        """How the last run ended, None while it lasts and before the first."""
+        return self._result
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[bool]:
+        """The CPU stands while the block runs, which gets whether it was paused; then it is as before."""
+        before = self._paused
+        self.pause()
+        try:
+            yield before
+        finally:
+            if not before:
+                self.resume()
+
+    def reset(self, cause: str = "reset button") -> None:
+        """Press the reset button; from any thread.  A machine that has ended can run again."""
+        with self.lock:
+            self._reset_cause = cause
+            if self._result is not None:
+                self._result = RunResult("interrupt") if self._result.reason in FINAL else self._result
+            if self._threads:
+                self._interrupt_vcpus()
+                self._changed.notify_all()
+            else:
+                self._reset_board(cause)
+
+    def close(self) -> None:
+        """End the threads, keep what the engine learned, give back what the host gave; a second call does nothing."""
+        with self.lock:
+            self._closing = True
+            self._interrupt_vcpus()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=10)
+        self.accel.keep()
+        self._resources.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # ---- looking and touching
+    def registers(self, vcpu: int = 0) -> dict[str, int]:
+        """General registers, eip, eflags, selectors and control registers of a vCPU that stands."""
+        c = self.vcpus[vcpu].engine.c
+        out = {name: int(c.gpr[k]) & 0xFFFF_FFFF for k, name in enumerate(GPR_NAMES)}
+        with np.errstate(over="ignore"):
+            out |= {"eip": int(c.rip), "eflags": int(read_eflags(c))}
+        out |= {name: int(c.sel[k]) for k, name in enumerate(SEGMENT_NAMES)}
+        return out | {name: int(getattr(c, name)) for name in CONTROL_NAMES}
+
+    def set_registers(self, values: Mapping[str, int], vcpu: int = 0) -> None:
+        """Write registers by name (those of `registers`, but no selectors) of a vCPU that stands."""
+        target = self.vcpus[vcpu]
+        c = target.engine.c
+        with np.errstate(over="ignore"):
+            for name, value in values.items():
+                if name in GPR_NAMES:
+                    c.gpr[GPR_NAMES.index(name)] = u64(value & 0xFFFF_FFFF)
+                elif name == "eip":
+                    c.rip = u64(value)
+                elif name == "eflags":
+                    put_flags(c.lazy, u64(value))
+                    c.rflags = (u64(value) & ~ARITHMETIC) | RESERVED
+                elif name in CONTROL_NAMES:
+                    setattr(c, name, u64(value))
+                else:
+                    raise ConfigError(f"register '{name}' can't be set; there are {', '.join(self.registers())}")
+        target.registers_dirty = True
+
+    @property
+    def ram(self) -> npt.NDArray[np.uint8]:
+        """RAM as an array that shares the guest's bytes.  Code is changed through `write_memory`."""
+        return self.memory.bytes[: self.config.memory]
+
+    def read_memory(self, gpa: int, size: int) -> bytes:
+        """Physical memory as the CPU sees it; what is not memory reads as FFh."""
+        with self.lock:
+            return self.memory.read(gpa, size)
+
+    def write_memory(self, gpa: int, data: bytes) -> None:
+        """Store to physical memory; translated code there is dropped.  ROM and devices are left alone."""
+        with self.lock:
+            self.memory.write(gpa, data)
+
+    def screen_text(self) -> list[str]:
+        """The rows of the VGA's text screen; none in graphics modes and before a mode is set."""
+        with self.lock:
+            return self.board.vga.text_screen()
+
+    def serial_output(self, number: int = 0) -> bytes:
+        """What the guest has sent to a serial port whose backend is `memory`."""
+        backend = self.serials[number]
+        if not isinstance(backend, MemoryBackend):
+            raise ConfigError(f"serial port {number} keeps nothing; give it the backend 'memory'")
+        return bytes(backend.output)
+
+    def send(self, data: bytes, number: int = 0) -> None:
+        """Input to a serial port whose backend is `memory`."""
+        backend = self.serials[number]
+        if not isinstance(backend, MemoryBackend):
+            raise ConfigError(f"serial port {number} can't be fed; give it the backend 'memory'")
+        backend.feed(data)
+
+    def type_text(self, text: str) -> None:
+        """Type on the PS/2 keyboard, at a typist's pace of virtual time."""
+        with self.lock:
+            self.board.keyboard.type_text(text)
+            for vcpu in self.vcpus:
+                vcpu.wake()
+
+    def stats(self) -> dict[str, Any]:
+        """What the run cost: `jitvm.stats.collect`."""
+        running = time.perf_counter() - self._went if self._went else 0.0
+        return stats.collect(self.vcpus, self.accel, self.marks, self.clock.now_ns, self._host_seconds + running)
