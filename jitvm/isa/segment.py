@@ -261,10 +261,17 @@ def load_data_segment(c, reg, a):
 
 
 def load_any_segment(c, reg, a):
-    """A segment register but CS, in every mode, without the end of the instruction; OK or why not."""
+    """A segment register but CS, in every mode, without the end of the instruction; OK or why not.
+
+    In real mode only selector and base change, on which no derived state depends.
+    """
     if reg == CS or reg > GS:
         return fault0(c, UD)
     if is_protected(c) == W0:
+        if c.rflags & VM == W0 and c.attr[reg] & ATTR_P != W0:
+            c.sel[reg] = a
+            c.base[reg] = a << W4
+            return OK
         set_plain(c, reg, a)
     elif reg == SS:
         if load_stack_segment(c, a) != OK:
