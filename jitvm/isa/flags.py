@@ -6,8 +6,8 @@ parity is the published one of the Bochs authors, "Virtualization Without Direct
 
 `f.res`   the result, sign-extended to 64 bits.  ZF: it is 0.  SF: bit 63, flipped by FIX_SF.  PF: parity of the low
           byte, flipped by FIX_PF.
-`f.aux`   CF in bit 63; "less" (SF xor OF: the sign of the exact result) in bit 62; AF in bit 4; FIX_SF in bit 0,
-          FIX_PF in bit 1.
+`f.aux`   CF in bit 0; "less" (SF xor OF: the sign of the exact result) in bit 1; FIX_SF in bit 2, FIX_PF in bit 3; AF in
+          bit 4.
 
 "less" instead of OF makes the signed conditions of a compare one host comparison: `set_flags` receives
 `i64(a) < i64(b)`, and JL reads that bit.
@@ -17,7 +17,7 @@ Source: Intel SDM vol. 1, 3.4.3; vol. 2, Appendix B (condition codes).
 
 from __future__ import annotations
 
-from jitvm.isa.words import W0, W1, W2, W4, W6, W7, W8, W63, i64, sext, sign, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W63, i64, sext, sign, u64
 
 CF, PF, AF, ZF, SF = u64(1 << 0), u64(1 << 2), u64(1 << 4), u64(1 << 6), u64(1 << 7)
 TF, IF, DF, OF = u64(1 << 8), u64(1 << 9), u64(1 << 10), u64(1 << 11)
@@ -27,18 +27,16 @@ RESERVED = u64(1 << 1)
 """Bit 1 of EFLAGS, always 1."""
 ARITHMETIC = CF | PF | AF | ZF | SF | OF
 
-FIX_SF, FIX_PF, AUX_AF = u64(1), u64(2), u64(1 << 4)
-AUX_CF = u64(1 << 63)
-W62, W12 = u64(62), u64(12)
+AUX_CF, AUX_LESS, FIX_SF, FIX_PF, AUX_AF = (u64(1 << n) for n in range(5))
 NOT_ZERO = u64(1 << 8)
 PARITY = u64(0x6996)
 """Bit n is the parity (1: odd) of the 4-bit number n."""
 
 
 def set_flags(f, result, cf, less, af):
-    """All six flags: `result` sign-extended; `cf`, `less` 0 or 1; `af` any word whose bit 4 is AF."""
+    """All six flags: `result` sign-extended; of `cf` and `less` bit 0 counts, of `af` bit 4."""
     f.res = result
-    f.aux = (cf << W63) | (less << W62) | (af & AUX_AF)
+    f.aux = (cf & W1) | ((less & W1) << W1) | (af & AUX_AF)
     return W0
 
 
@@ -46,20 +44,20 @@ def set_logic(f, size, r):
     """Flags of AND, OR, XOR, TEST: CF = OF = 0, AF cleared (undefined in the manual; 0 on silicon)."""
     v = sext(size, r)
     f.res = v
-    f.aux = (v >> W63) << W62
+    f.aux = (v >> W63) << W1
     return W0
 
 
 def set_cf_of(f, cf, of):
     """CF and OF (0 or 1 each); the other four keep their value."""
     less = get_sf(f) ^ of
-    f.aux = (f.aux & (AUX_AF | FIX_SF | FIX_PF)) | (cf << W63) | (less << W62)
+    f.aux = (f.aux & (AUX_AF | FIX_SF | FIX_PF)) | (cf & W1) | ((less & W1) << W1)
     return W0
 
 
 def set_cf(f, cf):
     """CF alone."""
-    f.aux = (f.aux & ~AUX_CF) | (cf << W63)
+    f.aux = (f.aux & ~AUX_CF) | (cf & W1)
     return W0
 
 
@@ -69,7 +67,7 @@ def set_zf(f, zf):
 
 
 def get_cf(f):
-    return f.aux >> W63
+    return f.aux & AUX_CF
 
 
 def get_zf(f):
@@ -77,16 +75,16 @@ def get_zf(f):
 
 
 def get_sf(f):
-    return (f.res >> W63) ^ (f.aux & FIX_SF)
+    return (f.res >> W63) ^ ((f.aux >> W2) & W1)
 
 
 def get_of(f):
-    return get_sf(f) ^ ((f.aux >> W62) & W1)
+    return get_sf(f) ^ get_less(f)
 
 
 def get_less(f):
     """SF xor OF."""
-    return (f.aux >> W62) & W1
+    return (f.aux >> W1) & W1
 
 
 def get_af(f):
@@ -95,7 +93,7 @@ def get_af(f):
 
 def get_pf(f):
     low = (f.res ^ (f.res >> W4)) & u64(15)
-    return ((PARITY >> low) ^ (f.aux >> W1) ^ W1) & W1
+    return ((PARITY >> low) ^ (f.aux >> W3) ^ W1) & W1
 
 
 def get_flags(f):
@@ -115,7 +113,7 @@ def put_flags(f, value):
     zf, sf, of = (value >> W6) & W1, (value >> W7) & W1, (value >> u64(11)) & W1
     f.res = (W1 - zf) << W8
     f.aux = (
-        ((value & CF) << W63) | ((sf ^ of) << W62) | (value & AUX_AF) | sf | ((W1 - ((value >> W2) & W1)) << W1)
+        (value & CF) | ((sf ^ of) << W1) | (sf << W2) | ((W1 - ((value >> W2) & W1)) << W3) | (value & AUX_AF)
     )
     return W0
 

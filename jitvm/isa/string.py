@@ -4,7 +4,8 @@ One iteration of a repeated instruction counts as one instruction.  A call does 
 as many as may still retire; then it returns AGAIN and the instruction starts again with what SI, DI and CX say.
 
 While both operands are plain memory, the elements that lie in one page are done by a loop over host addresses; every
-other element (over a page border, at a segment's limit, MMIO, code pages) is done alone and completely.
+other element (over a page border, at a segment's limit, MMIO, code pages) is done alone and completely.  An element that
+is stored alone ends the call: it may have changed the instruction itself, which is then fetched again.
 
 Repeated CMPS and SCAS write the flags when they are complete; until then, at a fault, an interrupt or a trap between
 two iterations, the flags are those from before the instruction (SDM vol. 2, REP, for faults; measured on silicon).
@@ -104,6 +105,13 @@ def advance_index(c, reg, size, asize, n):
         delta = W0 - delta
     set_reg(c, reg, asize, c.gpr[reg] + delta)
     return W0
+
+
+def iterations(c):
+    """Iterations in one call at most: one when a trap follows each."""
+    if c.step_armed != W0:
+        return W1
+    return CHUNK
 
 
 def string_budget(c, asize, chunk):
@@ -311,13 +319,14 @@ def movs(c, size, asize, seg, rep):
         return movs_one(c, size, asize, seg)
     if get_reg(c, RCX, asize) == W0:
         return OK
-    chunk = CHUNK
+    chunk = iterations(c)
     while chunk != W0 and c.left > NO_BUDGET:
         n = movs_run(c, size, asize, seg, string_budget(c, asize, chunk))
         if n == W0:
             if movs_one(c, size, asize, seg) != OK:
                 return c.status
             n = W1
+            chunk = W1
         if count_down(c, asize, n, W0) == OK:
             return OK
         chunk = chunk - n
@@ -357,7 +366,7 @@ def lods(c, size, asize, seg, rep):
         return lods_one(c, size, asize, seg)
     if get_reg(c, RCX, asize) == W0:
         return OK
-    chunk = CHUNK
+    chunk = iterations(c)
     while chunk != W0 and c.left > NO_BUDGET:
         n = lods_run(c, size, asize, seg, string_budget(c, asize, chunk))
         if n == W0:
@@ -399,13 +408,14 @@ def stos(c, size, asize, rep):
         return stos_one(c, size, asize)
     if get_reg(c, RCX, asize) == W0:
         return OK
-    chunk = CHUNK
+    chunk = iterations(c)
     while chunk != W0 and c.left > NO_BUDGET:
         n = stos_run(c, size, asize, string_budget(c, asize, chunk))
         if n == W0:
             if stos_one(c, size, asize) != OK:
                 return c.status
             n = W1
+            chunk = W1
         if count_down(c, asize, n, W0) == OK:
             return OK
         chunk = chunk - n
@@ -449,7 +459,7 @@ def scas_run(c, size, asize, n, want):
 def scas_repeated(c, size, asize, rep):
     """All iterations that may be done now; their flags are in `c.lazy` whatever the status."""
     want = rep & W1
-    chunk = CHUNK
+    chunk = iterations(c)
     while chunk != W0 and c.left > NO_BUDGET:
         n = scas_run(c, size, asize, string_budget(c, asize, chunk), want)
         if n == W0:
@@ -527,7 +537,7 @@ def cmps_run(c, size, asize, seg, n, want):
 def cmps_repeated(c, size, asize, seg, rep):
     """All iterations that may be done now; their flags are in `c.lazy` whatever the status."""
     want = rep & W1
-    chunk = CHUNK
+    chunk = iterations(c)
     while chunk != W0 and c.left > NO_BUDGET:
         n = cmps_run(c, size, asize, seg, string_budget(c, asize, chunk), want)
         if n == W0:

@@ -49,16 +49,16 @@ def count(rng: random.Random, size: int) -> int:
 
 def lazy(rng: random.Random) -> tuple[int, int]:
     """Any state of the lazy flags: result word (0 now and then) and carry word."""
-    aux = rng.getrandbits(64) & (3 << 62 | AF | 3)
+    aux = rng.getrandbits(5)
     return (rng.getrandbits(64) if rng.randrange(4) else 0), aux
 
 
 def flags_of(words: tuple[int, int]) -> int:
     """The six flags of a lazy state, by the description in jitvm/isa/flags.py."""
     result, aux = words
-    sf = result >> 63 ^ aux & 1
-    odd = ((result & 0xFF).bit_count() ^ aux >> 1) & 1
-    flags = image(cf=aux >> 63, af=aux & AF, of=sf ^ aux >> 62 & 1)
+    sf = result >> 63 ^ aux >> 2 & 1
+    odd = ((result & 0xFF).bit_count() ^ aux >> 3) & 1
+    flags = image(cf=aux & 1, af=aux & AF, of=sf ^ aux >> 1 & 1)
     return flags | (0 if result else ZF) | (SF if sf else 0) | (0 if odd else PF)
 
 

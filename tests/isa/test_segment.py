@@ -54,6 +54,7 @@ def protected(cpl: int = 0) -> tuple[Any, Any]:
 def test_real_mode_load_keeps_limit_and_attributes() -> None:
     c, memory = make_cpu()
     c.limit[DS], c.attr[DS] = 0xFFFFFFFF, 0x8093
+    mode.update_mode(c)
     assert run(segment.load_segment, c, memory, DS, 0x1234) == OK
     assert (c.sel[DS], c.base[DS], c.limit[DS], c.attr[DS]) == (0x1234, 0x12340, 0xFFFFFFFF, 0x8093)
     assert c.write_limit[DS] == 0xFFFFFFFF
