@@ -252,8 +252,8 @@ class Forms:
             word = word | int(fb.F_COUNT) if counted else word & ~int(fb.F_KILLS)
             if ops[-1] == "1":
                 word &= ~int(fb.F_COUNT)
-        if row.fuse or row.kind == "jcc":
-            word |= int(fb.F_FUSE)
+        if (row.fuse and not (memory == 0 and row.dst == "0")) or row.kind == "jcc":
+            word |= int(fb.F_FUSE)  # one that stores may store to its Jcc
         cc = CONDITION_OF.get(name, 0)
         word |= cc << int(fb.F_CC_SHIFT)
         mem = ""

@@ -243,7 +243,8 @@ def room_for(n):
 def emit_block(c, n, where, first, alone):
     """Micro-ops of the n instructions in t at `where`; their number, 0 when handlers are missing.
 
-    `first` is the block's linear address, `alone` 1 when it may not be chained.
+    `first` is the block's linear address, `alone` 1 when it may not be chained.  A NOP has no micro-op, but for one that
+    begins the block or stands behind an instruction that may have changed it.
     """
     if c.options & DEAD_FLAGS != W0:
         mark_flags(c, n)
@@ -263,12 +264,14 @@ def emit_block(c, n, where, first, alone):
         u += UOP_BYTES
         count += W1
     j = W0
+    stores = W1
     while j < n:
         at = j * T_STEP
         form = c.t[at + T_FORM]
-        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and j != W0 and j + W1 < n:
+        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and stores == W0 and j + W1 < n:
             j += W1
             continue
+        stores = form & F_FAULTS
         variant = c.t[at + T_VARIANT]
         rest = n - j
         if fused != W0 and j + W2 == n:
