@@ -9,6 +9,7 @@ Source of all encoding facts: iced-x86 (OpCodeInfo, ConstantOffsets).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import iced_x86 as ix
 import numpy as np
@@ -19,7 +20,7 @@ from jitvm.isa.table import ALIASES, CONDITION_OF, ROWS, Row
 
 _OPERAND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
 _MNEMONIC = {v: k for k, v in vars(ix.Mnemonic).items() if isinstance(v, int)}
-_CODE = {v: k for k, v in vars(ix.Code).items() if isinstance(v, int)}
+_CODES: list[Any] = [v for v in vars(ix.Code).values() if isinstance(v, int)]
 _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
 
 INTEGER_FEATURES = frozenset(
@@ -38,7 +39,9 @@ FIXED_SIZE = {"AAA": 2, "AAS": 2, "AAD": 2, "AAM": 1, "DAA": 1, "DAS": 1, "SALC"
 _FIXED = {"AL": (fb.FROM_R0, 1), "AX": (fb.FROM_R0, 2), "EAX": (fb.FROM_R0, 4), "RAX": (fb.FROM_R0, 8)}
 _FIXED |= {"CL": (fb.FROM_R1, 1), "DX": (fb.FROM_R2, 2)}
 _SREG = {"ES": 0, "CS": 1, "SS": 2, "DS": 3, "FS": 4, "GS": 5}
-PREFIX_GROUPS = {0x66: 1, 0x67: 2, 0xF0: 3, 0xF2: 4, 0xF3: 4, **dict.fromkeys((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65), 5)}
+SEGMENT_GROUP, MAX_LENGTH = 5, 15
+SEGMENT_PREFIXES = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
+PREFIX_GROUPS = {0x66: 1, 0x67: 2, 0xF0: 3, 0xF2: 4, 0xF3: 4, **dict.fromkeys(SEGMENT_PREFIXES, SEGMENT_GROUP)}
 """Prefix bytes by group; of one group the last counts."""
 _FAR_SEGMENT = {"LES": 0, "LSS": 2, "LDS": 3, "LFS": 4, "LGS": 5}
 _KINDS = {
@@ -90,7 +93,7 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
     """The A_* bits of all opcodes of the four maps."""
     attr = np.zeros(4 * 256, np.uint64)
     modrm = ("_OR_MEM", "_REG", "_RM", "_MEM")
-    for value in _CODE:
+    for value in _CODES:
         info = ix.OpCodeInfo(value)
         if info.encoding != ix.EncodingKind.LEGACY or not info.is_instruction:
             continue
@@ -105,7 +108,7 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
             bits |= fb.A_MODRM | fb.A_GROUP
         if info.rm_group_index >= 0:
             bits |= fb.A_MODRM | fb.A_GROUP | fb.A_GROUP3
-        if any(k == "MEM" or k == "SIBMEM" or k.endswith(modrm) for k in kinds) or any("MPX" in k or "MIB" in k for k in kinds):
+        if any(k in ("MEM", "SIBMEM", "MEM_MPX", "MEM_MIB") or k.endswith(modrm) for k in kinds):
             bits |= fb.A_MODRM
         if "MEM_OFFS" in kinds:
             bits |= fb.A_MOFFS
@@ -124,13 +127,18 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
 
 
 def shortest(data: bytes) -> bytes:
-    """An instruction without its redundant prefixes (iced-x86 refuses one of more than 15 bytes)."""
+    """An instruction with only the prefixes that its form depends on, and with all its bytes.
+
+    `data` may be longer than an instruction can be, which iced-x86 refuses, or end before its immediate does; what that
+    is makes no difference to the form.
+    """
     last: dict[int, int] = {}
     k = 0
     while k < len(data) and data[k] in PREFIX_GROUPS:
         last[PREFIX_GROUPS[data[k]]] = data[k]
         k += 1
-    return bytes(last.values()) + data[k:]
+    last.pop(SEGMENT_GROUP, None)
+    return (bytes(last.values()) + data[k:]).ljust(MAX_LENGTH, b"\0")[:MAX_LENGTH]
 
 
 def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
@@ -183,7 +191,7 @@ class Forms:
         bits = 64 if mode & 2 else 32 if mode & 1 else 16
         decoder = ix.Decoder(bits, shortest(data), ip=0)
         ins = decoder.decode()
-        stack = dict(ssize=8 if mode & 2 else 4 if mode & 4 else 2, stack_flat=bool(key >> 33 & 1))
+        stack = {"ssize": 8 if mode & 2 else 4 if mode & 4 else 2, "stack_flat": bool(key >> 33 & 1)}
         opcode = key & 0x3FF
         if opcode in HINT_NOPS and not key >> 20 & 1:
             return self._finish(Shape("misc.nop", "nop"), 0)

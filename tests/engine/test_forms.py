@@ -1,0 +1,71 @@
+"""Forms: what an encoding is taken for does not depend on which of its instances is met first."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from jitvm.bare import accelerator
+from tests.engine.guest import CODE, Guest
+
+PAGE_END = CODE + 0x1000
+SPLIT = {
+    "add byte ptr [disp32], imm8": (b"\x80\x05" + struct.pack("<I", 0x9000) + b"\x01", range(1, 7)),
+    "mov dword ptr [disp32], imm32": (b"\xc7\x05" + struct.pack("<II", 0x9000, 5), range(1, 10)),
+    "add eax, imm32": (b"\x05" + struct.pack("<I", 5), range(1, 5)),
+    "jmp rel32": (b"\xe9" + struct.pack("<i", -0x800), range(1, 5)),
+    "call far": (b"\x9a" + struct.pack("<IH", 0x1234, 0x3), range(1, 7)),
+    "enter": (b"\xc8\x08\x00\x01", range(1, 4)),
+    "shld": (b"\x0f\xa4\x05" + struct.pack("<I", 0x9000) + b"\x04", range(1, 8)),
+    "jz rel32": (b"\x0f\x84" + struct.pack("<i", 0x800), range(1, 6)),
+    "mov eax, moffs": (b"\xa1" + struct.pack("<I", 0x9000), range(1, 5)),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_forms_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has met nothing yet."""
+    monkeypatch.setattr(accelerator(), "known", {})
+
+
+def result(engine: str, code: bytes, at: int) -> tuple[str, dict[str, int]]:
+    guest = Guest(engine)
+    guest.bare.write(at, code)
+    guest.registers(eip=at)
+    why = guest.go(1)
+    return why, guest.bare.registers() | {"eip": guest.bare.registers()["eip"] - at}
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize("name", SPLIT)
+def test_first_met_over_a_page_border(engine: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The translator asks for the form when the immediate's bytes are not all there."""
+    code, cuts = SPLIT[name]
+    whole = result(engine, code, CODE)
+    for cut in cuts:
+        monkeypatch.setattr(accelerator(), "known", {})
+        assert result(engine, code, PAGE_END - cut) == whole, f"{cut} bytes in the first page"
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize(
+    ("prefixes", "code"),
+    [
+        (b"\x3e" * 15, b"\x40"),
+        (b"\x3e" * 40, b"\x40"),
+        (b"\x66\x67\x2e\xf2\xf0", b"\x81\x04\x05" + struct.pack("<II", 0x9000, 5)),
+    ],
+)
+def test_first_met_too_long(engine: str, prefixes: bytes, code: bytes) -> None:
+    """#GP(0) for the long one; it says nothing about the short one."""
+    if len(prefixes) + len(code) > 15:
+        assert result(engine, prefixes + code, CODE)[0] == "fault 13 0"
+    guest = Guest(engine)
+    guest.bare.write(CODE, prefixes + code + bytes(16))
+    guest.registers(eip=CODE)
+    guest.go(1)
+    guest.bare.write(CODE, code)
+    guest.registers(eip=CODE)
+    assert guest.go(1) == "limit"
+    assert guest.bare.registers()["eip"] == CODE + len(code)
