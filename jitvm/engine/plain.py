@@ -6,6 +6,7 @@ the end of an instruction (`jitvm/engine/run.py`) with the other engines.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from jitvm.engine import layout as lay
 from jitvm.engine import run
+from jitvm.engine.blocks import unmap_writes
 from jitvm.engine.compose import compose
 from jitvm.engine.decode import (
     T_B,
@@ -34,10 +36,11 @@ from jitvm.engine.decode import (
 )
 from jitvm.engine.forms import Forms, Shape
 from jitvm.engine.translate import decode_at
+from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
 from jitvm.isa.registers import set_reg
 from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, MODE_TF, OK, RCX, fault
-from jitvm.isa.words import W0, W3, cut, sext, u64
+from jitvm.isa.words import W0, W1, W3, W12, cut, sext, u64
 
 WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
 
@@ -219,10 +222,8 @@ class PlainEngine:
                 shape = self._fetch()
                 if shape is None:
                     continue
-                try:
+                with contextlib.suppress(_Leave):
                     compose(PlainBuilder(c), shape)
-                except _Leave:
-                    pass
                 run.complete(c, c.status)
 
     def _fetch(self) -> Shape | None:
@@ -238,6 +239,7 @@ class PlainEngine:
             if c.status == OK:
                 c.status, c.exit_reason = EXIT, EXIT_INTERNAL_ERROR
             return None
+        self._watch(host)
         length = decode_at(c, host, rip, lin, W0)
         while length == UNKNOWN:
             key = int(c.bad_key)
@@ -249,8 +251,17 @@ class PlainEngine:
             if c.status != FAULT:
                 fault(c, GP, W0)
             return None
+        if c.second_host != W0:
+            self._watch(c.second_host)
         if c.mode & MODE_TF != W0:
             c.step_armed = u64(1)
         c.next_rip = c.t[T_NEXT]
         return self.forms.shapes[int(c.t[T_SHAPE])]
 
+    def _watch(self, host: Any) -> None:
+        """Mark the page as code: a string instruction that stores to it is fetched again after each element."""
+        c = self.c
+        page = (host - c.ram) >> W12
+        if peek(c.code_pages + page, W1) == W0:
+            poke(c.code_pages + page, W1, W1)
+            unmap_writes(c, page)

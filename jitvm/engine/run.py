@@ -28,11 +28,15 @@ O_SLOT = O_IMM
 def settle(c):
     """End of an instruction: deliver its fault or the single-step trap; 1 to go on at `rip`, 0 to leave (`why`).
 
-    A trap for which no budget is left stays pending (`step_armed`).
+    A trap for which no budget is left, or whose delivery asks the outside, stays pending (`step_armed`); that of an
+    instruction which asks the outside is forgotten, as it begins again.
     """
+    if c.status == EXIT:
+        c.step_armed = W0
     if c.status == EXIT or c.status == STOP:
         c.why = WHY_EXIT
         return W0
+    trap = W0
     if c.status != FAULT:
         trap = c.step_armed
         c.status = OK
@@ -49,6 +53,7 @@ def settle(c):
             return W0
         c.stat_faults += W1
         if deliver(c) == EXIT:
+            c.step_armed = trap
             c.status = EXIT
             c.why = WHY_EXIT
             return W0

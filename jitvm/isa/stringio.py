@@ -19,7 +19,16 @@ from jitvm.isa.outside import port_access, port_string
 from jitvm.isa.paging import READ, host_of
 from jitvm.isa.registers import get_reg
 from jitvm.isa.state import AGAIN, ES, OK, RCX, RDI, RDX, RSI, retired
-from jitvm.isa.string import advance_index, count_down, iterations, lesser, log2_size, run_host, run_length, string_budget
+from jitvm.isa.string import (
+    advance_index,
+    count_down,
+    iterations,
+    lesser,
+    log2_size,
+    run_host,
+    run_length,
+    string_budget,
+)
 from jitvm.isa.words import M16, W0, W1, W3, W7, cut, mask, u64
 
 DATA_BYTES = u64(4096)
