@@ -52,7 +52,8 @@ class Bus:
         at = bisect.bisect_left(self._bases, base)
         for other in self._mappings[max(0, at - 1) : at + 1]:
             if base < other.end and other.base < base + length:
-                raise ConfigError(f"{self.space} bus: {name} at {base:#x}+{length:#x} overlaps {other.name} at {other.base:#x}")
+                where = f"{base:#x}+{length:#x}"
+                raise ConfigError(f"{self.space} bus: {name} at {where} overlaps {other.name} at {other.base:#x}")
         mapping = Mapping(base, length, region, name, max_size)
         self._bases.insert(at, base)
         self._mappings.insert(at, mapping)

@@ -47,6 +47,7 @@ _OUTCOMES = {
     ExitReason.INTERNAL_ERROR: Outcome.ERROR,
 }
 HANDLED = Outcome.HANDLED
+SERVED = (IO, MMIO)
 
 
 class Buses(NamedTuple):
@@ -95,7 +96,7 @@ def reason_name(reason: int) -> str:
 def handle_exit(run: Run, buses: Buses) -> Outcome:
     """Serve one exit."""
     reason = run.reason
-    if reason == IO or reason == MMIO:
+    if reason in SERVED:
         bus = buses.ports if reason == IO else buses.mmio
         if run.count != 1:
             _string(run, bus)

@@ -154,8 +154,8 @@ class VcpuEngine:
         self.array = np.zeros(1, CPU)
         self.c = Record(self.array)
         self.address = int(self.array.ctypes.data)
-        self.words = memoryview(self.array).cast("B").cast("Q")
-        self.signed = memoryview(self.array).cast("B").cast("q")
+        self.words = self.array.view(np.uint8).data.cast("Q")
+        self.signed = self.array.view(np.uint8).data.cast("q")
         n_pages = memory.size // PAGE
         self._tables = {name: np.zeros(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
         self._arena = np.zeros(ARENA_BYTES, np.uint8)

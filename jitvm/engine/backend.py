@@ -44,7 +44,8 @@ def new_machine() -> llvm.TargetMachine:
 
 def host_key() -> str:
     """What compiled code depends on besides its source: LLVM, CPU and its features."""
-    return f"{llvm.llvm_version_info} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    features = llvm.get_host_cpu_features().flatten()
+    return f"{llvm.llvm_version_info} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
 
 
 def _optimise(text: str, level: int) -> llvm.ModuleRef:

@@ -135,7 +135,8 @@ class _Composer:
         base, disp = b.slot_reg("b", s.asize), b.disp()
         index, scale = (b.slot_reg("i", s.asize), b.scale()) if s.mem[0] == "x" else (b.const(0), b.const(0))
         if popped:
-            base = b.call("address.above", [b.const(8), base, b.call("address.popped", [b.is_base(RSP_AT), b.const(popped)])])
+            more = b.call("address.popped", [b.is_base(RSP_AT), b.const(popped)])
+            base = b.call("address.above", [b.const(8), base, more])
         if s.mem[-1] == "k":
             bit = b.call("bits.bit_offset", [b.const(s.size), self.value(1)])
             base = b.call("address.above", [b.const(8), base, bit])

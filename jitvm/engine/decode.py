@@ -152,7 +152,10 @@ def register_at(way, reg, rm, opcode, byte):
 
 
 def decode(c, p, avail, rip, mode, k):
-    """Decode at host address p, of which `avail` bytes may be used, into t[k...]; length, or TRUNCATED, UNKNOWN, TOO_LONG."""
+    """Decode at host address p, of which `avail` bytes may be used, into t[k...].
+
+    The length, or TRUNCATED, UNKNOWN, TOO_LONG.
+    """
     osize = W2 + ((mode & MODE_CODE32) << W1)
     asize = osize
     rep, lock, seg = W0, W0, NO_SEG

@@ -10,7 +10,7 @@ import numpy as np
 
 from jitvm.isa.state import ARCHITECTURAL, LAZY
 
-U, I, I4, U2 = np.uint64, np.int64, np.int32, np.uint16
+U = np.uint64
 
 N_BLOCKS = 1 << 17
 N_BLOCK_HASH = 1 << 18

@@ -22,6 +22,14 @@ NEVER_CALLED = 4096
 """Numba's own engine wants an address for every symbol when it links; what it links there is never run."""
 
 
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+
+
 class NumbaFrontEnd:
     """Compiles units with all their callees external."""
 
@@ -52,18 +60,21 @@ class NumbaFrontEnd:
         alone = types.FunctionType(function.__code__, names, function.__name__)
         signature = self._signature(unit.record, unit.n_words)
         try:
-            dispatcher = njit(
-                signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-            )(alone)
+            dispatcher = njit(signature, **OPTIONS)(alone)
         except Exception as e:  # Numba raises many kinds; all mean that this function can't be compiled
             raise EngineError(f"Numba can't compile {function.__module__}.{unit.name}: {e}") from e
         text = dispatcher.inspect_llvm(signature.args)
         return _clean(unit, text, dispatcher.overloads[signature.args].fndesc.llvm_func_name)
 
 
+def _definition(name: str, text: str) -> re.Match[str] | None:
+    """The definition of a function whose name matches the pattern `name`."""
+    return re.search(r"define[^\n]*@" + name + r"\(.*?\n}\n", text, re.S)
+
+
 def _clean(unit: Unit, text: str, mangled: str) -> str:
     """Cut the function out of Numba's module, rename it, and put the plain calling convention around it."""
-    found = re.search(r'define[^\n]*@"?%s"?\(.*?\n}\n' % re.escape(mangled), text, re.S)
+    found = _definition(f'"?{re.escape(mangled)}"?', text)
     if found is None:
         raise EngineError(f"Numba's module for {unit.name} lacks the function")
     own, inner = symbol(unit.name), f"n_{symbol(unit.name)}"
@@ -82,7 +93,7 @@ def _clean(unit: Unit, text: str, mangled: str) -> str:
     declared = dict.fromkeys(re.findall(r"^declare [^\n]*@(?:u_|llvm)[^\n]*", text, re.M))
     declares = [re.sub(r" (local_unnamed_addr)?( #\d+)?$", "", d) for d in declared]
     module = simplify("\n".join([wrapper, body, *(re.sub(r" local_unnamed_addr.*$| #\d+$", "", d) for d in declares)]))
-    found = re.search(r"define[^\n]*@%s\(.*?\n}\n" % own, module, re.S)
+    found = _definition(own, module)
     if found is None:
         raise EngineError(f"unit {unit.name} vanished in simplification")
     out = re.sub(r"^define [^@]*@", "define internal i64 @", found.group(0), count=1)

@@ -13,7 +13,8 @@ _PEEK_CASES = {1: "i8", 2: "i16", 4: "i32"}
 
 
 def _peek() -> str:
-    lines = ["define internal i64 @u_host_peek(i64 %address, i64 %size) alwaysinline {", "  %p = inttoptr i64 %address to ptr"]
+    lines = ["define internal i64 @u_host_peek(i64 %address, i64 %size) alwaysinline {"]
+    lines.append("  %p = inttoptr i64 %address to ptr")
     lines.append("  switch i64 %size, label %s8 [ i64 1, label %s1 i64 2, label %s2 i64 4, label %s4 ]")
     for size, ty in _PEEK_CASES.items():
         lines += [f"s{size}:", f"  %v{size} = load volatile {ty}, ptr %p, align 1"]

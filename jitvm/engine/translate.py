@@ -101,7 +101,7 @@ def add_handler(c, key, address):
 
 
 def fetch_over(c, host, room, lin):
-    """The instruction at `lin` may run into the next page: gather its bytes in `fetch_buffer`; bytes gathered, 0 on a fault."""
+    """Gather the bytes of an instruction that may run into the next page in `fetch_buffer`; how many, 0 on a fault."""
     k = W0
     at = c.fetch_address
     while k < room:

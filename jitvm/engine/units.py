@@ -1,8 +1,9 @@
 """Units: each semantic or engine function compiled by Numba on its own, as LLVM text.
 
-A unit is named `module.function` and becomes `i64 @u_module_function(ptr record, i64, ...)`.  Calls between units are left as declared symbols: Numba sees
-every callee as an `ExternalFunction`, so that each function is typed and lowered once, whatever calls it.  Small units
-are inlined where they are used, large ones are compiled once and linked by symbol (`Unit.inline`).
+A unit is named `module.function` and becomes `i64 @u_module_function(ptr record, i64, ...)`.  Calls between units are left
+as declared symbols: Numba sees every callee as an `ExternalFunction`, so that each function is typed and lowered once,
+whatever calls it.  Small units are inlined where they are used, large ones are compiled once and linked by symbol
+(`Unit.inline`).
 
 Texts are kept on disk, keyed by the function's own code, the constants it reads, its callees' signatures, the record's
 layout and Numba's version; a warm start therefore does not import Numba.
@@ -125,7 +126,8 @@ class Units:
     def _key(self, unit: Unit) -> str:
         code = unit.function.__code__
         signatures = [(n, *self._signature(n)) for n in unit.callees]
-        what = (self._salt, unit.name, code.co_code, repr(code.co_consts), code.co_names, code.co_varnames, unit.constants, signatures)
+        body = (code.co_code, repr(code.co_consts), code.co_names, code.co_varnames)
+        what = (self._salt, unit.name, body, unit.constants, signatures)
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
     def _signature(self, name: str) -> tuple[str, int]:
@@ -158,7 +160,7 @@ class Units:
             from jitvm.engine.numba_ir import NumbaFrontEnd
 
             self._numba = NumbaFrontEnd()
-        return self._numba.compile(unit, {n: self._signature(n) for n in unit.callees})
+        return str(self._numba.compile(unit, {n: self._signature(n) for n in unit.callees}))
 
     def is_inline(self, name: str) -> bool:
         """Whether callers get a copy of the unit."""
