@@ -34,13 +34,13 @@ Ctrl-A c    to the monitor and back
 Ctrl-A a, Ctrl-A Ctrl-A    send Ctrl-A
 """
 MONITOR_HELP = """\
-info registers|status|irq    the CPU, the machine, the interrupt controllers
-stats                        what the run cost so far
-x ADDR N                     N bytes of physical memory
-stop, cont                   pause, go on
-system_reset                 press the reset button
-quit                         end the run
-Ctrl-A c                     back to the guest
+info registers|status|irq|mem    the CPU, the run, the interrupt controllers, the memory map
+stats                            what the run cost so far
+x ADDR N                         N bytes of physical memory
+stop, cont                       pause, go on
+system_reset                     press the reset button
+quit                             end the run
+Ctrl-A c                         back to the guest
 """
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 """Places in what `termios.tcgetattr` gives."""

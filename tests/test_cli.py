@@ -397,3 +397,73 @@ def test_a_second_ctrl_c_does_not_wait_for_the_machine(
     assert cli.main(["boot", "--serial", "null"]) == 130
     assert capsys.readouterr().err == "jitvm: interrupted\n"
     assert machine.made is not None and machine.made.closed
+
+
+# ---- real runs ------------------------------------------------------------------------------------------------------
+GUESTS = ROOT / "firmware" / "images" / "guests"
+
+
+def jitvm(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`jitvm` in a process of its own, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "jitvm", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+    )
+
+
+def test_the_embedded_firmware_boots_passes_its_tests_and_powers_off() -> None:
+    done = jitvm("boot")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("jitvm BIOS")
+    assert " 0 failed\n" in done.stdout and "FAIL" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "out", "err"),
+    [
+        (["hello.bin", "--device", "isa-debug-exit,iobase=0xf4"], 1, "hello from the ROM\n", ""),
+        (["triple_fault.bin", "--no-reboot"], cli.Exit.GUEST_CRASH, "", "jitvm: triple fault at "),
+        (["echo.bin", "--max-insns", "100"], cli.Exit.INSN_LIMIT, "", "jitvm: the limit of 100 instructions "),
+        (["echo.bin", "-S", "--timeout", "0.2"], cli.Exit.TIMEOUT, "", "jitvm: the time of 0.2 seconds is over\n"),
+    ],
+)
+def test_real_ends(argv: list[str], status: int, out: str, err: str) -> None:
+    image, *options = argv
+    done = jitvm("boot", str(GUESTS / image), *options)
+    assert done.returncode == status
+    assert done.stdout.endswith(out)
+    assert done.stderr.startswith(err) and done.stderr.count("\n") == (1 if err else 0)
+
+
+def test_stats_of_a_real_run_are_one_object_on_a_line_of_its_own() -> None:
+    done = jitvm("boot", str(GUESTS / "hello.bin"), "--device", "isa-debug-exit,iobase=0xf4", "--stats", "json")
+    assert json.loads(done.stderr)["retired"] > 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_signals_end_a_real_run(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "jitvm", "boot", str(GUESTS / "echo.bin"), "--clock", "realtime"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith(b"echo")
+        child.send_signal(number)
+        assert child.wait(60) == status
+
+
+@pytest.mark.slow
+def test_an_unusable_cache_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = jitvm("boot", str(GUESTS / "hello.bin"), "--serial", "null", "--max-insns", "10",
+                 XDG_CACHE_HOME=str(tmp_path / "file"))  # fmt: skip
+    first, second = done.stderr.splitlines()
+    assert done.returncode == cli.Exit.INSN_LIMIT
+    assert first.startswith("jitvm: warning: cache folder ") and second.startswith("jitvm: the limit of 10 ")

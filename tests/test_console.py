@@ -190,14 +190,14 @@ print("ended")
 
 
 class Terminal:
-    """A pseudo-terminal with the child at it, and its mode as it was."""
+    """A pseudo-terminal with a program at it, and its mode as it was."""
 
     def __init__(self, *argv: str) -> None:
         self.master, self.slave = os.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
         self.child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, *argv],
+            [sys.executable, *argv],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -237,8 +237,8 @@ class Terminal:
 
 @contextlib.contextmanager
 def terminal(*argv: str) -> Iterator[Terminal]:
-    """A child that is ready."""
-    found = Terminal(*argv)
+    """The child, ready."""
+    found = Terminal("-c", CHILD, *argv)
     try:
         found.expect(b"READY")
         yield found
@@ -313,6 +313,24 @@ def test_a_terminal_that_somebody_else_set_is_left_alone() -> None:
         assert select.select([descriptor], [], [], DEADLINE_S)[0]
         os.close(descriptor)
         assert tty.mode() == other
+
+
+def test_a_person_at_the_console_of_a_real_machine() -> None:
+    tty = Terminal("-m", "jitvm", "boot", str(ROOT / "firmware/images/guests/echo.bin"))
+    try:
+        tty.expect(b"q ends")
+        tty.type(b"hello")
+        tty.expect(b"hello")
+        tty.type(b"\x01cinfo status\r")
+        tty.expect(b"running")
+        tty.type(b"nonsense\r")
+        tty.expect(b"error: unknown command 'nonsense'")
+        tty.type(b"\x01c\x01x")
+        tty.expect(b"jitvm: terminated")
+        assert tty.child.wait(DEADLINE_S) == 0
+        assert tty.mode() == tty.before
+    finally:
+        tty.close()
 
 
 # ---- progress ------------------------------------------------------------------------------------------------------
