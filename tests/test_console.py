@@ -146,7 +146,7 @@ def test_without_a_terminal_nothing_is_ours() -> None:
 
 # ---- at a terminal -------------------------------------------------------------------------------------------------
 CHILD = """
-import os, signal, sys, threading
+import os, signal, sys
 from jitvm.console import Console
 
 class Monitor:
@@ -156,19 +156,21 @@ class Monitor:
 console = Console()
 assert console.interactive
 console.monitor = Monitor()
-event = threading.Event()
+ready, wakes = os.pipe()  # no Event: a signal handler must not wait for its lock
 ended = False
+def wake():
+    os.write(wakes, b"x")
 def quit():
     global ended
     ended = True
-    event.set()
+    wake()
 def terminate(number, frame):
     console.restore()
     quit()
 signal.signal(signal.SIGTERM, terminate)
 console.on_quit = quit
 backend = console.backend()
-backend.wake = event.set
+backend.wake = wake
 console.start()
 def take(data):
     backend.write(b"<" + data.hex().encode() + b">")
@@ -180,8 +182,7 @@ def take(data):
 backend.connect(take)
 backend.write(b"READY\\r\\n")
 while not ended:
-    event.wait()
-    event.clear()
+    os.read(ready, 1)
     backend.pump()
 if len(sys.argv) > 1:
     console.close()
