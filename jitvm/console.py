@@ -260,18 +260,20 @@ class Guard:
     def __init__(self, fd: int, saved: list[Any]) -> None:
         reader, self._writer = os.pipe()
         self._pid: int | None = None
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the child keeps them all blocked
         try:
             pid = os.fork()
         except OSError:  # no process to spare: go without
+            pid = -1
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(reader)
+            self._pid = pid if pid > 0 else None
             return
-        if pid == 0:
-            try:
-                _guard(fd, reader, saved)
-            finally:
-                os._exit(0)
-        os.close(reader)
-        self._pid = pid
+        try:
+            _guard(fd, reader, saved)
+        finally:
+            os._exit(0)
 
     def watch(self, raw: list[Any]) -> None:
         """From now on the terminal is ours as long as its mode is `raw`."""
@@ -292,8 +294,6 @@ class Guard:
 def _guard(fd: int, reader: int, saved: list[Any]) -> None:
     """The child's life."""
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
     keep = sorted((fd, reader))
     for start, end in zip([0, keep[0] + 1, keep[1] + 1], [*keep, os.sysconf("SC_OPEN_MAX")], strict=True):
         if start < end:  # an empty range from 0 closes everything in CPython 3.11
