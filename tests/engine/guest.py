@@ -109,7 +109,7 @@ class Guest:
         c, words = self.c, self.bare.vcpu.words
         address, size, write, count = (int(getattr(c, name)) for name in _EXIT)
         n, data = int(c.io_n), lay.at("io_data")
-        raw = memoryview(self.bare.vcpu.array.view(np.uint8))
+        raw = words.cast("B")
         for k in range(count):
             at = data + k * size
             if write:

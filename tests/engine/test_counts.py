@@ -1,0 +1,153 @@
+"""Exact counts: a program that is interrupted anywhere ends as one that is not, on handlers and on the plain engine.
+
+`Guest.go` asserts that no budget is overrun.  Random programs (tests/engine/programs.py) are run in one go on both
+engines, one instruction at a time, and with a cut at every count; registers, flags, memory, counts, accesses and exits
+must be equal at every cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jitvm.engine.layout import at
+from tests.engine.guest import CODE, Guest, same
+from tests.engine.programs import loaded, program
+
+LIMIT = 6000
+
+
+class Restart:
+    """Puts a guest back to where it was, translations and all."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest, self.bare = guest, guest.bare
+        self.n_words = at("tlb") // 8
+        self.words = bytes(self._words())
+        self.memory = self.bare.ram.copy()
+
+    def _words(self) -> memoryview:
+        return self.bare.vcpu.words.cast("B")[: 8 * self.n_words]
+
+    def __call__(self) -> None:
+        """Back to the beginning."""
+        self._words()[:] = self.words
+        pages = self.bare.ram.reshape(-1, 4096) != self.memory.reshape(-1, 4096)
+        for page in np.flatnonzero(pages.any(axis=1)):
+            self.bare.write(4096 * int(page), self.memory[4096 * page : 4096 * page + 4096].tobytes())
+        self.bare.vcpu.accel.flush(self.bare.vcpu.address)
+        self.guest.device.seen.clear()
+        self.guest.ends.clear()
+
+
+def to_the_end(guest: Guest, step: int) -> None:
+    """Run, `step` instructions at a time, until the guest halts."""
+    while guest.go(step) == "limit":
+        assert guest.retired < LIMIT, "the program does not end"
+
+
+def check(source: str, bits: int, *, every: int = 1) -> int:
+    """All ways of cutting a run, `every` n-th count; the number of instructions."""
+    plain = loaded("plain", source, bits)
+    to_the_end(plain, LIMIT)
+    end = plain.state()
+    guest = loaded("handlers", source, bits)
+    again = Restart(guest)
+    to_the_end(guest, LIMIT)
+    same(guest.state(), end, f"in one go\n{source}\n")
+    again()
+    states: list[dict[str, Any]] = []
+    while True:
+        states.append(guest.state())
+        if guest.go(1) != "limit":
+            break
+    same(guest.state(), end, f"one at a time\n{source}\n")
+    n = guest.retired
+    for k in range(0, n, every):
+        again()
+        if k:
+            assert guest.go(k) == "limit"
+        same(guest.state(), states[k], f"after {k} at once\n{source}\n")
+        to_the_end(guest, LIMIT)
+        same(guest.state(), end, f"{k} and the rest\n{source}\n")
+    return n
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("seed", range(12))
+def test_random(seed: int, bits: int) -> None:
+    check(program(seed, bits), bits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("seed", range(100, 250))
+def test_random_long(seed: int, bits: int) -> None:
+    check(program(seed, bits, 20), bits)
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("seed", range(40, 46))
+def test_plain_at_every_count(seed: int, bits: int) -> None:
+    """The plain engine itself: one at a time equals in one go, and handlers after each instruction."""
+    source = program(seed, bits, 6)
+    whole, plain, guest = (loaded(engine, source, bits) for engine in ("plain", "plain", "handlers"))
+    to_the_end(whole, LIMIT)
+    while True:
+        a, b = plain.go(1), guest.go(1)
+        same(guest.state(), plain.state(), f"at {plain.retired}\n{source}\n")
+        assert a == b
+        if a != "limit":
+            break
+    same(plain.state(), whole.state(), f"plain\n{source}\n")
+
+
+@pytest.mark.parametrize("step", [2, 3, 7, 64])
+def test_steps(step: int) -> None:
+    source = program(3, 32, 30)
+    whole, guest = loaded("handlers", source, 32), loaded("handlers", source, 32)
+    to_the_end(whole, LIMIT)
+    to_the_end(guest, step)
+    same(guest.state(), whole.state(), f"{step} at a time")
+
+
+# ---- one by one ------------------------------------------------------------------------------------------------------
+SMALL = {
+    "zero count": "xor ecx, ecx\n rep movsb\n repne scasb\n repe cmpsd\n rep stosw\n rep insb\n rep outsd\n hlt",
+    "rep, then its block": "mov ecx, 5\n mov esi, 0x8000\n mov edi, 0x9000\n rep movsd\n inc eax\n inc ebx\n hlt",
+    "repne scasb": "mov ecx, 9\n mov edi, offset 1f\n mov al, 3\n repne scasb\n setz dl\n hlt\n1: .byte 0,1,2,3,4",
+    "jcxz": "xor ecx, ecx\n jecxz 1f\n inc eax\n1: inc ebx\n loop 2f\n2: hlt",
+    "sti, then a fault": "cli\n mov dword ptr [0xB800], offset 1f\n sti\n ud2\n1: hlt",
+    "mov ss, then int": "mov ax, ss\n mov ss, ax\n int 0x30\n hlt",
+    "into": "mov dword ptr [0xB800], offset 1f\n mov al, 127\n inc al\n into\n inc eax\n1: hlt",
+    "rdtsc in a block": "nop\n nop\n rdtsc\n mov ebx, eax\n nop\n rdtsc\n sub eax, ebx\n hlt",
+    "rdtsc after a port": "rdtsc\n mov ebx, eax\n in al, 0x60\n rdtsc\n sub eax, ebx\n mov [0x8000], eax\n hlt",
+    "a jump to itself that ends": "mov ecx, 3\n1: loop 1b\n hlt",
+    "a call to the next instruction": "call 1f\n1: pop eax\n push eax\n add dword ptr [esp], 7\n ret\n hlt",
+    "faults in a row": "mov dword ptr [0xB800], offset 1f\n ud2\n1: mov dword ptr [0xB800], offset 2f\n ud2\n2: hlt",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small(name: str) -> None:
+    check(SMALL[name], 32)
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers"])
+def test_counts_are_known(engine: str) -> None:
+    """REP iterations count one each, a zero-count REP one, a delivered fault one."""
+    counts = {"zero count": 8, "rep, then its block": 11, "repne scasb": 9, "sti, then a fault": 14}
+    for name, expected in counts.items():
+        guest = loaded(engine, SMALL[name], 32)
+        to_the_end(guest, LIMIT)
+        assert guest.retired == expected, name
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers"])
+def test_budget_of_nothing(engine: str) -> None:
+    guest = loaded(engine, "inc eax\n hlt", 32)
+    assert guest.go(0) == "limit"
+    assert guest.retired == 0
+    assert guest.bare.registers()["eip"] == CODE
