@@ -554,17 +554,18 @@ class Machine:
 
     def serial_output(self, number: int = 0) -> bytes:
         """What the guest has sent to a serial port whose backend is `memory`."""
-        backend = self.serials[number]
-        if not isinstance(backend, MemoryBackend):
-            raise ConfigError(f"serial port {number} keeps nothing; give it the backend 'memory'")
-        return bytes(backend.output)
+        return bytes(_in_memory(self.serials[number], f"serial port {number}").output)
+
+    def debug_output(self, port: int = DEBUG_MARKS_PORT) -> bytes:
+        """What the guest has written to a debug port whose backend is `memory`."""
+        ports = [port for port, _ in self.config.debugcons]
+        if port not in ports:
+            raise ConfigError(f"there is no debug port {port:#x}")
+        return bytes(_in_memory(self._backends[len(self.serials) + ports.index(port)], f"debug port {port:#x}").output)
 
     def send(self, data: bytes, number: int = 0) -> None:
         """Input to a serial port whose backend is `memory`."""
-        backend = self.serials[number]
-        if not isinstance(backend, MemoryBackend):
-            raise ConfigError(f"serial port {number} can't be fed; give it the backend 'memory'")
-        backend.feed(data)
+        _in_memory(self.serials[number], f"serial port {number}").feed(data)
 
     def type_text(self, text: str) -> None:
         """Type on the PS/2 keyboard, at a typist's pace of virtual time."""
@@ -577,3 +578,9 @@ class Machine:
         """What the run cost: `jitvm.stats.collect`."""
         running = time.perf_counter() - self._went if self._went else 0.0
         return stats.collect(self.vcpus, self.accel, self.marks, self.clock.now_ns, self._host_seconds + running)
+
+
+def _in_memory(backend: CharBackend, what: str) -> MemoryBackend:
+    if not isinstance(backend, MemoryBackend):
+        raise ConfigError(f"{what} is not kept; give it the backend 'memory'")
+    return backend

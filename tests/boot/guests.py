@@ -1,0 +1,82 @@
+"""Machines for tests: our images, ROMs of a few bytes, and a fingerprint of what a run left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jitvm.config import DeviceConfig, DriveConfig, MachineConfig
+from jitvm.machine import Machine
+
+IMAGES = Path(__file__).resolve().parents[2] / "firmware" / "images"
+BIOS = IMAGES / "jitvm-bios.bin"
+GUESTS = IMAGES / "guests"
+SEABIOS = Path("/usr/share/seabios/bios.bin")
+SEABIOS_256K = Path("/usr/share/seabios/bios-256k.bin")
+DEBUG_EXIT = DeviceConfig("isa-debug-exit", (("iobase", 0xF4),))
+GOOD = 0x31 << 1 | 1
+"""Exit status of a boot sector guest whose checks all passed."""
+ROM_SIZE = 0x10000
+RESET_VECTOR = bytes.fromhex("ea000000f0")
+"""At FFFFFFF0h: jmp F000:0000, where the low alias of the ROM begins."""
+
+
+def need(path: Path | str) -> None:
+    """Skip a test whose file or program is missing; in CI that is a failure."""
+    found = Path(path).is_file() if isinstance(path, Path) else shutil.which(path) is not None
+    if not found:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{path} is missing")
+        pytest.skip(f"needs {path}")
+
+
+def rom(folder: Path, code: str) -> Path:
+    """A 64 KiB BIOS image that runs `code` (hex, blanks allowed) at F000:0000 in real mode."""
+    image = bytearray(b"\xf4" * ROM_SIZE)
+    data = bytes.fromhex(code)
+    image[: len(data)] = data
+    image[0xFFF0 : 0xFFF0 + len(RESET_VECTOR)] = RESET_VECTOR
+    path = folder / "rom.bin"
+    path.write_bytes(image)
+    return path
+
+
+def config(bios: Path, **more: Any) -> MachineConfig:
+    """COM1 and the debug port in memory, isa-debug-exit at F4h, a time-out that a healthy run never meets."""
+    values: dict[str, Any] = {
+        "bios": bios, "serials": ("memory",), "debugcons": ((0xE9, "memory"),), "devices": (DEBUG_EXIT,),
+        "memory": 32 << 20, "timeout_s": 100,
+    }  # fmt: skip
+    return MachineConfig(**values | more)
+
+
+def disk(name: str) -> tuple[DriveConfig, ...]:
+    """A guest's disk whose writes are thrown away."""
+    return (DriveConfig(str(GUESTS / f"{name}.img"), snapshot=True),)
+
+
+def debug_output(machine: Machine, port: int = 0xE9) -> str:
+    """What the guest wrote to a debug port whose backend is `memory`."""
+    return machine.debug_output(port).decode("latin-1").replace("\r\n", "\n")
+
+
+def serial(machine: Machine) -> str:
+    """What the guest wrote to COM1."""
+    return machine.serial_output().decode("latin-1").replace("\r\n", "\n")
+
+
+def fingerprint(machine: Machine) -> dict[str, Any]:
+    """What must be the same in two runs: counts, time, exits by reason and address, registers, RAM."""
+    vcpu = machine.vcpus[0]
+    return {
+        "retired": vcpu.retired,
+        "virtual_ns": machine.clock.now_ns,
+        "exits": sorted([int(reason), int(address), n] for (reason, address), n in vcpu.exits.items()),
+        "registers": machine.registers(),
+        "ram": hashlib.sha256(machine.ram.tobytes()).hexdigest(),
+    }

@@ -1,0 +1,164 @@
+"""Debian's SeaBIOS on the board, with QEMU's run of the same image as the outside truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jitvm.machine import Machine
+from tests.boot.guests import (
+    GOOD,
+    GUESTS,
+    SEABIOS,
+    SEABIOS_256K,
+    config,
+    debug_output,
+    disk,
+    fingerprint,
+    need,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SEABIOS_PORT = 0x402
+NO_DEVICE = "No bootable device."
+CHUNK, CHUNKS = 500_000, 40
+"""Instructions between two looks at the screen; SeaBIOS needs about 6 million."""
+
+QEMU = "qemu-system-i386"
+KNOWN_DIFFERENCES = {
+    "ACPI and SMBIOS tables come from QEMU by etc/table-loader; here SeaBIOS makes its own": [
+        r"Moving pm_base to 0x600",
+        r"Using pmtimer, ioport 0x\w+",
+        r"ACPI DSDT=0x\w+",
+        r"Copying ACPI RSDP from 0x\w+ to 0x\w+",
+        r"table\(50434146\)=0x\w+ \(via rsdt\)",
+        r"ACPI: parse DSDT at 0x\w+ \(len \d+\)",
+    ],
+    "so the tables' sizes differ, and with them where things are put and how much memory is left": [
+        r"Copying (MPTABLE|SMBIOS) from 0x[\w/]+ to 0x\w+",
+        r"Space available for UMB: \w+-\w+, \w+-\w+",
+        r"Returned \d+ bytes of ZoneHigh",
+        r"  [34]: \w{16} - \w{16} = [12] (RAM|RESERVED)",
+    ],
+}
+
+
+def lines(log: str) -> list[str]:
+    """The lines of a debug log that must be the same."""
+    known = re.compile("|".join(f"(?:{p})" for patterns in KNOWN_DIFFERENCES.values() for p in patterns))
+    return [line for line in log.replace("\r", "").split("\n") if line and not known.fullmatch(line)]
+
+
+def boot_to_no_device(bios: Path, **more: Any) -> tuple[str, str]:
+    """The VGA text screen and the debug log of a SeaBIOS that found nothing to boot."""
+    with Machine(config(bios, debugcons=((SEABIOS_PORT, "memory"),), memory=128 << 20, **more)) as m:
+        for _ in range(CHUNKS):
+            assert m.run(CHUNK).reason == "max-insns"
+            screen = "\n".join(row.rstrip() for row in m.screen_text())
+            if NO_DEVICE in screen:
+                return screen, debug_output(m, SEABIOS_PORT)
+    raise AssertionError(f"'{NO_DEVICE}' never came; the screen is:\n{screen}")
+
+
+def qemu_log(bios: Path, folder: Path) -> str:
+    """QEMU's debug log up to the same line, on a board without what ours lacks."""
+    path = folder / "qemu.log"
+    command = [
+        QEMU, "-M", "pc", "-accel", "tcg", "-m", "128M", "-nodefaults", "-vga", "std", "-cpu", "pentium3,-apic",
+        "-global", "apic-common.vapic=off", "-display", "none", "-serial", "null", "-bios", str(bios),
+        "-debugcon", f"file:{path}", "-global", "isa-debugcon.iobase=0x402",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 60
+            while not (path.exists() and NO_DEVICE in path.read_text("latin-1")):
+                assert time.monotonic() < end, "QEMU did not come to the end"
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    return path.read_text("latin-1")
+
+
+@pytest.mark.parametrize("bios", [SEABIOS, SEABIOS_256K], ids=lambda path: path.stem)
+def test_no_bootable_device(bios: Path, tmp_path: Path) -> None:
+    need(bios)
+    screen, log = boot_to_no_device(bios)
+    assert screen.startswith("SeaBIOS (version")
+    assert "Found QEMU fw_cfg" in log and "PS2 keyboard initialized" in log
+    need(QEMU)
+    assert lines(log) == lines(qemu_log(bios, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["bootsect", "services", "diskwrite"])
+def test_boot_sector_guest(name: str) -> None:
+    need(SEABIOS)
+    with Machine(config(SEABIOS, drives=disk(name), debugcons=((0xE9, "memory"), (SEABIOS_PORT, "memory")))) as m:
+        result = m.run()
+        assert (result.reason, result.code) == ("debug-exit", GOOD), debug_output(m)
+        assert "Booting from 0000:7c00" in debug_output(m, SEABIOS_PORT)
+        if name == "bootsect":
+            assert "sectors read by AH=02 and AH=42\n" in debug_output(m)
+
+
+def test_keys_reach_int_16h() -> None:
+    need(SEABIOS)
+    with Machine(config(SEABIOS, drives=disk("keys"))) as m:
+        while "keys: " not in debug_output(m):
+            assert m.run(CHUNK).reason == "max-insns"
+        m.type_text("aq")
+        assert m.run().code == GOOD
+        assert debug_output(m).partition("keys: ")[2].split() == ["1e61/00", "1071/00"]
+
+
+def test_reset_boots_again() -> None:
+    need(SEABIOS)
+    with Machine(config(SEABIOS, drives=disk("bootsect"))) as m:
+        assert m.run().code == GOOD
+        first = debug_output(m)
+        m.reset()
+        assert m.run().code == GOOD
+        second = debug_output(m)[len(first) :]
+        assert [line for line in second.split("\n") if "e820" in line] == [
+            line for line in first.split("\n") if "e820" in line
+        ]
+
+
+# ---- reproducibility ------------------------------------------------------------------------------------------------
+def run_of_its_own(cache: Path, bios: Path, name: str) -> dict[str, Any]:
+    """The fingerprint of a run in another process with its own cache folder."""
+    command = [sys.executable, "-m", "tests.boot.fingerprint", str(bios), str(GUESTS / f"{name}.img")]
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_two_runs_in_one_process_are_the_same() -> None:
+    need(SEABIOS)
+    prints = []
+    for _ in range(2):
+        with Machine(config(SEABIOS, drives=disk("bootsect"))) as m:
+            m.run()
+            prints.append(fingerprint(m))
+    assert prints[0] == prints[1]
+
+
+@pytest.mark.slow
+def test_cold_and_warm_runs_are_the_same(tmp_path: Path) -> None:
+    need(SEABIOS)
+    cold = run_of_its_own(tmp_path / "cache", SEABIOS, "bootsect")
+    warm = run_of_its_own(tmp_path / "cache", SEABIOS, "bootsect")
+    assert cold == warm
+    assert (cold["reason"], cold["code"]) == ("debug-exit", GOOD)
+    with Machine(config(SEABIOS, drives=disk("bootsect"), timeout_s=500)) as m:
+        m.run()
+        assert json.loads(json.dumps(fingerprint(m))) == {key: cold[key] for key in fingerprint(m)}
