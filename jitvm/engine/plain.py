@@ -215,7 +215,7 @@ class PlainEngine:
             while True:
                 if run.settle(c) == W0:
                     return int(c.why)
-                if c.left <= 0 or c.left < c.floor:
+                if c.left <= 0 or c.left < c.floor or run.window_near(c) != W0:
                     return lay.WHY_LIMIT
                 if run.window_open(c) != W0:
                     return lay.WHY_WINDOW

@@ -76,12 +76,20 @@ def window_open(c):
     return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & u64(c.shadow != retired(c))
 
 
+def window_near(c):
+    """1 when interrupts are open behind the next instruction and more may run: the loop lets that one run alone.
+
+    A block that begins here would run over the boundary.
+    """
+    return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & u64(c.shadow == retired(c)) & u64(c.left > ONE)
+
+
 def next_block(c):
     """Micro-op of the block at rip, after what the last instruction's status asks for."""
     while True:
         if settle(c) == W0:
             return W0
-        if c.left <= NO_BUDGET or c.left < c.floor:
+        if c.left <= NO_BUDGET or c.left < c.floor or window_near(c) != W0:
             c.why = WHY_LIMIT
             return W0
         if window_open(c) != W0:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jitvm.engine import layout as lay
 from jitvm.engine.layout import at
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, program
@@ -151,3 +152,38 @@ def test_budget_of_nothing(engine: str) -> None:
     assert guest.go(0) == "limit"
     assert guest.retired == 0
     assert guest.bare.registers()["eip"] == CODE
+
+
+# ---- interrupt windows -----------------------------------------------------------------------------------------------
+WINDOWS = {
+    "sti": ("cli\n nop\n sti\n nop\n nop\n nop\n hlt", 4),
+    "sti and a jump": ("cli\n sti\n jmp 1f\n1: nop\n nop\n hlt", 3),
+    "sti and a return": ("cli\n call 1f\n nop\n nop\n hlt\n1: sti\n ret", 4),
+    "sti and a loop": ("cli\n mov ecx, 50\n sti\n1: inc eax\n loop 1b\n hlt", 4),
+    "sti before cli": ("cli\n sti\n cli\n nop\n sti\n nop\n nop\n hlt", 6),
+    "popf": ("cli\n push 0x202\n popf\n nop\n nop\n hlt", 3),
+    "iret": ("cli\n push 0x202\n push 8\n push offset 1f\n iretd\n nop\n1: nop\n nop\n hlt", 5),
+    "sti and a fault": ("cli\n mov dword ptr [0xB800], offset 1f\n sti\n ud2\n1: nop\n nop\n hlt", 13),
+}
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_interrupt_window(engine: str, name: str) -> None:
+    """A vCPU that waits for the window is left at the first boundary where interrupts are open, also when warm."""
+    source, expected = WINDOWS[name]
+    guest = loaded(engine, source, 32)
+    again = Restart(guest)
+    to_the_end(guest, LIMIT)
+    again()
+    guest.c.rflags = 2
+    guest.c.want_window = 1
+    runner = guest.bare._plain or guest.bare.vcpu
+    budget = 1000
+    for _ in range(100):
+        why = runner.run(budget)
+        if why == lay.WHY_WINDOW:
+            break
+        budget = 1 if int(guest.c.shadow) == guest.bare.vcpu.retired() else 1000
+    assert why == lay.WHY_WINDOW
+    assert guest.retired == expected
