@@ -31,6 +31,7 @@ from jitvm.engine.decode import (
     T_SEG,
     T_SHAPE,
     TOO_LONG,
+    TRUNCATED,
     UNKNOWN,
     add_form,
 )
@@ -39,7 +40,7 @@ from jitvm.engine.translate import decode_at
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
 from jitvm.isa.registers import set_reg
-from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, MODE_TF, OK, RCX, fault
+from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, RCX, fault
 from jitvm.isa.words import W0, W1, W3, W12, cut, sext, u64
 
 WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
@@ -247,9 +248,12 @@ class PlainEngine:
             word, shape = self.forms.describe(data, int(c.mode), key)
             add_form(c, u64(key), u64(word), u64(shape))
             length = decode_at(c, host, rip, lin, W0)
-        if length == TOO_LONG or length == W0 or rip + length - u64(1) > c.limit[CS]:
-            if c.status != FAULT:
-                fault(c, GP, W0)
+        if length == TRUNCATED:
+            if c.status == OK:
+                c.status, c.exit_reason = EXIT, EXIT_INTERNAL_ERROR
+            return None
+        if length == TOO_LONG or rip + length - u64(1) > c.limit[CS]:
+            fault(c, GP, W0)
             return None
         if c.second_host != W0:
             self._watch(c.second_host)

@@ -49,6 +49,7 @@ def settle(c):
     if c.status == FAULT:
         c.step_armed = W0
         if c.deliver == W0:
+            c.io_n = W0
             c.why = WHY_FAULT
             return W0
         c.stat_faults += W1

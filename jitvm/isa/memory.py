@@ -171,7 +171,7 @@ def probe_linear(c, lin, size, user):
     if c.status != W0:
         return c.status
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
-        host_of(c, cut_linear(c, lin + size - W1), WRITE, user)
+        host_of(c, cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE), WRITE, user)
     return c.status
 
 
