@@ -34,8 +34,8 @@ from jitvm.isa.host import peek
 from jitvm.isa.state import MODE_CODE32, MODE_FLAT, MODE_STACK32
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W6, W7, W8, cut, sext, u64
 
-T_FORM, T_SHAPE, T_EIP, T_D, T_S, T_B, T_I, T_SEG, T_SCALE, T_DISP, T_IMM, T_NEXT, T_LEN, T_VARIANT = (
-    u64(n) for n in range(14)
+T_FORM, T_SHAPE, T_EIP, T_D, T_S, T_B, T_I, T_SEG, T_SCALE, T_DISP, T_IMM, T_NEXT, T_LEN, T_VARIANT, T_UOP = (
+    u64(n) for n in range(15)
 )
 T_STEP = u64(T_WORDS)
 MAX_LENGTH = u64(15)

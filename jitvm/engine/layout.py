@@ -21,7 +21,7 @@ N_HANDLERS = 1 << 15
 N_MISSING = 256
 BLOCK_MAX = 64
 """Greatest number of instructions in a block."""
-T_WORDS = 14
+T_WORDS = 15
 """Words of one decoded instruction in `t`: see jitvm/engine/decode.py."""
 SCRATCH = 8192
 """Bytes of the micro-op buffer for blocks that are cut short (budget, step)."""

@@ -32,6 +32,7 @@ from jitvm.engine.decode import (
     T_SEG,
     T_SHAPE,
     T_STEP,
+    T_UOP,
     T_VARIANT,
     TOO_LONG,
     TRUNCATED,
@@ -71,6 +72,7 @@ FUSE, DEAD_FLAGS, CHAIN = u64(OPT_FUSE), u64(OPT_DEAD_FLAGS), u64(OPT_CHAIN)
 MOST, UOP_BYTES, END_BYTES = u64(BLOCK_MAX), u64(UOP_SIZE), u64(UOP_END)
 PAGE_BYTES, SAFE, LAST_HANDLER = u64(4096), u64(16), u64(N_HANDLERS - 1)
 HANDLER_HASH, W49, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(256)
+SKIPPED = u64(0xFFFF)
 HANDLER_GOTO = u64(1)
 """Shape of the micro-op that ends a block which no jump ends."""
 O_D, O_S, O_B, O_I, O_SEG, O_SCALE, O_LEN = (u64(n) for n in range(8, 15))
@@ -240,23 +242,50 @@ def room_for(n):
     return (n + W4) * UOP_BYTES + END_BYTES
 
 
-def emit_block(c, n, where, first, alone):
-    """Micro-ops of the n instructions in t at `where`; their number, 0 when handlers are missing.
+def plan_block(c, n):
+    """Fill T_VARIANT and T_UOP of the n instructions in t: which handler, and which micro-op (SKIPPED: none).
 
-    `first` is the block's linear address, `alone` 1 when it may not be chained.  A NOP has no micro-op, but for one that
-    begins the block or stands behind an instruction that may have changed it.
+    The number of micro-ops.  A NOP has none, but for one that begins the block or stands behind an instruction that may
+    have changed it; a Jcc that is fused with the instruction before it has none of its own.
     """
     if c.options & DEAD_FLAGS != W0:
         mark_flags(c, n)
     last_at = (n - W1) * T_STEP
     last = c.t[last_at + T_FORM]
+    count = W0
+    stores = W1
+    j = W0
+    while j < n:
+        at = j * T_STEP
+        form = c.t[at + T_FORM]
+        c.t[at + T_UOP] = count
+        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and stores == W0 and j + W1 < n:
+            c.t[at + T_UOP] = SKIPPED
+        else:
+            stores = form & F_FAULTS
+            count += W1
+        j += W1
+    if c.options & FUSE != W0 and n > W1 and (last >> F_KIND_SHIFT) & W7 == KIND_JCC and last & F_FUSE != W0:
+        before = last_at - T_STEP
+        if c.t[before + T_FORM] & F_FUSE != W0:
+            c.t[before + T_VARIANT] = VARIANT_FUSED + ((last >> F_CC_SHIFT) & u64(15))
+            c.t[last_at + T_UOP] = SKIPPED
+            count -= W1
+    return count
+
+
+def emit_block(c, n, where, first, alone):
+    """Micro-ops of the n instructions in t at `where`; their number, 0 when handlers are missing.
+
+    `first` is the block's linear address, `alone` 1 when it may not be chained.
+    """
+    planned = plan_block(c, n)
+    last_at = (n - W1) * T_STEP
+    last = c.t[last_at + T_FORM]
     kind = (last >> F_KIND_SHIFT) & W7
-    fused = W0
-    if c.options & FUSE != W0 and n > W1 and kind == KIND_JCC and last & F_FUSE != W0:
-        fused = u64(c.t[last_at - T_STEP + T_FORM] & F_FUSE != W0)
     missing = c.n_missing
     u = where
-    count = W0
+    count = planned
     if c.mode & MODE_TF != W0:
         poke(u, W8, c.h_step)
         poke(u + O_REST, W2, n)
@@ -264,22 +293,11 @@ def emit_block(c, n, where, first, alone):
         u += UOP_BYTES
         count += W1
     j = W0
-    stores = W1
     while j < n:
         at = j * T_STEP
-        form = c.t[at + T_FORM]
-        if (form >> F_KIND_SHIFT) & W7 == KIND_NOP and stores == W0 and j + W1 < n:
-            j += W1
-            continue
-        stores = form & F_FAULTS
-        variant = c.t[at + T_VARIANT]
-        rest = n - j
-        if fused != W0 and j + W2 == n:
-            variant = VARIANT_FUSED + ((last >> F_CC_SHIFT) & u64(15))
-            j += W1
-        put_uop(c, u, at, handler_of(c, c.t[at + T_SHAPE] | (variant << VARIANT_SHIFT)), rest)
-        u += UOP_BYTES
-        count += W1
+        if c.t[at + T_UOP] != SKIPPED:
+            put_uop(c, u, at, handler_of(c, c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT)), n - j)
+            u += UOP_BYTES
         j += W1
     following = c.t[last_at + T_NEXT]
     if kind < KIND_JCC:
