@@ -164,7 +164,7 @@ class Machine:
         self._failure: BaseException | None = None
         self._reset_cause: str | None = None
         self._paused = config.start_paused
-        self._closing = False
+        self._running = self._closing = self._quit_early = False
         self._attention = False
         self._threads: list[threading.Thread] = []
         self._parked: set[int] = set()
@@ -292,8 +292,9 @@ class Machine:
 
     def _stop(self, reason: str, code: int = 0, message: str = "") -> None:
         """The run ends; the first reason counts."""
-        if self._result is None:
+        if self._running:
             self._result = RunResult(reason, code, message)
+            self._running = False
         self._interrupt_vcpus()
         self._changed.notify_all()
 
@@ -354,7 +355,7 @@ class Machine:
             while not self._closing:
                 if self._reset_cause is not None and len(self._parked) == len(self.vcpus):
                     self._reset_board(self._reset_cause)
-                if not self._paused and self._result is None and self._reset_cause is None:
+                if self._running and not self._paused and self._reset_cause is None:
                     self._parked.discard(vcpu.index)
                     self._attention = False
                     return True
@@ -370,7 +371,7 @@ class Machine:
                 self._reset_cause = f"triple fault at {where}"
         elif outcome is Outcome.ERROR or outcome is Outcome.DEBUG:
             self._stop("error", message=vcpu.error_text or f"vCPU {vcpu.index}: {outcome.name} without a debugger")
-        elif vcpu.retired >= vcpu.limit and self._result is None:
+        elif vcpu.retired >= vcpu.limit:
             self._stop("max-insns", message=f"the limit of {vcpu.limit} instructions was reached")
 
     def _reset_board(self, cause: str) -> None:
@@ -409,9 +410,14 @@ class Machine:
         with self.lock:
             if self._closing:
                 raise ConfigError("the machine is closed")
+            if self._running:
+                raise ConfigError("the machine runs already")
             if self._result is not None and self._result.reason in FINAL:
                 return
-            self._result = None
+            if self._quit_early:
+                self._quit_early, self._result = False, RunResult("quit")
+                return
+            self._running, self._result = True, None
             for vcpu in self.vcpus:
                 limit = NEVER if self.config.max_insns is None else self.config.max_insns
                 vcpu.limit = limit if max_insns is None else min(limit, vcpu.retired + max_insns)
@@ -428,7 +434,7 @@ class Machine:
     def wait(self) -> RunResult:
         """Wait until the run has ended; what the vCPU threads raised is raised here."""
         with self.lock:
-            while self._result is None or len(self._parked) < len(self.vcpus):
+            while self._running or len(self._parked) < len(self._threads):
                 self._changed.wait()
             if self._went:
                 self._host_seconds += time.perf_counter() - self._went
@@ -436,11 +442,18 @@ class Machine:
             failure, self._failure = self._failure, None
             if failure is not None:
                 raise failure
+            if self._result is None:
+                raise ConfigError("the machine has not run yet")
             return self._result
 
     def quit(self, reason: str = "quit", message: str = "") -> None:
-        """End the run; from any thread and from signal handlers, returns at once."""
-        self._from_outside(lambda: self._stop(reason, message=message))
+        """End the run; from any thread and from signal handlers, returns at once.  Before a run: the next one ends."""
+
+        def end() -> None:
+            self._quit_early = not self._running and reason == "quit"
+            self._stop(reason, message=message)
+
+        self._from_outside(end)
 
     def pause(self) -> None:
         """Stop the CPU between two instructions and wait until it stands; `run` goes on waiting."""
@@ -478,8 +491,7 @@ class Machine:
         """Press the reset button; from any thread.  A machine that has ended can run again."""
         with self.lock:
             self._reset_cause = cause
-            if self._result is not None:
-                self._result = RunResult("interrupt") if self._result.reason in FINAL else self._result
+            self._result = None
             if self._threads:
                 self._interrupt_vcpus()
                 self._changed.notify_all()

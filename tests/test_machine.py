@@ -161,6 +161,13 @@ def test_quit_from_another_thread(tmp_path: Path) -> None:
         assert m.run(10).reason == "max-insns", "the guest can go on"
 
 
+def test_quit_before_a_run_is_not_lost(tmp_path: Path) -> None:
+    with Machine(config(rom(tmp_path, LOOP))) as m:
+        m.quit()
+        assert m.run().reason == "quit"
+        assert m.run(10).reason == "max-insns"
+
+
 def test_quit_does_not_wait_for_the_lock(tmp_path: Path) -> None:
     with Machine(config(rom(tmp_path, LOOP))) as m:
         m.start()
@@ -198,6 +205,17 @@ def test_a_closed_machine_does_not_run(tmp_path: Path) -> None:
     m.close()
     with pytest.raises(ConfigError, match="closed"):
         m.run()
+
+
+def test_runs_are_one_at_a_time(tmp_path: Path) -> None:
+    with Machine(config(rom(tmp_path, LOOP))) as m:
+        with pytest.raises(ConfigError, match="not run yet"):
+            m.wait()
+        m.start()
+        with pytest.raises(ConfigError, match="runs already"):
+            m.start()
+        m.quit()
+        m.wait()
 
 
 def test_what_was_opened_is_given_back_when_building_fails(tmp_path: Path) -> None:
