@@ -78,14 +78,22 @@ def linear(c, seg, off, size, write):
     return cut_linear(c, c.base[seg] + off)
 
 
+def source_of(c, lin, kind, user):
+    """Host address to read from, as `host_of`, by an access that may also write (`kind` WRITE)."""
+    h = host_of(c, lin, kind, user)
+    if kind == READ or c.status != W0:
+        return h
+    return host_of(c, lin, READ, user)
+
+
 def load_pieces(c, lin, size, kind, user):
     """A load over a page border, byte by byte; both pages are checked first."""
     second = cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE)
-    h1 = host_of(c, lin, kind, user)
+    h1 = source_of(c, lin, kind, user)
     if c.status != W0:
         return W0
     g1 = c.gpa
-    h2 = host_of(c, second, kind, user)
+    h2 = source_of(c, second, kind, user)
     if c.status != W0:
         return W0
     g2 = c.gpa
@@ -144,7 +152,7 @@ def load_linear(c, lin, size, kind, user):
     """Value at a linear address by privilege `user`; `kind` WRITE asks for a page that may also be written."""
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return load_pieces(c, lin, size, kind, user)
-    h = host_of(c, lin, kind, user)
+    h = source_of(c, lin, kind, user)
     if c.status != W0:
         return W0
     if h != W0:

@@ -3,7 +3,8 @@
 The TLB is direct-mapped, one half a privilege (supervisor, user), three kinds (read, write, fetch) of `TLB_ENTRIES`
 entries each.  An entry is a tag, the linear page address (`ONES`: empty), and an addend: tag + addend is the page's host
 address.  Only whole pages of guest memory get an entry; pages of the MMIO bus and, for writes, pages with translated
-code never do, so that a hit needs no further check.  A write entry exists only when the dirty bit is set.
+code and those that are read from elsewhere never do, so that a hit needs no further check, also to read and then write.
+A write entry exists only when the dirty bit is set.
 
 Source: Intel SDM vol. 3, 4.3 (32-bit paging), 4.6 (access rights), 4.7 (page-fault error code), 4.10 (TLB).
 
@@ -13,7 +14,7 @@ protection keys.  None of these is announced by CPUID.
 
 from __future__ import annotations
 
-from jitvm.isa.host import peek, poke, code_written, translations_changed
+from jitvm.isa.host import code_written, peek, poke, translations_changed
 from jitvm.isa.state import CR0_PG, CR0_WP, CR4_PSE, PF_FAULT, fault
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W8, W12, u64
 
@@ -175,7 +176,7 @@ def host_of(c, lin, kind, user):
     h = memory_at(c, gpa, u64(kind == WRITE))
     if h == W0:
         return W0
-    if kind == WRITE and peek(c.code_pages + ((h - c.ram) >> W12), W1) != W0:
+    if kind == WRITE and (peek(c.code_pages + ((h - c.ram) >> W12), W1) != W0 or memory_at(c, gpa, W0) != h):
         return h
     c.tlb[k] = lin & PAGE_MASK
     c.tlb[k + W1] = h - lin
