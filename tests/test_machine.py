@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jitvm.backends.chardev import MemoryBackend
+from jitvm.board import VGA_ROM_PATHS
 from jitvm.config import DriveConfig
 from jitvm.errors import BackendError, ConfigError, ImageError
 from jitvm.machine import RTC_BASE, Machine, RunResult
@@ -21,6 +22,7 @@ from tests.boot.guests import (
     debug_output,
     disk,
     fingerprint,
+    need,
     rom,
     serial,
 )
@@ -343,10 +345,9 @@ def test_a20_gate(tmp_path: Path) -> None:
         assert m.ram[1] == 0 and m.ram[0x10_0001] == 0x33
 
 
-def test_text_screen_is_memory(tmp_path: Path) -> None:
+def test_text_screen_is_memory() -> None:
+    need(VGA_ROM_PATHS[0])
     with Machine(config(BIOS)) as m:
-        if not m.board.parts.vga_rom:
-            pytest.skip("needs the standard VGA's option ROM")
         m.run()
         assert not any(page.startswith("0xb8") for page in m.stats()["mmio"])
         assert ("VGA text rw") in {what for _, _, what in m.board.memory_map()}
