@@ -1,0 +1,28 @@
+"""A stub of gdb's remote serial protocol that knows nothing of what is debugged.
+
+    bytes -> framing -> session (a table of commands) -> Target
+    Target -> Listener.stopped(stop) -> session -> stop reply -> bytes
+
+`framing.py` is a byte-fed state machine, `session.py` the life of a guest under debuggers that come and go, `target.py`
+what a thing must offer to be debugged (and the rules of threads), `stop.py` why it stopped, `server.py` the only file
+with sockets, `layout.py` and `x86/` the registers. Only the standard library is used.
+
+Not modelled: non-stop mode, tracepoints, conditions and commands evaluated by the stub, file access (`vFile`), the
+guest's own processes and libraries.
+"""
+
+from gdbstub.errors import GdbStubError, PacketError, ServerError, TargetError
+from gdbstub.layout import Feature, Layout, Register
+from gdbstub.session import OnDisconnect, Session
+
+__all__ = [
+    "Feature",
+    "GdbStubError",
+    "Layout",
+    "OnDisconnect",
+    "PacketError",
+    "Register",
+    "ServerError",
+    "Session",
+    "TargetError",
+]
