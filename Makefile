@@ -8,7 +8,7 @@ check:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest -q -m "not slow and not packaging"
+	$(PYTHON) -m pytest -q -m "not slow and not packaging" --ignore=tests/perf
 
 test-all:
 	$(PYTHON) -m pytest -rs
