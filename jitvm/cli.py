@@ -148,7 +148,7 @@ def boot_parser() -> Parser:
         "PATTERNS[:FILE]")  # fmt: skip
     add("stats", "statistics at the end: as a table, or one line of JSON", "json|table")
     add("cache", "keep compiled code in the cache folder (default on)", "on|off", default="on")
-    add("opt", "experiments of the engine: fuse, dead_flags, chain", "NAME=on|off", action="append", default=[])
+    add("opt", f"experiments of the engine: {', '.join(config.ENGINE_OPTIONS)}", "NAME=on|off", action="append", default=[])
     add("debug", "show tracebacks and what is compiled")
     return result
 
