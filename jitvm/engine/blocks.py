@@ -106,6 +106,23 @@ def list_block(c, b, which, page, first, n):
     return W0
 
 
+def unlist_second(c, b):
+    """Take block b out of its second page's list: the page may be another one from now on."""
+    entry = (b << W1) + W2
+    head = c.page_head + ((c.block_second[b] >> W12) << W2)
+    following = c.block_list[entry - W1]
+    e = peek(head, W4)
+    if e == entry:
+        poke(head, W4, following)
+    while e != entry and e != W0:
+        before = e - W1
+        e = c.block_list[before]
+        if e == entry:
+            c.block_list[before] = following
+    c.block_state[b] = c.block_state[b] & ~(BLOCK_LISTED << W1)
+    return W0
+
+
 def drop_block(c, b):
     """Make a block invalid: each of its micro-ops leads to a look-up."""
     state = c.block_state[b]

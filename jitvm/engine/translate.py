@@ -8,6 +8,7 @@ it, or after BLOCK_MAX instructions; an instruction over a page border is a bloc
 from __future__ import annotations
 
 from jitvm.engine.blocks import (
+    BLOCK_LISTED,
     BLOCK_VALID,
     MAX_BLOCKS,
     NO_BLOCK,
@@ -16,6 +17,7 @@ from jitvm.engine.blocks import (
     known_block,
     list_block,
     new_block,
+    unlist_second,
 )
 from jitvm.engine.decode import (
     T_B,
@@ -365,6 +367,8 @@ def translate(c, host, rip):
     c.block_bytes[b] = size | (over << W32)
     c.block_state[b] = (c.block_state[b] & W7 & ~BLOCK_VALID) | BLOCK_VALID | (count << W8)
     list_block(c, b, W0, offset >> W12, offset & PAGE_OFFSET, size)
+    if c.block_state[b] & (BLOCK_LISTED << W1) != W0:
+        unlist_second(c, b)
     if over != W0:
         c.block_second[b] = c.second_host - c.ram
         list_block(c, b, W1, (c.second_host - c.ram) >> W12, W0, over)
