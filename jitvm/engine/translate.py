@@ -323,7 +323,11 @@ def emit_block(c, n, where, first, alone):
         u += UOP_BYTES
         put_stub(c, u, exit_handler(c, first, alone, following), following, slot + W8)
     if kind == KIND_CALL:
-        poke(slot - UOP_BYTES + O_IMM, W8, following)
+        call = slot - UOP_BYTES
+        poke(call + O_IMM, W8, following)
+        if target > c.limit[CS]:
+            poke(call, W8, c.h_limit)
+            poke(call + O_DISP, W4, c.t[last_at + T_EIP])
     if c.n_missing != missing:
         c.why = WHY_HANDLER
         return W0
