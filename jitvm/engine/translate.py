@@ -140,6 +140,9 @@ def decode_at(c, host, rip, lin, k):
     n = decode(c, at, room, rip, mode, k)
     if n != TRUNCATED or k != W0:
         return n
+    if rip + room > c.limit[CS]:
+        fault(c, GP, W0)
+        return TRUNCATED
     if fetch_over(c, host, room, lin) == W0:
         return TRUNCATED
     return decode(c, at, room + SAFE, rip, mode, k)
