@@ -10,34 +10,35 @@ import heapq
 from collections.abc import Callable
 
 NS_PER_SECOND = 1_000_000_000
+CROWD = 64
+"""From so many entries on, those of timers that were armed again or cancelled are thrown out now and then."""
 
 
 class Timer:
     """One alarm. `arm` sets it (again), `cancel` clears it; the callback runs once when virtual time reaches it."""
 
-    __slots__ = ("_callback", "_clock", "_generation", "deadline", "name")
+    __slots__ = ("_callback", "_clock", "deadline", "generation", "name")
 
     def __init__(self, clock: Clock, name: str, callback: Callable[[], None]) -> None:
         self._clock, self.name, self._callback = clock, name, callback
         self.deadline: int | None = None
-        self._generation = 0
+        self.generation = 0
 
     def arm(self, deadline_ns: int) -> None:
         """Fire at `deadline_ns` (absolute); a deadline in the past fires at the next advance of the clock."""
         self.deadline = deadline_ns
-        self._generation += 1
-        self._clock._push(self, self._generation)
+        self.generation += 1
+        self._clock._push(self, self.generation)
 
     def cancel(self) -> None:
         """Do not fire."""
         self.deadline = None
-        self._generation += 1
-
-    def is_current(self, generation: int) -> bool:
-        return self.deadline is not None and generation == self._generation
+        self.generation += 1
 
     def fire(self) -> None:
+        """What the clock does when the time has come."""
         self.deadline = None
+        self.generation += 1
         self._callback()
 
 
@@ -47,6 +48,7 @@ class Clock:
     def __init__(self) -> None:
         self.now_ns = 0
         self._heap: list[tuple[int, int, int, Timer]] = []
+        self._crowd = CROWD
         self._sequence = 0
 
     def timer(self, name: str, callback: Callable[[], None]) -> Timer:
@@ -57,17 +59,26 @@ class Clock:
         assert timer.deadline is not None
         self._sequence += 1
         heapq.heappush(self._heap, (timer.deadline, self._sequence, generation, timer))
+        if len(self._heap) > self._crowd:
+            self._heap = [entry for entry in self._heap if entry[2] == entry[3].generation]
+            heapq.heapify(self._heap)
+            self._crowd = max(CROWD, 2 * len(self._heap))
 
     def deadline(self) -> int | None:
         """Virtual time of the next timer, None when none is armed."""
         heap = self._heap
-        while heap and not heap[0][3].is_current(heap[0][2]):
+        while heap:
+            at, _, generation, timer = heap[0]
+            if generation == timer.generation:
+                return at
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        return None
 
     def advance_to(self, now_ns: int) -> None:
         """Let time pass up to `now_ns` and fire what is due; a callback sees `now_ns` as it is at the end."""
         if now_ns > self.now_ns:
             self.now_ns = now_ns
-        while (due := self.deadline()) is not None and due <= self.now_ns:
-            heapq.heappop(self._heap)[3].fire()
+        while self._heap and self._heap[0][0] <= self.now_ns:
+            _, _, generation, timer = heapq.heappop(self._heap)
+            if generation == timer.generation:
+                timer.fire()
