@@ -14,6 +14,9 @@ from typing import Protocol
 from jitvm.errors import ConfigError
 from jitvm.trace import SILENT, Trace
 
+MASKS = [(1 << 8 * size) - 1 for size in range(9)]
+"""The values that fit into 0 to 8 bytes."""
+
 
 class Region(Protocol):
     """What a device puts on a bus."""
@@ -44,6 +47,8 @@ class Bus:
         self._bases: list[int] = []
         self._mappings: list[Mapping] = []
         self._slots: list[Mapping | None] | None = [None] * limit if direct else None
+        self._last: Mapping | None = None
+        """Found last, where there are no slots."""
 
     def map(self, base: int, length: int, region: Region, *, name: str, max_size: int = 1) -> Mapping:
         """Put `region` at `base`; its offsets run from 0 to `length - 1`.  Overlap is a `ConfigError`."""
@@ -65,6 +70,7 @@ class Bus:
         """Take a mapping off the bus (a PCI BAR that moves)."""
         at = self._mappings.index(mapping)
         del self._mappings[at], self._bases[at]
+        self._last = None
         if self._slots is not None:
             self._slots[mapping.base : mapping.end] = [None] * (mapping.end - mapping.base)
 
@@ -72,9 +78,13 @@ class Bus:
         """The mapping that holds `address`."""
         if self._slots is not None:
             return self._slots[address] if 0 <= address < self.limit else None
+        m = self._last
+        if m is not None and m.base <= address < m.end:
+            return m
         at = bisect.bisect_right(self._bases, address) - 1
         if at >= 0 and address < self._mappings[at].end:
-            return self._mappings[at]
+            m = self._last = self._mappings[at]
+            return m
         return None
 
     def mappings(self) -> list[Mapping]:
@@ -86,34 +96,34 @@ class Bus:
         m = self.find(address)
         if m is not None and size <= m.max_size and address + size <= m.end:
             return m.region.read(address - m.base, size)
-        if m is None and size == 1:
-            if self._trace.wants("unassigned_read"):
-                self._trace("unassigned_read", space=self.space, address=address, size=size)
-            return 0xFF
         if m is None and all(self.find(address + k) is None for k in range(1, size)):
             if self._trace.wants("unassigned_read"):
                 self._trace("unassigned_read", space=self.space, address=address, size=size)
             return (1 << 8 * size) - 1
-        half = self._piece(m, address, size)
-        return self.read(address, half) | self.read(address + half, size - half) << 8 * half
+        value = done = 0
+        while done < size:
+            n = self._piece(address + done, size - done)
+            value |= self.read(address + done, n) << 8 * done
+            done += n
+        return value
 
     def write(self, address: int, size: int, value: int) -> None:
         """Store the low `size` bytes of `value` at `address`."""
         m = self.find(address)
         if m is not None and size <= m.max_size and address + size <= m.end:
-            m.region.write(address - m.base, size, value)
-        elif m is None and (size == 1 or all(self.find(address + k) is None for k in range(1, size))):
+            m.region.write(address - m.base, size, value & MASKS[size])
+        elif m is None and all(self.find(address + k) is None for k in range(1, size)):
             if self._trace.wants("unassigned_write"):
-                self._trace("unassigned_write", space=self.space, address=address, size=size, value=value)
+                self._trace("unassigned_write", space=self.space, address=address, size=size, value=value & MASKS[size])
         else:
-            half = self._piece(m, address, size)
-            self.write(address, half, value & ((1 << 8 * half) - 1))
-            self.write(address + half, size - half, value >> 8 * half)
+            done = 0
+            while done < size:
+                n = self._piece(address + done, size - done)
+                self.write(address + done, n, value >> 8 * done)
+                done += n
 
-    @staticmethod
-    def _piece(m: Mapping | None, address: int, size: int) -> int:
-        """Bytes of the first part of an access that has to be split."""
-        if m is None:
-            return 1
-        room = min(m.max_size, m.end - address, size)
-        return 1 << (min(room, size - 1).bit_length() - 1)
+    def _piece(self, address: int, size: int) -> int:
+        """Bytes, 1, 2, 4 or 8, of the next part of an access that has to be split."""
+        m = self.find(address)
+        room = 1 if m is None else min(m.max_size, m.end - address, size)
+        return 1 << (room.bit_length() - 1)
