@@ -67,6 +67,10 @@ class GuestMemory:
         """Let the physical range show the bytes at `offset` (None: the MMIO bus) for reads, writes or both."""
         if gpa % PAGE or size % PAGE or (offset or 0) % PAGE:
             raise ConfigError(f"memory map: {gpa:#x}+{size:#x} is not made of whole pages")
+        if gpa < 0 or gpa + size > len(self.page_read) * PAGE:
+            raise ConfigError(f"memory map: {gpa:#x}+{size:#x} is outside the address space")
+        if offset is not None and not 0 <= offset <= self.size - size:
+            raise ConfigError(f"memory map: {gpa:#x}+{size:#x} would show bytes behind the end of guest memory")
         pages = slice(gpa // PAGE, (gpa + size) // PAGE)
         entries = 0 if offset is None else np.arange(offset, offset + size, PAGE, dtype=np.uint64) | np.uint64(MAPPED)
         if read:
