@@ -30,13 +30,14 @@ from jitvm.isa.cpuid import DEFAULT_MODEL, FEATURE_CMOV, cpuid_table, feature_wo
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
-from jitvm.isa.state import EXIT, FAULT
+from jitvm.isa.state import EXIT, FAULT, OK
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
 KICK = 1 << 62
+OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8}
 
 
@@ -86,10 +87,13 @@ class Accelerator:
         self._new_forms = False
         self._restore()
         self.code.ensure_specials()
-        self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(self.code.address["enter"])
+        self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64)(
+            self.code.address["enter"]
+        )
         self._written = self.code.function("blocks.written_outside", 2)
         self._flush = self.code.function("paging.flush_tlb_all", 0)
         self.inject = self.code.function("events.external_interrupt", 1)
+        self.deliver = self.code.function("events.deliver", 0)
 
     # ---- forms and handlers -------------------------------------------------------------------------------------------
     def _restore(self) -> None:
@@ -175,11 +179,11 @@ class VcpuEngine:
         c.deliver = 1
         for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit"):
             setattr(c, name, accel.code.address[name])
-        self._left, self._status = at("left") // 8, at("status") // 8
-        self._a20 = at("a20_mask") // 8
-        self.pending_status = 0
-        """Status that an injection left for the next run to settle."""
-        self._floor = at("floor") // 8
+        self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
+        self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
+        self._enter = accel.enter
+        self._injected: int | None = None
+        """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers: set[int] = set()
         with np.errstate(over="ignore"):
             reset_cpu(c)
@@ -216,26 +220,39 @@ class VcpuEngine:
 
     def run(self, budget: int) -> int:
         """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
-        words, signed, enter, address = self.words, self.signed, self.accel.enter, self.address
-        horizon = at("horizon") // 8
-        words[horizon] = words[horizon] - signed[self._left] + budget
-        signed[self._left] = budget
+        enter, address = self._enter, self.address
+        if self._injected is None:
+            why: int = enter(address, budget, OK_STATUS)
+        else:
+            why = self._deliver_and_enter(budget)
         while True:
-            why = int(enter(address, self.pending_status))
-            self.pending_status = 0
             if why == lay.WHY_FORM:
                 self._learn()
             elif why == lay.WHY_HANDLER:
                 self._stamp()
             else:
                 return why
+            why = enter(address, self.signed[self._left], OK_STATUS)
 
     def inject(self, vector: int) -> None:
-        """Deliver an external interrupt between instructions; a fault on the way is delivered by the next `run`."""
-        self.words[self._status] = 0
-        self.words[at("halted") // 8] = 0
-        status = self.accel.inject(self.address, vector)
-        self.pending_status = status if status in (int(FAULT), int(EXIT)) else 0
+        """An external interrupt between instructions: the next `run` begins with its delivery.
+
+        A delivery that needs the outside (a stack in MMIO) leaves like an instruction, and begins again, with the
+        answers that it has got, in the run that follows.
+        """
+        self._injected = vector
+
+    def _deliver_and_enter(self, budget: int) -> int:
+        """`enter` behind the delivery of the injected interrupt; a fault on the way is delivered in its place."""
+        self.words[self._io_pos] = 0
+        status = self.accel.inject(self.address, self._injected)
+        if status == FAULT_STATUS:
+            status = self.accel.deliver(self.address)
+            budget -= status != EXIT_STATUS
+        if status == EXIT_STATUS:
+            return self._enter(self.address, budget, EXIT_STATUS)  # type: ignore[no-any-return]  # ctypes
+        self._injected = None
+        return self._enter(self.address, budget, OK_STATUS)  # type: ignore[no-any-return]  # ctypes
 
     def registers_changed(self) -> None:
         """Registers were written from outside: derive the mode again, forget address translations."""
@@ -248,7 +265,7 @@ class VcpuEngine:
         with np.errstate(over="ignore"):
             reset_cpu(self.c)
         self.accel.flush(self.address)
-        self.pending_status = 0
+        self._injected = None
 
     def set_a20(self, enabled: bool) -> None:
         """The A20 gate."""
@@ -264,7 +281,7 @@ class VcpuEngine:
 
     def retired(self) -> int:
         """Instructions retired so far; true while no translated code runs."""
-        return int(self.words[at("horizon") // 8] - self.signed[self._left])
+        return self.words[self._horizon] - self.signed[self._left]
 
     def kick(self) -> None:
         """From any thread: make translated code come back within one block."""

@@ -410,17 +410,24 @@ def special(units: Units, name: str) -> HandlerBuilder:
     return b
 
 
-ENTER = f"""define i64 @enter(ptr %cpu, i64 %pending) {{
+ENTER = f"""define i64 @enter(ptr %cpu, i64 %budget, i64 %pending) {{
   %status = getelementptr i8, ptr %cpu, i64 {at("status")}
   store i64 %pending, ptr %status
   %pos = getelementptr i8, ptr %cpu, i64 {at("io_pos")}
   store i64 0, ptr %pos
+  %horizonp = getelementptr i8, ptr %cpu, i64 {at("horizon")}
   %leftp = getelementptr i8, ptr %cpu, i64 {at("left")}
+  %horizon = load i64, ptr %horizonp
   %left = load i64, ptr %leftp
-  %r = call preserve_nonecc i64 @h_resume(ptr %cpu, ptr null, i64 %left)
+  %retired = sub i64 %horizon, %left
+  %end = add i64 %retired, %budget
+  store i64 %end, ptr %horizonp
+  store i64 %budget, ptr %leftp
+  %r = call preserve_nonecc i64 @h_resume(ptr %cpu, ptr null, i64 %budget)
   ret i64 %r
 }}
 """
+"""Sets the budget: `left`, and `horizon` so that `retired` stays."""
 
 
 def handler(units: Units, shapes: Sequence[Shape], key: int, name: str) -> HandlerBuilder:
