@@ -2,29 +2,50 @@
 
 One thread a vCPU.  The machine lock is held but while translated code runs.  Virtual time is `retired + extra_ns`: one
 instruction is 1 ns, each port or MMIO access adds `ACCESS_NS`, a halted vCPU adds the time to the next timer.
+
+An instruction whose access was answered but that is not complete yet is *half done*: nothing comes before its end, no
+interrupt, no exit request, no limit.
 """
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from copy import copy
 from typing import Protocol
 
-from jitvm.bus import Bus
+import numpy as np
+
+from jitvm.bus import MASKS, Bus
 from jitvm.clock import Clock
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
-from jitvm.exits import HANDLED, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
+from jitvm.errors import JitvmError
+from jitvm.exits import HANDLED, INTR, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
 from jitvm.trace import SILENT, Trace
 
 ACCESS_NS = 1000
 """Virtual time of a port or MMIO access: a bus cycle."""
 SLICE = 1 << 40
 """Budget when no timer is armed."""
-REASON_OF_WHY = {lay.WHY_LIMIT: ExitReason.INTR, lay.WHY_WINDOW: ExitReason.IRQ_WINDOW_OPEN}
+IDLE_S = 0.5
+"""How long a halted vCPU sleeps at most before it pumps again."""
+WHY_FAILED = -1
+"""In place of a WHY_* code: the engine raised an error."""
+WHY_EXIT = lay.WHY_EXIT
+REASON_OF_WHY = {
+    lay.WHY_LIMIT: INTR,
+    lay.WHY_WINDOW: int(ExitReason.IRQ_WINDOW_OPEN),
+    WHY_FAILED: int(ExitReason.INTERNAL_ERROR),
+}
 NEVER = 1 << 62
+IF = 0x200
+PAGE, UNKNOWN = ~0xFFF, int(ExitReason.UNKNOWN)
+BOUNDARY = struct.Struct("=QqQ16x6Q")
+"""The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data."""
 
 
 class InterruptSource(Protocol):
@@ -40,8 +61,8 @@ class InterruptSource(Protocol):
 class Vcpu:
     """One virtual CPU with its loop.
 
-    `pump`: called with the lock held at every return from translated code that took long, and while halted, to take
-    input from the host.  `real_time`: a halted vCPU waits in real time for its next timer instead of jumping to it.
+    `pump`: called with the lock held when translated code was kicked, and while halted, to take input from the host.
+    `real_time`: a halted vCPU waits in real time for its next timer instead of jumping to it.
     """
 
     def __init__(
@@ -64,57 +85,74 @@ class Vcpu:
         self.pump: Callable[[], None] = lambda: None
         self.after_exit: Callable[[], bool] = lambda: False
         """Asked with the lock held after each handled exit: True ends the loop's turn (reset, power-off, quit)."""
-        self.exits: Counter[tuple[int, int]] = Counter()
-        """Exits by (reason, port or 4 KiB-aligned address)."""
+        self._counts: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
         self.error_text = ""
-        self.last_run = Run(ExitReason.INTR)
+        self.last_run = Run(INTR)
+        """The latest exit: one `Run` for all of them, as in KVM."""
+        self._retired = 0
+        """Value of `retired` at the latest exit."""
         self.exit_request = False
         self.half_done = False
+        self._string = False
+        """The latest access is one of a string I/O."""
         self.registers_dirty = False
         """Registers were changed from outside: push them before the next entry."""
-        self.wakeup = threading.Condition(lock)
-        self._extra = lay.at("extra_ns") // 8
-        self._window = lay.at("want_window") // 8
-        self._rflags, self._halted = lay.at("rflags") // 8, lay.at("halted") // 8
-        self._shadow = lay.at("shadow") // 8
-        self._step = lay.at("step_armed") // 8
-        self._reason = lay.at("exit_reason") // 8
-        self._data, self._io_n = lay.at("io_data") // 8, lay.at("io_n") // 8
-        self._io_tag = lay.at("io_tag") // 8
-        self._value, self._status = lay.at("io_value") // 8, lay.at("status") // 8
-        self._bytes = memoryview(engine.array).cast("B")
+        self._bell = threading.Lock()
+        """Locked until a kick rings: what a halted vCPU sleeps on."""
+        self._bell.acquire()
+        self._words, self._bytes = engine.words, engine.array.view(np.uint8).data
+        self._boundary, self._extra = lay.at("horizon"), lay.at("extra_ns") // 8
+        self._window, self._rflags, self._halted = (lay.at(n) // 8 for n in ("want_window", "rflags", "halted"))
+        self._shadow, self._step = lay.at("shadow") // 8, lay.at("step_armed") // 8
+        self._data, self._value = lay.at("io_data"), lay.at("io_value") // 8
+        self._io_n, self._io_tag = lay.at("io_n") // 8, lay.at("io_tag") // 8
 
-    # ---- from other threads -------------------------------------------------------------------------------------------
+    # ---- from any thread, with or without the lock, also from signal handlers --------------------------------------------
     def kick(self) -> None:
-        """Make the loop look at what changed: leave translated code within one block, or wake from HLT."""
+        """Make the loop look at what changed: leave translated code within one block, or wake from HLT.
+
+        A kick is kept until the loop has looked, wherever the loop is when it comes.
+        """
         self.engine.kick()
+        try:
+            self._bell.release()
+        except RuntimeError:
+            return  # it is ringing already
 
     def wake(self) -> None:
-        """Like `kick`, also for a halted vCPU; the caller holds the lock."""
-        self.engine.kick()
-        self.wakeup.notify_all()
+        """The same."""
+        self.kick()
 
     def request_exit(self) -> None:
-        """The loop leaves with Outcome.INTERRUPT as soon as no instruction is half done; the caller holds the lock."""
+        """The loop leaves with Outcome.INTERRUPT as soon as no instruction is half done."""
         self.exit_request = True
-        self.wake()
+        self.kick()
 
-    # ---- time ---------------------------------------------------------------------------------------------------------
+    # ---- state between two runs -------------------------------------------------------------------------------------------
     @property
     def retired(self) -> int:
         """Instructions retired."""
         return self.engine.retired()
 
+    @property
+    def exits(self) -> Counter[tuple[int, int]]:
+        """Number of exits by (reason, port or 4 KiB-aligned address)."""
+        counts = self._counts.items()
+        return Counter({(reason, where): n for reason, places in counts for where, n in places.items()})
+
     def now(self) -> int:
         """Virtual nanoseconds of this vCPU."""
-        return self.engine.retired() + self.engine.words[self._extra]
+        return self.engine.retired() + self._words[self._extra]
 
-    def _budget(self) -> int:
-        """Instructions to the next timer or the limit, whichever is nearer; at least 1."""
-        retired = self.engine.retired()
-        deadline = self.clock.deadline()
-        n = SLICE if deadline is None else deadline - retired - self.engine.words[self._extra]
-        return max(1, min(n, self.limit - retired))
+    def interrupts_open(self) -> bool:
+        """IF is set, and neither STI, MOV SS nor a single-step trap holds interrupts off."""
+        words = self._words
+        return bool(words[self._rflags] & IF) and words[self._shadow] != self.engine.retired() and not words[self._step]
+
+    def is_half_done(self) -> bool:
+        """Whether the instruction at rip has answers from outside that it has not used up."""
+        words = self._words
+        return words[self._io_n] != 0 and words[self._io_tag] == self.engine.retired()
 
     # ---- the loop -----------------------------------------------------------------------------------------------------
     def run_until_stopped(self) -> Outcome:
@@ -130,25 +168,27 @@ class Vcpu:
         """Run until something must be told to the caller, which holds the lock (QEMU's kvm_cpu_exec)."""
         if self.process_async_events():
             return Outcome.HLT
-        engine, buses = self.engine, self.buses
+        self.error_text = ""
+        self._retired = self.engine.retired()
+        engine, buses, lock, trace = self.engine, self.buses, self.lock, self.trace
         while True:
             if self.registers_dirty:
                 self.push_registers()
-            if self.exit_request and not self.half_done:
+            if not self.half_done and (self.exit_request or self.limit <= self._retired):
                 self.exit_request = False
                 return Outcome.INTERRUPT
-            budget = 1 if self.half_done and self.exit_request else self.pre_run()
-            if self.limit <= engine.retired():
-                return Outcome.INTERRUPT
-            self.lock.release()
-            why = engine.run(budget)
-            self.lock.acquire()
+            budget = self.pre_run()
+            lock.release()
+            try:
+                why = engine.run(budget)
+            except JitvmError as e:
+                why = self.run_failed(e)
+            finally:
+                lock.acquire()
             run = self.post_run(why)
-            if run.reason != IO and run.reason != MMIO:
-                self.half_done = self.is_half_done()
-            if self.trace.wants("exit"):
-                self.trace("exit", vcpu=self.index, reason=reason_name(run.reason), retired=engine.retired(), run=run)
-            outcome = self.complete_limit() if run.reason == ExitReason.INTR else handle_exit(run, buses)
+            if (trace.selected or trace.listeners) and trace.wants("exit"):
+                trace("exit", vcpu=self.index, reason=reason_name(run.reason), retired=self._retired, run=copy(run))
+            outcome = self.look_around() if run.reason == INTR else handle_exit(run, buses)
             if outcome is HANDLED:
                 if run.reason == IO or run.reason == MMIO:
                     self.answer(run)
@@ -161,13 +201,17 @@ class Vcpu:
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
-        words = self.engine.words
-        if not words[self._halted]:
+        if not self._words[self._halted] or self.exit_request or self.limit <= self.engine.retired():
             return False
-        if self.interrupts is not None and self.interrupts.pending and words[self._rflags] & 0x200:
-            words[self._halted] = 0
+        if self.wakes():
+            self._words[self._halted] = 0
             return False
-        return not self.exit_request
+        return True
+
+    def wakes(self) -> bool:
+        """Whether something ends HLT: an interrupt that is let in, or the trap of a HLT that was single-stepped."""
+        words, source = self._words, self.interrupts
+        return bool(words[self._step] or (source is not None and source.pending and words[self._rflags] & IF))
 
     def push_registers(self) -> None:
         """Make registers that were changed from outside take effect, once."""
@@ -175,104 +219,131 @@ class Vcpu:
         self.registers_dirty = False
 
     def pre_run(self) -> int:
-        """Inject a pending interrupt or ask for the window; the budget of this entry."""
-        words, source = self.engine.words, self.interrupts
-        if source is not None and source.pending and self.half_done and words[self._rflags] & 0x200:
-            words[self._window] = 0  # an open window would be found before the instruction has completed
-            return 1
+        """Inject a pending interrupt or ask for the window; the budget of this entry: to the next timer or the limit."""
+        words, source, retired, alone = self._words, self.interrupts, self._retired, False
+        words[self._window] = 0
         if source is not None and source.pending:
-            held = words[self._shadow] == self.engine.retired() or words[self._step]
-            if words[self._rflags] & 0x200 and not held:
+            if not self.interrupts_open():
+                words[self._window] = 1
+                alone = bool(words[self._rflags] & IF)  # they open behind one instruction
+            elif self.half_done:
+                alone = True  # no window is asked for: it would be found before the instruction's end
+            else:
                 vector = source.acknowledge()
                 if self.trace.wants("irq_inject"):
                     self.trace("irq_inject", vcpu=self.index, vector=vector)
                 self.engine.inject(vector)
                 words[self._window] = 1 if source.pending else 0
-            else:
-                words[self._window] = 1
-                if held:
-                    return 1
-        else:
-            words[self._window] = 0
-        return self._budget()
+        if alone or (self.half_done and self.exit_request):
+            return 1
+        room = self.limit - retired
+        deadline = self.clock.deadline()
+        n = SLICE if deadline is None else deadline - retired - words[self._extra]
+        if n > room:
+            n = room
+        return n if n > 1 else 1
 
     def post_run(self, why: int) -> Run:
-        """Publish what the run left behind: time, interrupts, and the exit as a value."""
-        engine = self.engine
-        if why == lay.WHY_EXIT:
-            run = self._exit_of_record()
-            if run.reason == IO or run.reason == MMIO:
-                engine.words[self._extra] += ACCESS_NS * run.count
-                self.exits[run.reason, run.address if run.reason == IO else run.address & ~0xFFF] += 1
-            else:
-                self.exits[run.reason, 0] += 1
+        """Publish what the run left behind: time, due timers (so interrupts), and the exit as a value."""
+        horizon, left, extra, reason, address, size, write, count, data = BOUNDARY.unpack_from(
+            self._bytes, self._boundary
+        )
+        run, where, retired = self.last_run, 0, horizon - left
+        self._retired = retired
+        if why != WHY_EXIT:
+            run.reason = REASON_OF_WHY.get(why, UNKNOWN)
+            self.half_done = self.half_done and self.is_half_done()
+        elif reason == IO or reason == MMIO:
+            run.reason, run.address, run.size, run.write, run.count, run.data = (
+                reason,
+                address,
+                size,
+                write,
+                count,
+                data,
+            )
+            self._string = count != 1
+            if self._string:
+                count = self.begin_string(run, retired + extra)
+            extra += ACCESS_NS * count
+            self._words[self._extra] = extra
+            where = address if reason == IO else address & PAGE
         else:
-            run = Run(REASON_OF_WHY.get(why, ExitReason.UNKNOWN))
-            self.exits[run.reason, 0] += 1
-        self.last_run = run
-        self.clock.advance_to(engine.retired() + engine.words[self._extra])
+            run.reason = reason
+            self.half_done = False
+        self._counts[run.reason][where] += 1
+        self.clock.advance_to(retired + extra)
         return run
 
-    def _exit_of_record(self) -> Run:
-        words, k = self.engine.words, self._reason
-        run = Run(words[k], words[k + 1], words[k + 2], words[k + 3], words[k + 4], words[k + 5])
-        if run.count != 1 and run.reason == IO and run.write:
-            start = 8 * self._data
-            run.block = self._bytes[start : start + run.count * run.size].tobytes()
-        return run
+    def begin_string(self, run: Run, now: int) -> int:
+        """A string I/O: ends with the element during whose access the next timer is due; the number of elements."""
+        deadline = self.clock.deadline()
+        if deadline is not None:
+            run.count = max(1, min(run.count, -(-(deadline - now + 1) // (ACCESS_NS + 1))))
+        run.block = self._bytes[self._data : self._data + run.count * run.size].tobytes()
+        run.data = int.from_bytes(run.block[: run.size], "little")
+        return run.count
 
     def answer(self, run: Run) -> None:
         """Hand the outside's answer to the instruction, which completes when the vCPU is entered again."""
-        words = self.engine.words
-        n = words[self._io_n]
-        if run.count == 1:
-            words[self._value + n] = run.data & 0xFFFF_FFFF_FFFF_FFFF
-        else:
+        words, at = self._words, self._io_n
+        n = words[at]
+        if self._string:
             words[self._value + n] = run.count
             if not run.write:
-                start = 8 * self._data
-                self._bytes[start : start + len(run.block)] = run.block
-        words[self._io_n] = n + 1
+                block = run.block if run.count != 1 else (run.data & MASKS[run.size]).to_bytes(8, "little")
+                self._bytes[self._data : self._data + len(block)] = block
+        elif not run.write:
+            words[self._value + n] = run.data & MASKS[run.size]
+        words[at] = n + 1
         self.half_done = True
 
-    def complete_limit(self) -> Outcome:
-        """The budget was used up or somebody kicked: nothing is lost, look around and go on unless asked to leave."""
+    def look_around(self) -> Outcome:
+        """The budget was used up or somebody kicked: take input; nothing is lost, so go on."""
         if self.engine.kicked:
             self.engine.unkick()
             self.pump()
-        if self.after_exit() or self.exit_request:
-            self.exit_request = self.half_done
-            return Outcome.HANDLED if self.half_done else Outcome.INTERRUPT
         return Outcome.HANDLED
-
-    def is_half_done(self) -> bool:
-        """Whether the instruction at rip has answers from outside that it has not used up: a kick came in between."""
-        words = self.engine.words
-        return words[self._io_n] != 0 and words[self._io_tag] == self.engine.retired()
 
     # ---- halted -------------------------------------------------------------------------------------------------------
     def wait(self) -> None:
-        """Halted: jump to the next timer, or wait for it, or for input, in real time; the lock is held."""
+        """Halted: jump to the next timer, or wait for it, or for a kick, in real time; the lock is held but for that."""
+        self._bell.acquire(blocking=False)
         self.engine.unkick()
         self.pump()
-        if self.exit_request or self.after_exit():
+        if self.after_exit():
             self.exit_request = True
+        if self.exit_request or self.wakes():
             return
-        if self.interrupts is not None and self.interrupts.pending:
+        now, deadline = self.now(), self.clock.deadline()
+        if self.real_time:
+            passed = self._sleep(IDLE_S if deadline is None else min(IDLE_S, max(0, deadline - now) / 1e9))
+        elif deadline is None:
+            self._sleep(IDLE_S)
             return
-        deadline, words = self.clock.deadline(), self.engine.words
-        if deadline is None:
-            self.wakeup.wait(0.5)
-            return
-        now = self.now()
-        if self.real_time and deadline > now:
-            start = time.monotonic_ns()
-            self.wakeup.wait((deadline - now) / 1e9)
-            deadline = min(deadline, now + time.monotonic_ns() - start)
-        words[self._extra] += max(0, deadline - now)
-        self.clock.advance_to(max(deadline, now))
+        else:
+            self._sleep(0)
+            passed = max(0, deadline - now)
+        self._words[self._extra] += passed
+        self.clock.advance_to(now + passed)
+
+    def _sleep(self, seconds: float) -> int:
+        """Drop the lock until a kick, at most for `seconds`; nanoseconds that passed."""
+        start = time.monotonic_ns()
+        self.lock.release()
+        try:
+            self._bell.acquire(timeout=seconds)
+        finally:
+            self.lock.acquire()
+        return time.monotonic_ns() - start
 
     # ---- errors -------------------------------------------------------------------------------------------------------
+    def run_failed(self, error: JitvmError) -> int:
+        """The engine can't go on: `post_run` makes an INTERNAL_ERROR of it."""
+        self.error_text = str(error)
+        return WHY_FAILED
+
     def describe_error(self, run: Run) -> str:
         """A run error in words, with the state."""
-        return f"vCPU {self.index}: {reason_name(run.reason)}\n{self.engine.dump()}"
+        what = f"{reason_name(run.reason)}: {self.error_text}" if self.error_text else reason_name(run.reason)
+        return f"vCPU {self.index}: {what}\n{self.engine.dump()}"
