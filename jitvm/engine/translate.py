@@ -410,9 +410,10 @@ def find_block(c):
         if b == NO_BLOCK:
             return W0
     u = c.block_uop[b]
-    c.jump_cache[k] = rip
-    c.jump_cache[k + W1] = ctx
-    c.jump_cache[k + W2] = u
+    if c.mode & MODE_TF == W0:  # a jump that hits here would pass by the trap
+        c.jump_cache[k] = rip
+        c.jump_cache[k + W1] = ctx
+        c.jump_cache[k + W2] = u
     return u
 
 
