@@ -43,7 +43,7 @@ def settle(c):
         if trap != W0 and c.left <= NO_BUDGET:
             return W1
         c.step_armed = W0
-        if trap != W0 and c.shadow != retired(c):
+        if trap != W0:
             c.dr[6] = c.dr[6] | DR6_BS
             fault0(c, DB)
     if c.status == FAULT:

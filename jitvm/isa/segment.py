@@ -283,12 +283,13 @@ def load_any_segment(c, reg, a):
 
 
 def load_segment(c, reg, a):
-    """MOV to a segment register.  Interrupts are held off at the boundary after MOV SS (SDM vol. 3, 6.8.3)."""
+    """MOV to a segment register.  MOV SS holds off interrupts and its own single-step trap (SDM vol. 3, 6.8.3)."""
     ctx = c.ctx
     if load_any_segment(c, reg, a & M16) != OK:
         return c.status
     if reg == SS:
         c.shadow = retired(c) + W1
+        c.step_armed = W0
     return settle(c, ctx)
 
 
