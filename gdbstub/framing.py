@@ -92,14 +92,12 @@ def run_length(payload: bytes) -> bytes:
 
 
 def _shorten(match: re.Match[bytes]) -> bytes:
-    """One run of 4 to 98 bytes; counts whose letter would be a frame's or an ack's character are split."""
-    byte, times = match[1], len(match[0])
-    letter = times - 1 + 29
-    if letter in b"#$":
-        return byte + b'*"' + byte * (times - 6)
-    if letter in b"+-":
-        return byte + b"*" + bytes((letter - 1,)) + byte
-    return byte + b"*" + bytes((letter,))
+    """One run of 4 to 98 bytes; a count whose letter means something in a frame gives way to a smaller one."""
+    byte, letter = match[1], len(match[0]) + 28
+    count = letter
+    while count in b"#$*+-":
+        count -= 1
+    return byte + b"*" + bytes((count,)) + byte * (letter - count)
 
 
 def expand(payload: bytes) -> bytes:

@@ -163,7 +163,7 @@ COMMANDS = {
     "T": Command(_alive, anytime=True),
     "qAttached": Command(_attached, anytime=True),
     "qC": Command(_current_thread, anytime=True),
-    "qRcmd": Command(_monitor),
+    "qRcmd": Command(_monitor, text=False),
     "qSupported": Command(_supported, anytime=True),
     "qSymbol": Command(_ok, anytime=True),
     "qThreadExtraInfo": Command(_thread_words, anytime=True),

@@ -37,6 +37,8 @@ GRACE = 0.5
 """Seconds that a second client waits for the first one's end of file."""
 FLUSH = 2.0
 """Seconds that `close` gives a client to take the last packet."""
+LINGER = 0.3
+"""Seconds that `close` gives a client to go by itself after the last packet, as gdb does after a W."""
 STUCK = 30.0
 """Seconds after which a client that does not take its reply is dropped."""
 _LOOPBACK = ("", "::1", "localhost")
@@ -118,7 +120,12 @@ class _Wire:
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(connection.fileno(), connection.fileno(), connection.close, READ_SIZE)
+        def close() -> None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+            connection.close()
+
+        return cls(connection.fileno(), connection.fileno(), close, READ_SIZE)
 
     def read(self) -> bytes | None:
         """What is there; empty at the end of file, None if nothing is there."""
@@ -137,6 +144,13 @@ class _Wire:
             return 0
         except OSError:
             return -1
+
+    def finish(self, seconds: float) -> None:
+        """Wait a little until the client has gone: a socket closed over unread bytes takes what was sent back."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and _ready((self.reader,), (), left):
+            if not self.read():
+                break
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -285,6 +299,8 @@ class Server:
                     self._wait()
             self._pump()
             self._flush(FLUSH)
+            if self._wire is not None and self._listener is not None:
+                self._wire.finish(LINGER)
         finally:
             self._clean_up()
 
@@ -334,6 +350,7 @@ class Server:
             with contextlib.suppress(OSError):
                 self._arrived(_Wire.of_socket(listener.accept()[0]))
         if self._waiting is not None and time.monotonic() >= self._waiting[1]:
+            self._waiting[0].finish(0.001)
             self._waiting[0].close()
             self._waiting = None
 

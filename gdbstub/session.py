@@ -27,10 +27,10 @@ from enum import Enum, auto
 from functools import partial
 
 from gdbstub import control, documents, memory, parse, points, queries, registers
-from gdbstub.context import Client, Command, Context, Phase
+from gdbstub.context import Client, Command, Context, Phase, Point
 from gdbstub.errors import NotRunningError, PacketError, TargetError, error_reply
 from gdbstub.framing import Interrupt, Overlong, Packet
-from gdbstub.stop import Exited, Interrupted, Signal, Signalled, Stop
+from gdbstub.stop import Exited, HistoryEnd, Interrupted, Signal, Signalled, Stop
 from gdbstub.stopreply import stop_reply
 from gdbstub.target import Continue, Target
 
@@ -61,8 +61,9 @@ def _log(line: str) -> None:
 class Session(Context):
     """A target's conversation with its debuggers; also the target's `Listener`.
 
-    `running` says whether the guest runs at this moment; `log` gets one line for each bug met in the target. `wake` is
-    set by who drives the session: it is called, from any thread, when `pump` has something to do.
+    `running` says whether the guest runs at this moment; `log` gets one line for each bug met in the target, and for a
+    guest that stops with nobody there. `wake` is set by who drives the session: it is called, from any thread, when
+    `pump` has something to do.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Session(Context):
         """The client waits for a stop reply."""
         self._leaving = False
         """At the next stop the departed client's breakpoints are removed and the policy is applied."""
+        self._abandoned: set[Point] = set()
+        """Points of clients that left after the guest's end: removed if it is started again."""
         self._step_flags = self.facets.step_flags.step_flags() if self.facets.step_flags is not None else 0
         self._commands: dict[str, Command] = {
             **registers.COMMANDS,
@@ -150,6 +153,9 @@ class Session(Context):
             self.kill()
         elif phase is Phase.ATTACHED:
             self.client_left()
+        if self.ended:
+            self._abandoned |= self.points
+            self.points.clear()
 
     # stops
 
@@ -173,8 +179,15 @@ class Session(Context):
                 queries.show(self, stop.message if stop.message.endswith("\n") else f"{stop.message}\n")
             self.client.link.send(self._guarded(self.report, text=True) or b"")
         elif self.state is State.STOPPED and (self._leaving or not self.attached):
-            self._leave()
+            self._stopped_alone(stop)
         return True
+
+    def _stopped_alone(self, stop: Stop) -> None:
+        """A stop with nobody there. What a departed client caused is passed over; a guest that can't go on waits."""
+        if self._leaving or not isinstance(stop, Signalled | HistoryEnd):
+            self._leave()
+        elif not self._connected:
+            self._log(f"gdb: the guest has stopped and waits for a debugger; {stop.message or 'no reason is known'}")
 
     # packets
 
@@ -335,6 +348,9 @@ class Session(Context):
             raise NotRunningError("the guest is running")
         reset()
         self.state = State.STOPPED
+        for point in self._abandoned - self.points:
+            self._tell(partial(points.remove, self, point))
+        self._abandoned.clear()
         self.client.phase = Phase.ATTACHED
         self.client.general, self.client.resumed = parse.ANY, parse.ALL
         self.current = self.threads()[0].thread

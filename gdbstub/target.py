@@ -38,7 +38,8 @@ Running and stopped are strict:
 * The session is told at its making whether the guest runs (`Session(running=...)`); a client's first packet then brings
   an `interrupt`. A bare connect brings nothing.
 * A client's leaving, in whatever way, is seen by the target as `remove_*` of every point still set and then, by policy,
-  a `resume` of all threads, nothing, or `kill`.
+  a `resume` of all threads, nothing, or `kill`. A guest that stops by itself when nobody is there goes on, but after
+  `Signalled` and `HistoryEnd` it waits for the next client.
 
 A method refuses by raising `TargetError` with a text for the user. Any other exception is a bug: it is reported by the
 session's `log` as one line with its place, the packet gets an error reply, and the session goes on.
