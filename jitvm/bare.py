@@ -24,16 +24,20 @@ from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.plain import PlainEngine
 from jitvm.errors import ConfigError
 from jitvm.exits import ExitReason
-from jitvm.isa.flags import ARITHMETIC, RESERVED
+from jitvm.isa.flags import ARITHMETIC, RESERVED, put_flags
 from jitvm.isa.mode import read_eflags, update_mode
-from jitvm.isa.flags import put_flags
 from jitvm.isa.paging import flush_tlb_all
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import CR0_PE
 from jitvm.isa.words import u64
 from jitvm.memory import GuestMemory
 
-ENGINES = ("plain", "handlers")
+ENGINES: dict[str, Options | None] = {
+    "plain": None,
+    "handlers": Options(stencils=False),
+    "stencils": Options(hot=1, drops=4),
+}
+"""Engines by name: plain Python; handlers alone; machine code for every block, at its first execution."""
 GPR_NAMES = "eax ecx edx ebx esp ebp esi edi".split()
 SEGMENT_NAMES = "es cs ss ds fs gs".split()
 CONTROL_NAMES = ("cr0", "cr2", "cr3", "cr4")
@@ -76,7 +80,7 @@ class Bare:
             raise ConfigError(f"engine '{engine}' is unknown; there are {', '.join(ENGINES)}")
         self.memory = GuestMemory(memory)
         self.memory.map(0, memory, 0)
-        self.vcpu = VcpuEngine(accelerator(), self.memory, options)
+        self.vcpu = VcpuEngine(accelerator(), self.memory, options or ENGINES[engine])
         self.c: Any = self.vcpu.c
         self.c.deliver = 0
         self._plain = PlainEngine(self.c, self.vcpu.accel.forms) if engine == "plain" else None

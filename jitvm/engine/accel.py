@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
+import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +20,17 @@ from pathlib import Path
 import numpy as np
 
 from jitvm.engine import layout as lay
+from jitvm.engine import stencil
+from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
-from jitvm.engine.code import Code, source_epoch
+from jitvm.engine.code import Code, handler_symbol, source_epoch
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
-from jitvm.errors import CacheError, EngineError
+from jitvm.errors import CacheError
 from jitvm.isa.cpuid import DEFAULT_MODEL, FEATURE_CMOV, cpuid_table, feature_words
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
@@ -36,6 +41,9 @@ from jitvm.memory import PAGE, GuestMemory
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
+CODE_BYTES = 32 << 20
+"""Machine code of one vCPU's hot blocks."""
+PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8}
@@ -45,13 +53,31 @@ PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages"
 class Options:
     """`--opt` switches of the engine (experiments); all on by default."""
 
+    stencils: bool = True
     fuse: bool = True
     dead_flags: bool = True
     chain: bool = True
+    hot: int = lay.HOT
+    """Executions after which a block is given machine code."""
+    drops: int = 2
+    """Times that a block's bytes may be rewritten before it stays with handlers (at most 4: any number)."""
 
     def bits(self) -> int:
         """As `options` in the record."""
         return lay.OPT_FUSE * self.fuse | lay.OPT_DEAD_FLAGS * self.dead_flags | lay.OPT_CHAIN * self.chain
+
+
+class CodeMemory:
+    """One file mapped twice: `writable` and `executable` are its addresses."""
+
+    def __init__(self, size: int) -> None:
+        handle = os.memfd_create("jitvm-code")
+        try:
+            os.ftruncate(handle, size)
+            self._maps = [mmap.mmap(handle, size, prot=p) for p in (mmap.PROT_READ | mmap.PROT_WRITE, PROT_RX)]
+        finally:
+            os.close(handle)
+        self.writable, self.executable = (int(np.frombuffer(m, np.uint8).ctypes.data) for m in self._maps)
 
 
 class Accelerator:
@@ -83,9 +109,13 @@ class Accelerator:
         self.known: dict[int, tuple[int, int]] = {}
         """(form word, shape number) by form key."""
         self._handlers: dict[int, int] = {}
+        self._stencils: dict[str, int] = {}
+        """Address of a stencil's blob by its name, 1 for one that can't be cut."""
+        self._blobs: dict[str, np.ndarray] = {}
         self._attributes = opcode_attributes()
-        self._new_forms = False
+        self._new_forms = self._new_stencils = False
         self._restore()
+        self._restore_stencils()
         self.code.ensure_specials()
         self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64)(
             self.code.address["enter"]
@@ -105,8 +135,44 @@ class Accelerator:
             numbers = [self.forms.number(_shape_from(fields)) for fields in kept["shapes"]]
             self.known = {int(key): (int(word), numbers[n]) for key, word, n in kept["forms"]}
 
+    def _restore_stencils(self) -> None:
+        """Stencils that earlier runs cut."""
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            for name, code in (self.cache.load("stencils") or {}).items():
+                self._add_stencil(name, bytes.fromhex(code))
+
+    def _add_stencil(self, name: str, blob: bytes) -> None:
+        """Keep a blob in memory; an empty one says that there is no stencil."""
+        data = np.frombuffer(blob + bytes(8), np.uint8)
+        self._blobs[name] = data[: len(blob)]
+        self._stencils[name] = int(data.ctypes.data) if blob else 1
+
+    def stencils(self, keys: list[int]) -> dict[int, int]:
+        """Addresses of stencil blobs by key, cut now where they are not known."""
+        shapes = self.forms.shapes
+        names = {}
+        for key in keys:
+            plain = stencil.normal(shapes, key)
+            shape = handler_symbol(shapes[plain & 0xFFFF], plain >> 16 & 0xFF)
+            names[key] = f"{shape}.{plain >> stencil.SEG_SHIFT & 31}"
+        missing = {n: stencil.normal(shapes, k) for k, n in names.items() if n not in self._stencils}
+        if missing:
+            self.code.on_progress(f"{len(missing)} stencils")
+            start = time.perf_counter()
+            possible = [k for k in missing.values() if stencil.stencilable(shapes[k & 0xFFFF])]
+            made = stencil.stamp(self.units, shapes, possible)
+            for name, key in missing.items():
+                cut = made.get(key)
+                self._add_stencil(name, cut.blob() if cut else b"")
+            self.code.compile_seconds += time.perf_counter() - start
+            self._new_stencils = True
+        return {key: self._stencils[n] for key, n in names.items()}
+
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
+        if self._new_stencils:
+            self.cache.save("stencils", {name: blob.tobytes().hex() for name, blob in self._blobs.items()})
+            self._new_stencils = False
         if not self._new_forms:
             return
         used = sorted({n for _, n in self.known.values()})
@@ -174,10 +240,19 @@ class VcpuEngine:
         c.uop_end = self._arena.ctypes.data + ARENA_BYTES
         c.block_most = lay.BLOCK_MAX
         c.fetch_address, c.scratch_address = self.address + at("fetch_buffer"), self.address + at("scratch")
-        c.options = (options or Options()).bits()
+        options = options or Options()
+        c.options = options.bits()
+        self._code = CodeMemory(CODE_BYTES) if options.stencils and stencil.supported() else None
+        if self._code is not None:
+            c.hot = options.hot
+            c.copy_drops = options.drops * int(BLOCK_DROP)
+            c.h_count = accel.code.address["h_count"]
+            c.code_next = c.code_start = self._code.writable
+            c.code_end = self._code.writable + CODE_BYTES
+            c.code_shift = u64((self._code.executable - self._code.writable) & 0xFFFF_FFFF_FFFF_FFFF)
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
-        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit"):
+        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit", "h_out"):
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
@@ -208,7 +283,8 @@ class VcpuEngine:
         if self.accel.forms.shapes[shape].unit == "alu.cmov" and not int(c.features[0]) & int(FEATURE_CMOV):
             word, shape = self.accel.forms.undefined()
         if int(c.n_forms) >= lay.N_FORMS - 1:
-            raise EngineError(f"the guest uses more than {lay.N_FORMS} instruction forms")
+            c.form_key[:] = 0
+            c.n_forms = 0
         with np.errstate(over="ignore"):
             add_form(c, u64(key), u64(word), u64(shape))
 
@@ -228,7 +304,7 @@ class VcpuEngine:
         while True:
             if why == lay.WHY_FORM:
                 self._learn()
-            elif why == lay.WHY_HANDLER:
+            elif why in (lay.WHY_HANDLER, lay.WHY_STENCIL):
                 self._stamp()
             else:
                 return why
@@ -308,10 +384,13 @@ class VcpuEngine:
         c = self.c
         keys = list(dict.fromkeys(int(k) for k in c.missing[: int(c.n_missing)]))
         c.n_missing = 0
+        wanted = [k for k in keys if k >> stencil.STENCIL_BIT & 1]
+        keys = [k for k in keys if not k >> stencil.STENCIL_BIT & 1]
         if len(self._known_handlers) + len(keys) >= lay.N_HANDLERS - 1:
-            raise EngineError(f"the guest uses more than {lay.N_HANDLERS} handlers")
+            c.handler_key[:] = 0
+            self._known_handlers.clear()
         with np.errstate(over="ignore"):
-            for key, address in self.accel.handlers(keys).items():
+            for key, address in (self.accel.handlers(keys) | self.accel.stencils(wanted)).items():
                 if key not in self._known_handlers:
                     add_handler(c, u64(key), u64(address))
                     self._known_handlers.add(key)

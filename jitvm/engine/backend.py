@@ -70,6 +70,18 @@ def compile_object(text: str, level: int = 2) -> bytes:
     return bytes(machine().emit_object(module))
 
 
+def compile_relocatable(text: str) -> bytes:
+    """Object file whose references to absolute symbols are relocations in the code (stencils)."""
+    target = llvm.Target.from_default_triple().create_target_machine(
+        opt=2,
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        reloc="static",
+        codemodel="small",
+    )
+    return bytes(target.emit_object(_optimise(text, 2)))
+
+
 def undefined_symbols(text: str) -> list[str]:
     """Symbols that a module declares and does not define."""
     return [n for n in dict.fromkeys(re.findall(r"^declare [^@\n]*@([\w.$]+)\(", text, re.M)) if not n.startswith("llvm.")]

@@ -15,6 +15,9 @@ from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W6, W8, W12, W63, u64
 
 BLOCK_VALID, BLOCK_LISTED = u64(1), u64(2)
 """Bits of `block_state`: translated; in its first page's list; (<< 1) in its second page's list; micro-ops from bit 8."""
+BLOCK_DROP, BLOCK_DROPS = u64(8), u64(0x18)
+"""How often the block was dropped, up to 3, in bits 3 and 4."""
+BLOCK_KEPT = BLOCK_LISTED | (BLOCK_LISTED << W1) | BLOCK_DROPS
 MAX_BLOCKS, HASH_SLOTS, JUMP_SLOTS = u64(N_BLOCKS), u64(N_BLOCK_HASH), u64(N_JUMP_CACHE)
 UOP_BYTES = u64(UOP_SIZE)
 HASH_MULTIPLIER, HASH_SHIFT = u64(0x9E37_79B9_7F4A_7C15), u64(64 - 18)
@@ -127,6 +130,8 @@ def drop_block(c, b):
     """Make a block invalid: each of its micro-ops leads to a look-up."""
     state = c.block_state[b]
     c.block_state[b] = state & ~BLOCK_VALID
+    if state & BLOCK_DROPS != BLOCK_DROPS:
+        c.block_state[b] = (state & ~BLOCK_VALID) + BLOCK_DROP
     u = c.block_uop[b]
     n = state >> W8
     while n != W0:
@@ -200,6 +205,7 @@ def forget_blocks(c):
         k += W1
     c.n_blocks = W0
     c.uop_next = c.uop_arena
+    c.code_next = c.code_start
     c.generation += W1
     c.stat_flushes += W1
     return translations_changed(c)

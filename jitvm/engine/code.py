@@ -26,6 +26,7 @@ RUN_UNITS = (
     "run.next_short",
     "run.stale_block",
     "run.link_block",
+    "copy.promote",
     "memory.load",
     "memory.load_rmw",
     "memory.store",

@@ -48,6 +48,16 @@ ENGINE = [
     ("h_at", U),
     ("h_step", U),
     ("h_limit", U),
+    ("h_out", U),
+    ("copy_drops", U),  # blocks dropped as often (times BLOCK_DROP) stay with handlers
+    ("hot", U),  # executions after which a block is given machine code
+    ("h_count", U),  # 0: no stencils
+    ("code_next", U),  # code memory at its writable address: next free byte, end, start
+    ("code_end", U),
+    ("code_start", U),
+    ("code_shift", U),  # added to a writable address gives the executable one
+    ("stat_promoted", U),
+    ("stat_code_bytes", U),
     ("h_resume", U),
     ("block_most", U),  # greatest number of instructions in a block
     ("fetch_address", U),  # host addresses of `fetch_buffer` and `scratch`
@@ -102,8 +112,10 @@ ENGINE = [
 CPU = np.dtype([*ARCHITECTURAL, *ENGINE], align=True)
 __all__ = ["CPU", "LAZY"]
 
-WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW = range(6)
+WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW, WHY_STENCIL = range(7)
 OPT_FUSE, OPT_DEAD_FLAGS, OPT_CHAIN = 1, 2, 4
+HOT = 24
+"""Executions after which a block is given machine code."""
 
 
 def at(name: str) -> int:

@@ -354,10 +354,13 @@ class HandlerBuilder:
         self.enter(self.new(f"load ptr, ptr {self.gep(entry, 16)}"), "%budget")
 
 
-SPECIALS = ("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit")
+SPECIALS = (
+    *("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit"),
+    *("h_count", "h_promote"),
+)
 """Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
 block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
-direct branch beyond the limit of CS."""
+direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot."""
 
 
 class _Special(HandlerBuilder):
@@ -401,6 +404,25 @@ def special(units: Units, name: str) -> HandlerBuilder:
     elif name == "h_at":
         b.stop_at()
         b.take(b.call("run.next_block", []))
+    elif name == "h_count":
+        counter = b.gep("%uop", lay.UOP_IMM)
+        left = b.new(f"sub i64 {b.new(f'load i64, ptr {counter}')}, 1")
+        b.put(f"store i64 {left}, ptr {counter}")
+        hot, cold = b.label(), b.label()
+        b.cond_branch(b.new(f"icmp eq i64 {left}, 0"), hot, cold, False)
+        b.place(hot)
+        b.tail("h_promote", "%budget")
+        b.place(cold)
+        b.next()
+    elif name == "h_promote":
+        b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
+        done = b.call("copy.promote", [b.here()])
+        go, out = b.label(), b.label()
+        b.cond_branch(b.new(f"icmp eq i64 {done}, 0"), out, go, False)
+        b.place(out)
+        b.put(f"ret i64 {b.word('why')}")
+        b.place(go)
+        b.go(b.new("load ptr, ptr %uop"), "%uop", "%budget")
     elif name == "h_limit":
         b.set_word("left", "%budget")
         b.take(b.call("run.beyond_limit", [b.here()]))

@@ -8,6 +8,8 @@ it, or after BLOCK_MAX instructions; an instruction over a page border is a bloc
 from __future__ import annotations
 
 from jitvm.engine.blocks import (
+    BLOCK_DROPS,
+    BLOCK_KEPT,
     BLOCK_LISTED,
     BLOCK_VALID,
     MAX_BLOCKS,
@@ -243,8 +245,18 @@ def put_uop(c, u, at, handler, rest):
 
 
 def room_for(n):
-    """Bytes of micro-ops that a block of n instructions may need: a step, a goto, the end slots and two stubs beside."""
+    """Bytes of micro-ops that a block of n instructions may need: an entry, a goto, the end slots and two stubs beside."""
     return (n + W4) * UOP_BYTES + END_BYTES
+
+
+def put_entry(c, u, n, b):
+    """The record that begins a block: counts its executions until it is hot, then leads to its machine code."""
+    poke(u, W8, c.h_count)
+    poke(u + O_IMM, W8, c.hot)
+    poke(u + O_DISP, W4, b)
+    poke(u + O_REST, W2, n)
+    poke(u + O_EIP, W8, c.t[T_EIP])
+    return W0
 
 
 def plan_block(c, n):
@@ -279,10 +291,11 @@ def plan_block(c, n):
     return count
 
 
-def emit_block(c, n, where, first, alone):
+def emit_block(c, n, where, first, alone, b):
     """Micro-ops of the n instructions in t at `where`; their number, 0 when handlers are missing.
 
-    `first` is the block's linear address, `alone` 1 when it may not be chained.
+    `first` is the block's linear address, `alone` 1 when it may not be chained, `b` its index, NO_BLOCK for one that is
+    not kept.
     """
     planned = plan_block(c, n)
     last_at = (n - W1) * T_STEP
@@ -295,6 +308,10 @@ def emit_block(c, n, where, first, alone):
         poke(u, W8, c.h_step)
         poke(u + O_REST, W2, n)
         poke(u + O_EIP, W8, c.t[T_EIP])
+        u += UOP_BYTES
+        count += W1
+    elif b != NO_BLOCK and c.h_count != W0 and c.block_state[b] & BLOCK_DROPS < c.copy_drops:
+        put_entry(c, u, n, b)
         u += UOP_BYTES
         count += W1
     j = W0
@@ -364,7 +381,7 @@ def translate(c, host, rip):
     if size > here:
         over = size - here
         size = here
-    count = emit_block(c, n, where, lin, u64(over != W0))
+    count = emit_block(c, n, where, lin, u64(over != W0), b)
     if count == W0:
         return NO_BLOCK
     if where == c.uop_next:
@@ -372,7 +389,7 @@ def translate(c, host, rip):
         c.block_room[b] = room
         c.uop_next = where + room
     c.block_bytes[b] = size | (over << W32)
-    c.block_state[b] = (c.block_state[b] & W7 & ~BLOCK_VALID) | BLOCK_VALID | (count << W8)
+    c.block_state[b] = (c.block_state[b] & BLOCK_KEPT) | BLOCK_VALID | (count << W8)
     list_block(c, b, W0, offset >> W12, offset & PAGE_OFFSET, size)
     if c.block_state[b] & (BLOCK_LISTED << W1) != W0:
         unlist_second(c, b)
@@ -382,6 +399,15 @@ def translate(c, host, rip):
     c.stat_blocks += W1
     c.stat_insns += n
     return b
+
+
+def moved(c, b):
+    """1 when a block that runs over its page finds another second page there now; c.status when it finds none."""
+    if c.block_bytes[b] >> W32 == W0:
+        return W0
+    lin = cut_linear(c, c.base[CS] + c.rip + (c.block_bytes[b] & M32))
+    second = fetch_host(c, lin)
+    return u64(second - c.ram != c.block_second[b])
 
 
 def find_block(c):
@@ -405,7 +431,9 @@ def find_block(c):
             c.exit_reason = EXIT_INTERNAL_ERROR
         return W0
     b = known_block(c, host - c.ram, rip, ctx)
-    if b == NO_BLOCK or c.block_state[b] & BLOCK_VALID == W0:
+    if b == NO_BLOCK or c.block_state[b] & BLOCK_VALID == W0 or moved(c, b) != W0:
+        if c.status != OK:
+            return W0
         b = translate(c, host, rip)
         if b == NO_BLOCK:
             return W0
@@ -434,7 +462,7 @@ def short_block(c):
         return W0
     if decode_block(c, host, rip, W1) == W0:
         return W0
-    if emit_block(c, W1, c.scratch_address, lin, W1) == W0:
+    if emit_block(c, W1, c.scratch_address, lin, W1, NO_BLOCK) == W0:
         return W0
     return c.scratch_address
 

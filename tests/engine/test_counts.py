@@ -54,6 +54,9 @@ def check(source: str, bits: int, *, every: int = 1) -> int:
     plain = loaded("plain", source, bits)
     to_the_end(plain, LIMIT)
     end = plain.state()
+    stencils = loaded("stencils", source, bits)
+    to_the_end(stencils, LIMIT)
+    same(stencils.state(), end, f"stencils\n{source}\n")
     guest = loaded("handlers", source, bits)
     again = Restart(guest)
     to_the_end(guest, LIMIT)
@@ -136,7 +139,7 @@ def test_small(name: str) -> None:
     check(SMALL[name], 32)
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
 def test_counts_are_known(engine: str) -> None:
     """REP iterations count one each, a zero-count REP one, a delivered fault one."""
     counts = {"zero count": 8, "rep, then its block": 11, "repne scasb": 9, "sti, then a fault": 14}
@@ -146,7 +149,7 @@ def test_counts_are_known(engine: str) -> None:
         assert guest.retired == expected, name
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
 def test_budget_of_nothing(engine: str) -> None:
     guest = loaded(engine, "inc eax\n hlt", 32)
     assert guest.go(0) == "limit"
@@ -167,7 +170,7 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
 @pytest.mark.parametrize("name", WINDOWS)
 def test_interrupt_window(engine: str, name: str) -> None:
     """A vCPU that waits for the window is left at the first boundary where interrupts are open, also when warm."""

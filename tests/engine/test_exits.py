@@ -18,7 +18,7 @@ from tests.engine.programs import descriptor
 M = 0x50000
 """An address without memory behind it."""
 READ, WRITE = "read", "write"
-ENGINES = ["plain", "handlers"]
+ENGINES = ["plain", "handlers", "stencils"]
 
 
 @dataclass(frozen=True)

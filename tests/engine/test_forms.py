@@ -7,7 +7,9 @@ import struct
 import pytest
 
 from jitvm.bare import accelerator
-from tests.engine.guest import CODE, Guest
+from jitvm.engine import layout as lay
+from tests.engine.guest import CODE, Guest, same
+from tests.engine.programs import loaded, program
 
 PAGE_END = CODE + 0x1000
 SPLIT = {
@@ -69,3 +71,17 @@ def test_first_met_too_long(engine: str, prefixes: bytes, code: bytes) -> None:
     guest.registers(eip=CODE)
     assert guest.go(1) == "limit"
     assert guest.bare.registers()["eip"] == CODE + len(code)
+
+
+@pytest.mark.parametrize("n", [6, 12, 40])
+def test_more_forms_and_handlers_than_there_is_room_for(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that are full are emptied: what was translated stays, what is needed again is entered again."""
+    source = program(5, 32, 12)
+    plain = loaded("plain", source, 32)
+    assert plain.go() == "hlt"
+    monkeypatch.setattr(lay, "N_FORMS", n)
+    monkeypatch.setattr(lay, "N_HANDLERS", 3 * n)
+    guest = loaded("handlers", source, 32)
+    assert guest.go() == "hlt"
+    assert int(guest.c.n_forms) <= n
+    same(guest.state(), plain.state(), "small tables")

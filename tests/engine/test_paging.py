@@ -34,7 +34,7 @@ from tests.engine.tables import (
     set_ring,
 )
 
-ENGINES = ["plain", "handlers"]
+ENGINES = ["plain", "handlers", "stencils"]
 PAGE = 0x9000
 ACCESSES = {
     "load": ("mov eax, [0x9010]", 0x9010, "r"),

@@ -32,7 +32,8 @@ def run(engine: str, source: str, options: Options | None = None) -> Guest:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_handlers_equal_plain(name: str) -> None:
     plain = run("plain", PROGRAMS[name]).state()
-    same(run("handlers", PROGRAMS[name]).state(), plain, name)
+    for engine in ("handlers", "stencils"):
+        same(run(engine, PROGRAMS[name]).state(), plain, f"{name} on {engine}")
     for change in ({"fuse": False}, {"dead_flags": False}, {"chain": False}):
         options = replace(Options(), **change)
         same(run("handlers", PROGRAMS[name], options).state(), plain, f"{name} with {change}")
@@ -63,7 +64,7 @@ again:
 def test_dma(by: str) -> None:
     """GuestMemory.write between runs: as a disk controller does it."""
     states = []
-    for engine in ("plain", "handlers"):
+    for engine in ("plain", "handlers", "stencils"):
         guest = Guest(engine)
         guest.load(LOOP)
         for k in range(1, 9):
@@ -77,7 +78,8 @@ def test_dma(by: str) -> None:
             else:
                 guest.bare.write(CODE - 4096, bytes(8192 - 4096) + guest.bare.read(CODE, 2) + bytes([k]))
         states.append(guest.state())
-    same(states[1], states[0], by)
+    for state in states[1:]:
+        same(state, states[0], by)
 
 
 def test_dma_to_data_drops_nothing() -> None:
@@ -102,7 +104,7 @@ def test_store_to_data_of_a_code_page_translates_nothing_anew() -> None:
 def test_second_cs_base() -> None:
     """The same bytes under two CS bases are two blocks; a store drops both."""
     states = []
-    for engine in ("plain", "handlers"):
+    for engine in ("plain", "handlers", "stencils"):
         guest = Guest(engine)
         guest.load("add eax, 1\n add ebx, eax\n ret")
         guest.registers(esp=0x20000)
@@ -115,7 +117,8 @@ def test_second_cs_base() -> None:
             if k % 3 == 2:
                 guest.bare.write(CODE + 2, bytes([k]))
         states.append(guest.state())
-    same(states[1], states[0], "two bases")
+    for state in states[1:]:
+        same(state, states[0], "two bases")
 
 
 def test_code_written_through_the_second_cs_base_while_the_first_runs() -> None:
@@ -137,7 +140,7 @@ def test_code_written_through_the_second_cs_base_while_the_first_runs() -> None:
         hlt
     """
     states = []
-    for engine in ("plain", "handlers"):
+    for engine in ("plain", "handlers", "stencils"):
         guest = Guest(engine)
         descriptors = (0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000800FFFF)
         guest.bare.write(0x5000, b"".join(d.to_bytes(8, "little") for d in descriptors))
@@ -145,7 +148,8 @@ def test_code_written_through_the_second_cs_base_while_the_first_runs() -> None:
         guest.load(source)
         assert guest.go(LIMIT) == "hlt"
         states.append(guest.state())
-    same(states[1], states[0], "far jumps")
+    for state in states[1:]:
+        same(state, states[0], "far jumps")
 
 
 # ---- stores that overflow --------------------------------------------------------------------------------------------
@@ -240,12 +244,13 @@ def random_program(rng: np.random.Generator) -> str:
 def compare_random(seed: int) -> None:
     source = random_program(np.random.default_rng(seed))
     states = []
-    for engine in ("plain", "handlers"):
+    for engine in ("plain", "handlers", "stencils"):
         guest = Guest(engine)
         guest.load(source)
         guest.go(1500)
         states.append(guest.state())
-    same(states[1], states[0], f"seed {seed}\n{source}\n")
+    for state in states[1:]:
+        same(state, states[0], f"seed {seed}\n{source}\n")
     guest = Guest("handlers")
     guest.load(source)
     step = 1 + seed % 9

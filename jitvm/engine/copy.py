@@ -1,0 +1,150 @@
+"""Hot blocks as machine code: stencils copied one behind the other, natively.
+
+Each block begins with an entry record that counts its executions.  When the count is used up, `promote` decodes the block
+again, copies its stencils into code memory and puts the address into the entry record.  The micro-ops stay: a stencil
+that misses goes on in its instruction's handler, and what has no stencil ends the copied part.
+
+Code memory is one file mapped twice, writable and executable at different addresses.  It is emptied together with all
+translations (`blocks.forget_blocks`).  A block that was dropped more than once stays with handlers: copying code that
+keeps being rewritten costs more than it gains.
+"""
+
+from __future__ import annotations
+
+from jitvm.engine.decode import (
+    T_B,
+    T_D,
+    T_DISP,
+    T_I,
+    T_IMM,
+    T_NEXT,
+    T_S,
+    T_SCALE,
+    T_SEG,
+    T_SHAPE,
+    T_STEP,
+    T_UOP,
+    T_VARIANT,
+)
+from jitvm.engine.formbits import VARIANT_SHIFT
+from jitvm.engine.layout import N_HANDLERS, UOP_SIZE
+from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, decode_block, plan_block
+from jitvm.isa.host import peek, poke
+from jitvm.isa.state import OK
+from jitvm.isa.words import W0, W1, W3, W4, W7, W8, W12, W16, W32, u64
+
+WHY_STENCIL = u64(WHY_STENCIL_)
+STENCIL, SEG, SCALE = u64(1 << 40), u64(24), u64(27)
+HASH, W49, LAST, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(N_HANDLERS - 1), u64(256)
+UNCUTTABLE = u64(1)
+"""In place of a blob's address: this form has no stencil."""
+H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I = (u64(n) for n in range(9))
+NEVER = u64(1 << 62)
+"""Count of an entry record whose block stays with handlers."""
+UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(16)
+
+
+def stencil_of(c, key):
+    """Address of a stencil's blob, UNCUTTABLE, or 0 and noted as missing."""
+    h = (key * HASH) >> W49
+    while c.handler_key[h] != W0:
+        if c.handler_key[h] == key:
+            return c.handler_address[h]
+        h = (h + W1) & LAST
+    if c.n_missing < MISSING_ROOM:
+        c.missing[c.n_missing] = key
+        c.n_missing += W1
+    return W0
+
+
+def hole_value(c, kind, at, record, ends):
+    """What fills a hole of instruction t[at...] in the block with entry `record`."""
+    if kind == H_IMM:
+        return c.t[at + T_IMM]
+    if kind == H_DISP:
+        return c.t[at + T_DISP]
+    if kind == H_NEXT:
+        return c.t[at + T_NEXT]
+    if kind == H_UOP:
+        return (c.t[at + T_UOP] + W1) * UOP
+    if kind == H_END:
+        return ends
+    if kind == H_D:
+        return c.t[at + T_D]
+    if kind == H_S:
+        return c.t[at + T_S]
+    if kind == H_B:
+        return c.t[at + T_B]
+    return c.t[at + T_I]
+
+
+def copy_stencil(c, to, blob, at, record, ends):
+    """Copy one stencil to `to` and fill its holes; the address behind it."""
+    size = peek(blob, W4)
+    n = peek(blob + W4, W4)
+    p = blob + W8
+    k = W0
+    while k < size:
+        poke(to + k, W8, peek(p + k, W8))
+        k += W8
+    p += (size + W7) & ~W7
+    while n != W0:
+        h = peek(p, W8)
+        v = hole_value(c, (h >> W12) & u64(15), at, record, ends) + (h >> W32)
+        poke(to + (h & u64(0xFFF)), (h >> W16) & u64(15), v)
+        p += W8
+        n -= W1
+    return to + size
+
+
+def leave_code(to, distance):
+    """Machine code at `to`: add r13, distance; jmp [r13]: on in the handler `distance` bytes behind the entry record."""
+    poke(to, W4, u64(0x00C5_8149))
+    poke(to + W3, W4, distance)
+    poke(to + W7, W4, u64(0x0065_FF41))
+    return to + u64(11)
+
+
+def promote(c, u):
+    """Give the hot block with entry record u its machine code; 1 when done or impossible, 0: stencils are missing."""
+    rip = peek(u + O_EIP, W8)
+    b = peek(u + O_DISP, W4)
+    poke(u + O_IMM, W8, NEVER)
+    n = decode_block(c, c.ram + c.block_offset[b], rip, c.block_most)
+    if n == W0:
+        c.status = OK
+        return W1
+    count = plan_block(c, n)
+    if c.code_next + n * MOST + TAIL > c.code_end:
+        return W1
+    ends = (count + W1) * UOP
+    start = c.code_next
+    to = start
+    missing = c.n_missing
+    whole = W1
+    j = W0
+    while j < n and whole != W0:
+        at = j * T_STEP
+        if c.t[at + T_UOP] != SKIPPED:
+            key = c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT) | (c.t[at + T_SEG] >> W3 << SEG)
+            blob = stencil_of(c, key | (c.t[at + T_SCALE] << SCALE) | STENCIL)
+            if blob == UNCUTTABLE:
+                to = leave_code(to, (c.t[at + T_UOP] + W1) * UOP)
+                whole = W0
+            elif blob != W0:
+                to = copy_stencil(c, to, blob, at, u, ends)
+        j += W1
+    if c.n_missing != missing:
+        poke(u + O_IMM, W8, W1)
+        c.rip = rip
+        c.why = WHY_STENCIL
+        return W0
+    if whole != W0:
+        to = leave_code(to, ends)
+    c.code_next = (to + u64(15)) & ~u64(15)
+    c.stat_promoted += W1
+    c.stat_code_bytes += to - start
+    poke(u, W8, start + c.code_shift)
+    return W1
+

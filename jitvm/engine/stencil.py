@@ -1,0 +1,239 @@
+"""Stencils: the object code of a handler, cut before the jump to the next, with holes where operands go.
+
+`StencilBuilder` is the stitcher with another parameter source: what a handler reads from the micro-op is here the address
+of an absolute symbol, which the code generator leaves as a relocation.  `cut` takes the object file apart: code bytes and
+holes (where, what, how wide).  The native part (`jitvm/engine/copy.py`) copies stencils of a hot block one behind the
+other and fills the holes.
+
+A stencil has no slow path.  What misses (TLB, limit, a page with code) jumps to the same instruction's handler, whose
+micro-op stands `hole_uop` bytes behind the block's entry; handlers finish the block.
+
+x86-64 hosts only: the relocations are theirs (System V ABI, AMD64 supplement, table 4.9).
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jitvm.engine import layout as lay
+from jitvm.engine.backend import compile_relocatable
+from jitvm.engine.compose import compose
+from jitvm.engine.forms import Shape
+from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
+from jitvm.engine.units import Units
+
+HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i")
+"""What a hole is filled with: immediate, displacement, following RIP (32 bits each), distance from the entry record to the
+instruction's micro-op and to the block's link slots, offsets of registers in the CPU record."""
+WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1, 12: 2}
+"""Relocation types that may be holes, to bytes: R_X86_64_64, _32, _32S, _8, _16."""
+R_PC32, R_PLT32 = 2, 4
+MOST_BYTES = 512
+KINDS = frozenset({"value", "push", "pop", "leave", "jcc", "loop", "jmp", "jmpi", "call", "calli", "ret", "goto"})
+SEG_SHIFT, SCALE_SHIFT, STENCIL_BIT = 24, 27, 40
+
+
+def supported() -> bool:
+    """Whether this host has the tier."""
+    return platform.machine() == "x86_64"
+
+
+def stencilable(shape: Shape) -> bool:
+    """Whether a shape can be a stencil: nothing out of line, no segment or control register operand."""
+    if shape.kind not in KINDS or any(op in ("s", "n") for op in shape.ops):
+        return False
+    return not (shape.kind == "pop" and "m" in shape.ops) and not shape.unit.startswith("system.")
+
+
+def normal(shapes: Sequence[Shape], key: int) -> int:
+    """A key without what its shape does not use: keys of equal stencils become equal."""
+    shape = shapes[key & 0xFFFF]
+    if shape.flat or not shape.mem:
+        key &= ~(7 << SEG_SHIFT)
+    if "x" not in shape.mem:
+        key &= ~(3 << SCALE_SHIFT)
+    return key
+
+
+@dataclass(frozen=True)
+class Stencil:
+    """Code bytes and holes: (offset, kind index in HOLES, width in bytes, addend)."""
+
+    code: bytes
+    holes: tuple[tuple[int, int, int, int], ...]
+
+    def blob(self) -> bytes:
+        """As the copier reads it: length and number of holes, code filled up to 8 bytes, a word a hole."""
+        words = [at | kind << 12 | width << 16 | (addend & 0xFFFF_FFFF) << 32 for at, kind, width, addend in self.holes]
+        padded = self.code + bytes(-len(self.code) % 8)
+        return struct.pack("<II", len(self.code), len(words)) + padded + struct.pack(f"<{len(words)}Q", *words)
+
+
+class StencilBuilder(HandlerBuilder):
+    """The handler builder with holes for parameters and no slow paths."""
+
+    def __init__(self, units: Units, name: str, seg: int, scale: int) -> None:
+        super().__init__(units, name)
+        self._seg, self._scale, self._missed = seg, scale, False
+
+    def hole(self, name: str) -> str:
+        return f"ptrtoint (ptr @hole_{name} to i64)"
+
+    def word_hole(self, name: str) -> str:
+        """A hole of 32 unsigned bits.  Holes are declared as signed words: LLVM takes a symbol below 2**32 for one that
+        may be sign-extended."""
+        return self.new(f"and i64 {self.hole(name)}, 4294967295")
+
+    def imm(self) -> str:
+        return self.word_hole("imm")
+
+    def disp(self) -> str:
+        return self.hole("disp")
+
+    def scale(self) -> str:
+        return str(self._scale)
+
+    def segment(self) -> str:
+        return str(self._seg)
+
+    def next_rip(self) -> str:
+        return self.word_hole("next")
+
+    def slot_reg(self, slot: str, size: int) -> str:
+        return self._read(self.gep("%cpu", self.hole(slot)), size)
+
+    def set_slot_reg(self, slot: str, size: int, v: str) -> None:
+        self._write(self.gep("%cpu", self.hole(slot)), size, v)
+
+    # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
+    def _again(self) -> str:
+        self._missed = True
+        return "again"
+
+    def _load(self, slow: str, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str]:
+        hit_label = self.label()
+        lin, hit, entry = self._lookup(seg, flat, off, size, write)
+        self.cond_branch(hit, hit_label, self._again(), True)
+        self.place(hit_label)
+        host = self._host(lin, entry)
+        return self._guest_load(host, size), host
+
+    def store_back(self, where: str, seg: str, off: str, size: int, v: str) -> None:
+        self._guest_store(where, size, v)
+
+    def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
+        go = self.label()
+        lin, hit, entry = self._lookup(seg, flat, off, size, True)
+        self.cond_branch(hit, go, self._again(), True)
+        self.place(go)
+        self._guest_store(self._host(lin, entry), size, v)
+
+    def check_target(self, target: str) -> None:
+        go = self.label()
+        limit = self.new(f"load i64, ptr {self.cpu('limit', 1)}")
+        self.cond_branch(self.new(f"icmp ugt i64 {target}, {limit}"), self._again(), go, False)
+        self.place(go)
+
+    # ---- where to go --------------------------------------------------------------------------------------------------
+    def next(self) -> None:
+        self.go("@next", "%uop", "%budget")
+
+    def tail(self, special: str, value: str) -> None:
+        self.go(self.new(f"load ptr, ptr {self.cpu(special)}"), "%uop", value)
+
+    def enter(self, u: str, budget: str) -> None:
+        n = self.new(f"zext i16 {self.new(f'load i16, ptr {self.gep(u, lay.UOP_REST)}')} to i64")
+        left = self.new(f"sub i64 {budget}, {n}")
+        floor = self.new(f"load volatile i64, ptr {self.cpu('floor')}")
+        go, out = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp slt i64 {left}, {floor}"), out, go, False)
+        self.place(out)
+        self.go(self.new(f"load ptr, ptr {self.cpu('h_out')}"), u, budget)
+        self.place(go)
+        self.go(self.new(f"load ptr, ptr {u}"), u, left)
+
+    def _follow(self, slot: int) -> None:
+        where = self.gep("%uop", self.hole("end"))
+        self.enter(self.new(f"load ptr, ptr {self.gep(where, slot - lay.UOP_TAKEN)}"), "%budget")
+
+    def text(self) -> str:
+        if self._missed:
+            self.place("again")
+            u = self.gep("%uop", self.hole("uop"))
+            self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
+        return super().text()
+
+
+def _declarations() -> str:
+    holes = "".join(
+        f"@hole_{n} = external dso_local global i8, !absolute_symbol !{2 if len(n) > 1 else 3}\n" for n in HOLES
+    )
+    ranges = "!2 = !{i64 -2147483648, i64 2147483648}\n!3 = !{i64 0, i64 256}\n"
+    return f"declare preserve_nonecc i64 @next{TYPES}\n{holes}{ranges}"
+
+
+def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[int, Stencil | None]:
+    """Stencils by key (shape, variant, segment, scale); None where the code can't be cut."""
+    builders: list[HandlerBuilder] = []
+    wanted: dict[str, int] = {}
+    for key in keys:
+        shape, variant = shapes[key & 0xFFFF], key >> 16 & 0xFF
+        b = StencilBuilder(units, f"s{len(builders)}", key >> SEG_SHIFT & 7, key >> SCALE_SHIFT & 3)
+        compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+        wanted[b.name] = key
+        builders.append(b)
+    text, _, _ = module(units, builders)
+    cut_out = cut(compile_relocatable(text + _declarations()))
+    return {key: cut_out.get(name) for name, key in wanted.items()}
+
+
+def cut(data: bytes) -> dict[str, Stencil | None]:
+    """Take an ELF object apart: functions named s0, s1, ... with their relocations; None for one that can't be a stencil."""
+    shoff = struct.unpack_from("<Q", data, 40)[0]
+    count = struct.unpack_from("<H", data, 60)[0]
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, shoff + 64 * k) for k in range(count)]
+    table = next(s for s in sections if s[1] == 2)
+    strings = sections[table[6]][4]
+    symbols = []
+    for k in range(table[5] // 24):
+        name, _, _, section, value, size = struct.unpack_from("<IBBHQQ", data, table[4] + 24 * k)
+        text = data[strings + name : data.index(b"\0", strings + name)].decode()
+        symbols.append((text, section, value, size))
+    relocations = [
+        (s[7], *struct.unpack_from("<QQq", data, s[4] + 24 * k)) for s in sections if s[1] == 4 for k in range(s[5] // 24)
+    ]
+    out: dict[str, Stencil | None] = {}
+    for name, section, value, size in symbols:
+        if re.fullmatch(r"s\d+", name):
+            start = sections[section][4] + value
+            mine = sorted(
+                (at - value, symbols[info >> 32][0], info & 0xFFFF_FFFF, addend)
+                for sec, at, info, addend in relocations
+                if sec == section and value <= at < value + size
+            )
+            out[name] = _one(bytearray(data[start : start + size]), mine)
+    return out
+
+
+def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stencil | None:
+    """A stencil of one function: the last jump to `next` falls away, other ones jump to the end."""
+    end = len(code)
+    if relocations and relocations[-1][:2] == (end - 4, "next") and code[end - 5] == 0xE9:
+        end -= 5
+        relocations = relocations[:-1]
+    holes = []
+    for at, name, kind, addend in relocations:
+        if name == "next" and kind in (R_PC32, R_PLT32):
+            struct.pack_into("<i", code, at, end - at - 4)
+        elif name.startswith("hole_") and kind in WIDTHS:
+            holes.append((at, HOLES.index(name[5:]), WIDTHS[kind], addend))
+        else:
+            return None
+    return Stencil(bytes(code[:end]), tuple(holes)) if end <= MOST_BYTES else None
+
+
+__all__ = ["SIGNATURE", "STENCIL_BIT", "Stencil", "stamp", "stencilable", "supported"]
