@@ -33,7 +33,8 @@ _END = re.compile(rb"[$#]")
 _HEX = {value: int(chr(value), 16) for value in b"0123456789abcdefABCDEF"}
 _MUST_ESCAPE = re.compile(rb"[#$}*]")
 _ESCAPED = re.compile(rb"\}(.)", re.DOTALL)
-_RUN = re.compile(rb"([^}])\1{3,97}", re.DOTALL)
+_RUNS = [(byte * 8, re.compile(byte + rb"{8,98}")) for byte in (b"0", b"f", b"x", b"\0")]
+"""Runs worth the time: those of zeros, ones and missing registers. Looking for all takes longer than sending them."""
 _REPEATED = re.compile(rb"(.)\*([ -~])", re.DOTALL)
 
 
@@ -87,21 +88,26 @@ def unescape(payload: bytes) -> bytes:
 
 
 def run_length(payload: bytes) -> bytes:
-    """A payload with runs of four or more equal bytes shortened, as replies may be."""
-    return _RUN.sub(_shorten, payload)
+    """A payload with its longer runs of zeros and ones shortened, as replies may be."""
+    for shortest, run in _RUNS:
+        if shortest in payload:
+            payload = run.sub(_shorten, payload)
+    return payload
 
 
 def _shorten(match: re.Match[bytes]) -> bytes:
-    """One run of 4 to 98 bytes; a count whose letter means something in a frame gives way to a smaller one."""
-    byte, letter = match[1], len(match[0]) + 28
+    """One run of up to 98 bytes; a count whose letter frames packets or may begin a run gives way to a smaller one."""
+    byte, letter = match[0][:1], len(match[0]) + 28
     count = letter
-    while count in b"#$*+-":
+    while count in b"#$*+-0fx":
         count -= 1
     return byte + b"*" + bytes((count,)) + byte * (letter - count)
 
 
 def expand(payload: bytes) -> bytes:
     """The inverse of `run_length`: what a client does with a reply."""
+    if b"*" not in payload:
+        return payload
     return _REPEATED.sub(lambda m: m[1] * (m[2][0] - 28), payload)
 
 

@@ -120,6 +120,7 @@ class _Wire:
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         def close() -> None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
@@ -257,7 +258,7 @@ class Server:
         if self._thread is threading.current_thread():
             return
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(STUCK)  # not for ever: a target that hangs must not keep the process from ending
         else:
             self._clean_up()
 

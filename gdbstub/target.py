@@ -256,7 +256,7 @@ class ExecFile(Protocol):
     """The guest's program, when a file with its symbols is known."""
 
     def exec_file(self) -> str | None:
-        """Its absolute path."""
+        """Its absolute path; gdb loads it by itself, with a warning if it is for another architecture."""
 
 
 @runtime_checkable

@@ -90,7 +90,7 @@ def test_escape_round_trip(data: bytes) -> None:
     assert decode(frame(escaped)) == [Packet(data)]
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(b"0a}#*$\x03x")), st.integers(1, 300)), max_size=8))
+@given(st.lists(st.tuples(st.sampled_from(list(b"0f}#*$\x00\x03x")), st.integers(1, 300)), max_size=8))
 def test_run_length_round_trip(runs: list[tuple[int, int]]) -> None:
     data = escape(b"".join(bytes((byte,)) * times for byte, times in runs))
     short = run_length(data)
@@ -104,7 +104,16 @@ def test_run_length_never_uses_a_frame_character_as_a_count(times: int) -> None:
     short = run_length(b"0" * times)
     assert expand(short) == b"0" * times
     assert not set(short) & set(b"#$+-")
-    assert short.count(b"*") <= 1 + times // 98
+    assert len(short) <= 8 + 5 * (times // 98)
+
+
+@pytest.mark.parametrize("first", [b"0", b"f", b"x", b"\0"])
+@pytest.mark.parametrize("second", [b"0", b"f", b"x", b"\0"])
+def test_a_count_never_joins_the_run_behind_it(first: bytes, second: bytes) -> None:
+    for times in range(1, 110):
+        for rest in (0, 1, 7, 8, 90):
+            data = first * times + second * rest
+            assert expand(run_length(data)) == data
 
 
 @settings(max_examples=50, deadline=None)

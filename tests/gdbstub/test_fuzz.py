@@ -16,7 +16,7 @@ from gdbstub import OnDisconnect, Session
 from gdbstub.framing import PACKET_SIZE, Decoder, Packet, escape, frame
 from gdbstub.stop import Exited
 from tests.gdbstub.client import Client
-from tests.gdbstub.fake_target import FakeTarget
+from tests.gdbstub.fake_target import CODE, FakeTarget
 
 NUMBERS = [*b"0 1 3 1000 4000 fff0 ffffffff ffffffffffffffff -1 -5 zz".split(), b"", b"1" * 40]
 HEADS = [
@@ -100,6 +100,7 @@ def run(seed: int, clients: int, packets: int) -> None:
         assert client.ask("vRun;")[0] == "T"
     assert target.points == set()
     target.power_on()
+    target.write_memory(1, CODE, target.program)
     assert client.ask("qXfer:features:read:target.xml:0,ffff")[0] == "l"
     assert "p1.1" in client.ask("vCont;s:p1.1")
     assert client.ask("P0=0102030405060708") == "OK"

@@ -19,7 +19,8 @@ from tests.gdbstub.fake_target import CODE, DATA, RAM
 from tests.gdbstub.real_gdb import Gdb, GdbError, assemble
 from tests.gdbstub.threaded_target import ThreadedTarget
 
-pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+MISSING = [program for program in ("gdb", "as", "ld", "objcopy") if shutil.which(program) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 PROGRAM = """
         .globl start, double
@@ -339,7 +340,6 @@ def test_reverse(setup: Callable[..., Setup]) -> None:
     assert s.gdb.pc() == CODE
 
 
-@pytest.mark.skipif(shutil.which("as") is None, reason="binutils are not installed")
 def test_source_lines_step_next_and_finish(setup: Callable[..., Setup], tmp_path: Path) -> None:
     elf, code = assemble(tmp_path, PROGRAM, CODE)
     s = setup(connect="", cpus=1, program=code)
@@ -359,6 +359,37 @@ def test_source_lines_step_next_and_finish(setup: Callable[..., Setup], tmp_path
     assert (s.gdb.pc(), s.gdb.value("$eax")) == (0x1007, 4)
     s.gdb.cli("advance *0x1000")
     s.gdb.cli("until *0x1002")
+
+
+def test_with_acknowledgments(setup: Callable[..., Setup]) -> None:
+    s = setup(connect="")
+    s.gdb.cli("set remote noack-packet off")
+    s.gdb.connect(s.address)
+    assert "help   this list" in s.gdb.cli("monitor help")
+    s.gdb.stop_of("stepi")
+    assert s.gdb.pc() == 0x1002
+
+
+@pytest.mark.parametrize("packet", ["verbose-resume", "fetch-register", "set-register", "multiprocess-feature"])
+def test_without_newer_packets(setup: Callable[..., Setup], packet: str) -> None:
+    """What an older gdb does: c and s, g and G, plain thread ids."""
+    s = setup(connect="")
+    s.gdb.cli(f"set remote {packet}-packet off")
+    s.gdb.connect(s.address)
+    s.gdb.cli("set $eax = 41" if packet == "verbose-resume" else "set $rbx = 0x4001")
+    s.gdb.stop_of("stepi")
+    assert s.gdb.pc() == 0x1002
+    s.gdb.cli("break *0x1005")
+    assert s.gdb.stop_of("continue")["reason"] == "breakpoint-hit"
+
+
+def test_the_program_is_found_by_itself(setup: Callable[..., Setup], tmp_path: Path) -> None:
+    elf, code = assemble(tmp_path, PROGRAM, CODE)
+    s = setup(connect="", cpus=1, program=code)
+    s.target.file = str(elf)
+    s.gdb.connect(s.address)
+    s.gdb.cli("break double")
+    assert s.gdb.stop_of("continue")["reason"] == "breakpoint-hit"
 
 
 def test_unix_socket(setup: Callable[..., Setup], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -237,6 +238,37 @@ def test_stops_from_another_thread_are_all_delivered(serve: Callable[..., Server
         for _ in range(300):
             assert gdb.ask("vCont;s:1").startswith("T05")
         assert target.n_resumes == 300
+
+
+def test_ctrl_c_against_breakpoints(serve: Callable[..., Server], target: ThreadedTarget) -> None:
+    """Whichever comes first is told, once; the late Ctrl-C is forgotten, also after the next resume."""
+    server = serve()
+    with connected(server) as gdb:
+        assert gdb.ask("Z0,1003,1") == "OK"
+        told = set()
+        for n in range(200):
+            gdb.send("vCont;c:1")
+            if n % 3:
+                gdb.socket.sendall(b"\x03")
+            told.add(gdb.read()[:3])
+            assert gdb.ask("qAttached") == "1"
+        assert told <= {"T05", "T02"} and "T05" in told
+        assert target.n_resumes == 200
+
+
+def test_disconnects_anywhere_leave_the_next_client_in_order(serve: Callable[..., Server], target: ThreadedTarget) -> None:
+    rng = random.Random(5)
+    server = serve(running=True)
+    stream = b"+" + b"".join(map(frame, (b"?", b"Z0,9000,1", b"X4000,3:abc", b"vCont;c", b"g"))) + b"\x03" + frame(b"D;1")
+    for _ in range(25):
+        with connected(server) as gdb:
+            gdb.socket.sendall(stream[: rng.randrange(len(stream))])
+            if rng.random() < 0.5:
+                gdb.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    with connected(server) as gdb:
+        assert gdb.ask("?").startswith("T05")
+        assert target.points == set()
+    until(lambda: target.running)
 
 
 def test_unix_socket(serve: Callable[..., Server], tmp_path: Path) -> None:
