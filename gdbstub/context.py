@@ -65,6 +65,8 @@ class Context:
         self.layout = target.layout
         self.client = Client()
         self.points: set[Point] = set()
+        self.changed = False
+        """The client changed a setting that its successor must not find."""
         self.current = self.threads()[0].thread
         """The thread of the last stop."""
 

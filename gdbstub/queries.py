@@ -125,6 +125,7 @@ def _set_physical(context: Context, arguments: bytes) -> bytes:
         return b""
     if arguments not in (b":0", b":1"):
         raise MalformedError("Qqemu.PhyMemMode:0 or :1 needed")
+    context.changed = True
     facet.set_physical_memory(arguments == b":1")
     return b"OK"
 
@@ -149,6 +150,7 @@ def _set_step_flags(context: Context, arguments: bytes) -> bytes:
     flags = parse.number(arguments.removeprefix(b"=").removeprefix(b"0x"))
     if flags & ~facet.supported_step_flags():
         raise PacketError(f"step flags {flags:#x}: only {facet.supported_step_flags():#x} are known")
+    context.changed = True
     facet.set_step_flags(flags)
     return b"OK"
 

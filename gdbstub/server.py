@@ -251,7 +251,8 @@ class Server:
     def close(self) -> None:
         """Deliver the stops reported so far, let the client go without telling the session, and end the thread.
 
-        Called on the server's own thread (by a target's `kill`, say) it only asks for that.
+        Called on the server's own thread (by a target's `kill`, say) it only asks for that. On any other thread the
+        caller must hold no lock that the target's methods take: the server may be inside of one.
         """
         self._closing = True
         self._wake()

@@ -28,7 +28,7 @@ from functools import partial
 
 from gdbstub import control, documents, memory, parse, points, queries, registers
 from gdbstub.context import Client, Command, Context, Phase, Point
-from gdbstub.errors import NotRunningError, PacketError, TargetError, error_reply
+from gdbstub.errors import GdbStubError, NotRunningError, PacketError, TargetError, error_reply
 from gdbstub.framing import Interrupt, Overlong, Packet
 from gdbstub.stop import Exited, HistoryEnd, Interrupted, Signal, Signalled, Stop
 from gdbstub.stopreply import stop_reply
@@ -75,6 +75,8 @@ class Session(Context):
         log: Callable[[str], None] = _log,
     ) -> None:
         super().__init__(target)
+        if on_disconnect is OnDisconnect.EXIT and self.facets.kill is None:
+            raise GdbStubError("gdb: this machine can't be ended by a debugger that leaves; use run or stop")
         self.on_disconnect = on_disconnect
         self.wake: Callable[[], None] = lambda: None
         self.state = State.RUNNING if running else State.STOPPED
@@ -154,8 +156,7 @@ class Session(Context):
         elif phase is Phase.ATTACHED:
             self.client_left()
         if self.ended:
-            self._abandoned |= self.points
-            self.points.clear()
+            self._abandon()
 
     # stops
 
@@ -167,6 +168,9 @@ class Session(Context):
             return True
         if isinstance(stop, Exited):
             self.state = State.EXITED
+            if self._leaving:
+                self._leaving = False
+                self._abandon()
         else:
             if self.state is State.HALTING and isinstance(stop, Interrupted):
                 stop = Signalled(stop.thread, Signal.TRAP, stop.message)
@@ -314,12 +318,17 @@ class Session(Context):
         elif self.state is State.RUNNING:
             if self.on_disconnect is OnDisconnect.EXIT:
                 self.kill()
-            elif self.points or self.on_disconnect is OnDisconnect.STOP:
+            elif self.points or self.changed or self.on_disconnect is OnDisconnect.STOP:
                 self._leaving = True
                 self.halt()
 
+    def _abandon(self) -> None:
+        """The machine has ended under breakpoints whose client is gone."""
+        self._abandoned |= self.points
+        self.points.clear()
+
     def _leave(self) -> None:
-        self._leaving = False
+        self._leaving = self.changed = False
         while self.points:
             self._tell(partial(points.remove, self, self.points.pop()))
         physical, steps = self.facets.physical_memory, self.facets.step_flags
@@ -329,10 +338,11 @@ class Session(Context):
             self._tell(lambda: steps.set_step_flags(self._step_flags))
         if self.on_disconnect is OnDisconnect.EXIT:
             self.kill()
-        elif self.on_disconnect is OnDisconnect.RUN:
-            plan = {info.thread: Continue() for info in self.threads()}
-            if self._tell(lambda: self.target.resume(plan)):
-                self.state = State.RUNNING
+        elif self.on_disconnect is OnDisconnect.RUN and self._tell(self._resume_all):
+            self.state = State.RUNNING
+
+    def _resume_all(self) -> None:
+        self.target.resume({info.thread: Continue() for info in self.threads()})
 
     def kill(self) -> None:
         """End the machine."""

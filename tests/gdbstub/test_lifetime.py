@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from gdbstub import OnDisconnect, Session
+from gdbstub import GdbStubError, OnDisconnect, Session
 from gdbstub.framing import frame
 from gdbstub.session import State
 from gdbstub.stop import BreakpointKind, Exited, Interrupted
 from tests.gdbstub.client import Client
-from tests.gdbstub.fake_target import CODE, FakeTarget
+from tests.gdbstub.fake_target import CODE, FakeTarget, MandatoryTarget
 
 Make = Callable[..., Session]
 
@@ -85,12 +85,36 @@ def test_a_client_gone_without_breakpoints_does_not_disturb_the_guest(target: Fa
     assert (target.n_interrupts, target.n_resumes, target.running) == (0, 1, True)
 
 
-def test_settings_end_with_their_client(target: FakeTarget, make: Make) -> None:
+@pytest.mark.parametrize("running", [False, True])
+def test_settings_end_with_their_client(target: FakeTarget, make: Make, running: bool) -> None:
     client = Client(make(target))
     client.ask("Qqemu.PhyMemMode:1")
     client.ask("Qqemu.sstep=1")
+    if running:
+        client.send("c")
     client.session.disconnect()
-    assert (target.is_physical, target.flags) == (False, 7)
+    assert list(client.session.pump()) == []
+    assert (target.is_physical, target.flags, target.running) == (False, 7, True)
+
+
+def test_the_end_while_a_client_is_being_cleaned_up(target: FakeTarget, make: Make) -> None:
+    client = Client(make(target))
+    client.ask("Z0,5000,1")
+    client.send("c")
+    target.interrupt = lambda: None  # type: ignore[method-assign]
+    client.session.disconnect()
+    target.stop(Exited(2))
+    assert list(client.session.pump()) == []
+    client = Client(client.session)
+    assert client.ask("?") == "W02"
+    assert client.ask("vRun;").startswith("T05")
+    assert not target.points
+    assert client.ask("s").startswith("T05")
+
+
+def test_the_exit_policy_needs_a_target_that_can_end(make: Make) -> None:
+    with pytest.raises(GdbStubError, match="use run or stop"):
+        make(MandatoryTarget(), policy=OnDisconnect.EXIT)
 
 
 def test_many_clients_one_after_the_other(target: FakeTarget, make: Make) -> None:
