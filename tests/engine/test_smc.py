@@ -34,7 +34,7 @@ def test_handlers_equal_plain(name: str) -> None:
     plain = run("plain", PROGRAMS[name]).state()
     for engine in ("handlers", "stencils"):
         same(run(engine, PROGRAMS[name]).state(), plain, f"{name} on {engine}")
-    for change in ({"fuse": False}, {"dead_flags": False}, {"chain": False}):
+    for change in ({"hot": 1}, {"stencils": False}, {"fuse": False, "hot": 1}, {"dead_flags": False}, {"chain": False}):
         options = replace(Options(), **change)
         same(run("handlers", PROGRAMS[name], options).state(), plain, f"{name} with {change}")
 
@@ -44,7 +44,7 @@ def test_interrupted_equals_plain(name: str) -> None:
     """One instruction at a time, and a cut at every count."""
     plain = run("plain", PROGRAMS[name]).state()
     for first in (1, 2, 3, 5, 8, 13):
-        guest = Guest("handlers")
+        guest = Guest("handlers", options=Options(hot=1 + first % 3))
         guest.load(PROGRAMS[name])
         while guest.go(first) == "limit":
             assert guest.retired < LIMIT
@@ -251,7 +251,7 @@ def compare_random(seed: int) -> None:
         states.append(guest.state())
     for state in states[1:]:
         same(state, states[0], f"seed {seed}\n{source}\n")
-    guest = Guest("handlers")
+    guest = Guest("handlers", options=Options(hot=1))
     guest.load(source)
     step = 1 + seed % 9
     while guest.retired < 1500 and guest.go(min(step, 1500 - guest.retired)) == "limit":

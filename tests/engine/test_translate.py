@@ -1,0 +1,273 @@
+"""The native decoder against iced-x86: every opcode, random operands, prefixes and bytes, in 16- and 32-bit code.
+
+Compared are the length, whether there is such an instruction, and the fields of each operand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import iced_x86 as ix
+import numpy as np
+import pytest
+
+from jitvm.bare import Bare, accelerator
+from jitvm.engine import decode as dec
+from jitvm.engine.forms import HINT_NOPS, Shape
+from jitvm.isa.state import MODE_CODE32
+from tests.engine.guest import CODE
+
+REGISTER = {v: k for k, v in vars(ix.Register).items() if isinstance(v, int)}
+GPR = {name: k for k, name in enumerate("AX CX DX BX SP BP SI DI".split())}
+BYTES = {name: k for k, name in enumerate("AL CL DL BL AH CH DH BH".split())}
+SEGMENTS = "ES CS SS DS FS GS".split()
+PREFIXES = (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
+ESCAPES = ((), (0x0F,), (0x0F, 0x38), (0x0F, 0x3A))
+ZERO = 16 * 8
+
+
+class Decoder:
+    """The native `decode` on the record of a `Bare`, with forms learned as the engine does."""
+
+    def __init__(self) -> None:
+        self.bare = Bare("handlers", memory=0x10000)
+        self.bare.set_mode("prot32")
+        self.c: Any = self.bare.c
+        self.forms = self.bare.vcpu.accel.forms
+        native = self.bare.vcpu.accel.code.function("decode.decode", 5)
+        self._native: Callable[..., int] = lambda *args: int(native(self.bare.vcpu.address, *args))
+
+    def __call__(self, data: bytes, bits: int, rip: int, avail: int = 64) -> int:
+        """Length, or one of decode's other results; the fields are in `c.t`."""
+        self.bare.ram[CODE : CODE + 64] = 0
+        self.bare.ram[CODE : CODE + len(data)] = np.frombuffer(data, np.uint8)
+        mode = int(self.c.mode) & ~int(MODE_CODE32) | (bits == 32)
+        self.c.mode = mode
+        while True:
+            n = self._native(self.bare.memory.host + CODE, avail, rip, mode, 0)
+            if n != dec.UNKNOWN:
+                return n
+            self.bare.vcpu._learn()
+
+    def field(self, which: Any) -> int:
+        """A decoded word."""
+        return int(self.c.t[int(which)])
+
+    def shape(self) -> Shape:
+        """What the stitcher is told."""
+        return self.forms.shapes[self.field(dec.T_SHAPE)]
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    """What it learns is forgotten at the end: no guest has so many forms."""
+    known = accelerator().known
+    accelerator().known = dict(known)
+    yield Decoder()
+    accelerator().known = known
+
+
+def register_offset(register: int) -> int:
+    """Byte offset in `gpr`."""
+    name = REGISTER[register]
+    if name in BYTES:
+        k = BYTES[name]
+        return 8 * (k & 3) + (k >> 2)
+    if name in SEGMENTS:
+        return 8 * SEGMENTS.index(name)
+    if name[:2] in ("CR", "DR", "TR"):
+        return 8 * int(name[2:])
+    return 8 * GPR[name.removeprefix("E")]
+
+
+def memory_offsets(ins: ix.Instruction) -> tuple[int, int]:
+    """Offsets of base and index, ZERO for none."""
+    base, index = (ZERO if r == ix.Register.NONE else register_offset(r) for r in (ins.memory_base, ins.memory_index))
+    return base, index
+
+
+def check_operands(d: Decoder, ins: ix.Instruction, shape: Shape, bits: int) -> Iterator[str]:
+    """What differs between the decoded words and iced-x86's operands."""
+    for k in range(min(ins.op_count, len(shape.ops))):
+        op, slot, kind = shape.ops[k], shape.slots[k], ins.op_kind(k)
+        if op in ("r", "s", "n") and slot in ("d", "s") and kind == ix.OpKind.REGISTER:
+            got = d.field(dec.T_D if slot == "d" else dec.T_S)
+            if got != register_offset(ins.op_register(k)):
+                yield f"operand {k} is at {got}, not {REGISTER[ins.op_register(k)]}"
+        elif kind == ix.OpKind.MEMORY and shape.mem[:1] in ("b", "x"):
+            base, index = d.field(dec.T_B), d.field(dec.T_I)
+            want = memory_offsets(ins)
+            if sorted((base, index)) != sorted(want) or (shape.mem[0] == "b" and index != ZERO):
+                yield f"base {base} and index {index}, not {want}"
+            if index != ZERO and shape.asize == 4 and 1 << d.field(dec.T_SCALE) != ins.memory_index_scale:
+                yield "scale"
+            mask = (1 << 8 * shape.asize) - 1
+            if (d.field(dec.T_DISP) ^ ins.memory_displacement) & mask:
+                yield f"displacement {d.field(dec.T_DISP):#x}, not {ins.memory_displacement:#x}"
+            segment = REGISTER[ins.memory_segment]
+            if d.field(dec.T_SEG) != 8 * SEGMENTS.index(segment):
+                yield f"segment {d.field(dec.T_SEG) // 8}, not {segment}"
+        elif kind in (ix.OpKind.NEAR_BRANCH16, ix.OpKind.NEAR_BRANCH32):
+            if d.field(dec.T_IMM) != ins.near_branch_target:
+                yield f"target {d.field(dec.T_IMM):#x}, not {ins.near_branch_target:#x}"
+        elif kind in (ix.OpKind.FAR_BRANCH16, ix.OpKind.FAR_BRANCH32):
+            offset = ins.far_branch16 if kind == ix.OpKind.FAR_BRANCH16 else ins.far_branch32
+            if (d.field(dec.T_IMM), d.field(dec.T_DISP)) != (offset, ins.far_branch_selector):
+                yield "far pointer"
+        elif op == "i" and "IMMEDIATE" in KIND_NAMES[kind]:
+            second = KIND_NAMES[kind] == "IMMEDIATE8_2ND"
+            got = d.field(dec.T_DISP if second else dec.T_IMM)
+            size = 1 if shape.unit == "events.interrupt" or second else max(shape.size, shape.sizes[k])
+            if (got ^ ins.immediate(k)) & ((1 << 8 * size) - 1):
+                yield f"immediate {got:#x}, not {ins.immediate(k):#x}"
+
+
+KIND_NAMES = {v: k for k, v in vars(ix.OpKind).items() if isinstance(v, int)}
+
+
+def compare(d: Decoder, data: bytes, bits: int, rip: int) -> tuple[str, list[str]]:
+    """(class of the case, differences)."""
+    n = d(data, bits, rip)
+    decoder = ix.Decoder(bits, data[:15], ip=rip)
+    ins = decoder.decode()
+    if n == dec.TOO_LONG:
+        return "too long", [] if ins.code == ix.Code.INVALID else [f"too long, but iced-x86 says {ins}"]
+    shape = d.shape()
+    if shape.unit == "misc.ud":
+        ours = ins.code == ix.Code.INVALID or not is_announced(ins)
+        return "undefined", [] if ours else [f"#UD, but iced-x86 says {ins}"]
+    if ins.code == ix.Code.INVALID:
+        opcode = opcode_of(data)
+        return "invalid", [] if opcode in HINT_NOPS else [f"{shape.unit}, but iced-x86 says invalid"]
+    found = [] if n == ins.len else [f"length {n}, not {ins.len}"]
+    if d.field(dec.T_NEXT) != ins.next_ip & 0xFFFF_FFFF and bits == 32:
+        found.append(f"next {d.field(dec.T_NEXT):#x}")
+    return "known", found + list(check_operands(d, ins, shape, bits))
+
+
+def is_announced(ins: ix.Instruction) -> bool:
+    """Whether an instruction is one of the integer CPU that we build."""
+    features = {FEATURES[f] for f in ins.cpuid_features()}
+    return features <= INTEGER and ins.mnemonic not in ABSENT
+
+
+FEATURES = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
+INTEGER = frozenset(
+    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC PAUSE MULTIBYTENOP".split()
+)
+ABSENT = frozenset({ix.Mnemonic.UD0, ix.Mnemonic.UD1, ix.Mnemonic.UD2})
+
+
+def opcode_of(data: bytes) -> int:
+    """Opcode with its map in bits 8 and 9."""
+    k = next(k for k, byte in enumerate(data) if byte not in PREFIXES)
+    return 0x100 | data[k + 1] if data[k] == 0x0F else data[k]
+
+
+def report(failures: list[str], classes: Counter[str], least: int) -> None:
+    """Assert that nothing differs and that enough was compared."""
+    assert not failures, f"{len(failures)} differ:\n" + "\n".join(failures[:20])
+    assert classes["known"] >= least, classes
+
+
+def run(d: Decoder, cases: Iterator[bytes], bits: int, least: int) -> None:
+    failures, classes = [], Counter[str]()
+    for data in cases:
+        kind, found = compare(d, data, bits, 0x1234)
+        classes[kind] += 1
+        failures += [f"{bits} {data[:15].hex(' ')}: {text}" for text in found]
+    report(failures, classes, least)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_every_opcode(decoder: Decoder, bits: int) -> None:
+    """All four maps, all ModRM.reg, memory and register forms, with and without size prefixes."""
+    rng = np.random.default_rng(bits)
+
+    def cases() -> Iterator[bytes]:
+        for escape in ESCAPES:
+            for opcode in range(256):
+                if not escape and (opcode in PREFIXES or opcode == 0x0F):
+                    continue
+                for modrm in (*range(0, 64, 8), *range(0xC0, 0x100, 5), 0x44, 0x84, 0x06, 0x85):
+                    some = bytes(rng.choice(PREFIXES[:2], int(rng.integers(0, 3))).tolist())
+                    tail = rng.integers(0, 256, 14, np.uint8).tobytes()
+                    yield some + bytes([*escape, opcode, modrm]) + tail
+
+    run(decoder, cases(), bits, 4000)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_random_bytes(decoder: Decoder, bits: int) -> None:
+    rng = np.random.default_rng(bits + 1)
+    run(decoder, (rng.integers(0, 256, 20, np.uint8).tobytes() for _ in range(6000)), bits, 2000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("seed", range(10))
+def test_random_bytes_long(decoder: Decoder, bits: int, seed: int) -> None:
+    rng = np.random.default_rng([bits, seed])
+    run(decoder, (rng.integers(0, 256, 20, np.uint8).tobytes() for _ in range(40_000)), bits, 10_000)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_redundant_prefixes(decoder: Decoder, bits: int) -> None:
+    """Up to 15 prefixes in any order; the last of a group counts; more than 15 bytes are too long."""
+    rng = np.random.default_rng(bits + 2)
+    bodies = (
+        b"\x90",
+        b"\x01\x44\x24\x04",
+        b"\x81\x84\x91" + bytes(range(8)),
+        b"\xa4",
+        b"\xe8\1\2\3\4",
+        b"\x0f\xaf\xc1",
+    )
+
+    def cases() -> Iterator[bytes]:
+        for _ in range(2500):
+            prefixes = bytes(rng.choice(PREFIXES, int(rng.integers(1, 16))).tolist())
+            yield prefixes + bodies[int(rng.integers(len(bodies)))] + bytes(8)
+
+    run(decoder, cases(), bits, 200)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_fifteen_bytes(decoder: Decoder, bits: int) -> None:
+    for body in (b"\x40", b"\x05" + bytes(bits // 8), b"\xb0\x01", b"\x0f\xa2", b"\x8b\x00"):
+        for n in range(17):
+            got = decoder(b"\x3e" * n + body, bits, 0)
+            assert got == (n + len(body) if n + len(body) <= 15 else dec.TOO_LONG), (n, body)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_bytes_that_are_not_there(decoder: Decoder, bits: int) -> None:
+    """With less bytes than the instruction has more are asked for, however few are missing."""
+    rng = np.random.default_rng(bits + 3)
+    n_cases = 0
+    while n_cases < 400:
+        data = rng.integers(0, 256, 16, np.uint8).tobytes()
+        n = decoder(data, bits, 0)
+        if n == dec.TOO_LONG:
+            continue
+        n_cases += 1
+        for avail in range(n):
+            assert decoder(data, bits, 0, avail) == dec.TRUNCATED, f"{data.hex(' ')}: {avail} of {n}"
+        assert decoder(data, bits, 0, n) == n
+
+
+def test_targets_wrap(decoder: Decoder) -> None:
+    """Relative targets are cut to 16 bits with a 16-bit operand size, to 32 bits without."""
+    d = decoder
+    for data, bits, rip, target in (
+        (b"\xeb\xfe", 32, 0, 0),
+        (b"\xeb\x80", 32, 0x10, 0xFFFF_FF92),
+        (b"\xeb\x80", 16, 0x10, 0xFF92),
+        (b"\x66\xe9\x00\x80", 32, 0x12345, 0xA349),
+        (b"\xe8\xff\xff\xff\x7f", 32, 0x8000_0000, 4),
+        (b"\x66\xe8\x10\x00\x00\x00", 16, 0xFFFA, 0x10010),
+    ):
+        d(data, bits, rip)
+        assert d.field(dec.T_IMM) == target, data.hex(" ")
