@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jitvm.engine.accel import Options
 from tests.engine.guest import CODE, DATA, GDT, IDT, STACK, Guest
 
 HANDLERS, COUNTS, RESUME = 0x3000, 0xB000, 0xB800
@@ -351,9 +352,9 @@ def program(seed: int, bits: int, length: int = 14) -> str:
     return Generator(seed, bits, length).text
 
 
-def loaded(engine: str, source: str, bits: int) -> Guest:
+def loaded(engine: str, source: str, bits: int, options: Options | None = None) -> Guest:
     """A guest with the program, ready to run."""
-    guest = Guest(engine)
+    guest = Guest(engine, options=options)
     prepare(guest, bits)
     guest.load(source, CODE, bits)
     return guest

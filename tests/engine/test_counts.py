@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jitvm.engine import layout as lay
+from jitvm.engine.accel import Options
 from jitvm.engine.layout import at
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, program
@@ -49,15 +50,15 @@ def to_the_end(guest: Guest, step: int) -> None:
         assert guest.retired < LIMIT, "the program does not end"
 
 
-def check(source: str, bits: int, *, every: int = 1) -> int:
-    """All ways of cutting a run, `every` n-th count; the number of instructions."""
+def check(source: str, bits: int, options: Options | None = None) -> int:
+    """All ways of cutting a run; the number of instructions."""
     plain = loaded("plain", source, bits)
     to_the_end(plain, LIMIT)
     end = plain.state()
     stencils = loaded("stencils", source, bits)
     to_the_end(stencils, LIMIT)
     same(stencils.state(), end, f"stencils\n{source}\n")
-    guest = loaded("handlers", source, bits)
+    guest = loaded("handlers", source, bits, options)
     again = Restart(guest)
     to_the_end(guest, LIMIT)
     same(guest.state(), end, f"in one go\n{source}\n")
@@ -69,7 +70,7 @@ def check(source: str, bits: int, *, every: int = 1) -> int:
             break
     same(guest.state(), end, f"one at a time\n{source}\n")
     n = guest.retired
-    for k in range(0, n, every):
+    for k in range(n):
         again()
         if k:
             assert guest.go(k) == "limit"
@@ -85,11 +86,17 @@ def test_random(seed: int, bits: int) -> None:
     check(program(seed, bits), bits)
 
 
+@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("seed", range(20, 26))
+def test_random_with_every_block_hot(seed: int, bits: int) -> None:
+    check(program(seed, bits), bits, Options(hot=1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [32, 16])
 @pytest.mark.parametrize("seed", range(100, 250))
 def test_random_long(seed: int, bits: int) -> None:
-    check(program(seed, bits, 20), bits)
+    check(program(seed, bits, 20), bits, Options(hot=1 + seed % 2))
 
 
 @pytest.mark.parametrize("bits", [32, 16])
