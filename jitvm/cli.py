@@ -138,9 +138,12 @@ def boot_parser() -> Parser:
     add("display", "none, or text: the screen is printed at the end", "KIND", default="none")
     add("nographic", "the same as --display none --serial stdio")
     add("no-reboot", "a reset of the guest ends the run")
-    add("S", "do not start the CPU; the monitor's cont does")
-    add("s", "the same as --gdb :1234 (not yet)")
-    add("gdb", "wait for a debugger (not yet)", "[HOST]:PORT")
+    add("S", "do not start the CPU; the monitor's cont does, or gdb")
+    add("s", "the same as --gdb :1234")
+    add("gdb", "serve gdb at :PORT, HOST:PORT, unix:PATH, or - for its target remote |", "ADDRESS")
+    add("gdb-wait", "hold the CPU at the reset vector until gdb lets it go, the same as -S")
+    add("gdb-arch", "registers that gdb sees: x86-64 (default), i386 or i8086", "ARCH", default="x86-64")
+    add("gdb-on-disconnect", "when gdb leaves: run (default), stop or exit", "WHAT", default="run")
     add("clock", "auto (default: reproducible, waits only for a person), icount or realtime", "KIND", default="auto")
     add("max-insns", "end after so many instructions", "N")
     add("timeout", "end after so many seconds", "SECONDS")
@@ -175,6 +178,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     patterns, trace_file = config.parse_trace(options.trace) if options.trace is not None else ("", None)
     if options.stats not in (None, "json", "table"):
         config.fail(f"--stats: '{options.stats}' is neither json nor table")
+    gdb = ":1234" if options.s and options.gdb is None else options.gdb
+    if options.gdb_wait and gdb is None:
+        config.fail("--gdb-wait: nobody could let the CPU go; give --gdb too")
     kernel, initrd = (Path(name) if name is not None else None for name in (options.kernel, options.initrd))
     return MachineConfig(
         memory=config.parse_memory(options.m) if options.m is not None else config.DEFAULT_MEMORY,
@@ -189,12 +195,14 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         append=options.append,
         boot=order,
         boot_menu=menu,
-        serials=tuple(config.parse_serial(spec) for spec in options.serial or ["stdio"]),
+        serials=tuple(config.parse_serial(spec) for spec in options.serial or ["null" if gdb == "-" else "stdio"]),
         debugcons=tuple(config.parse_debugcon(spec) for spec in options.debugcon),
         devices=tuple(config.parse_device(spec) for spec in options.device),
         no_reboot=options.no_reboot,
-        start_paused=options.S,
-        gdb=":1234" if options.s else options.gdb,
+        start_paused=options.S or options.gdb_wait,
+        gdb=gdb,
+        gdb_arch=options.gdb_arch,
+        gdb_on_disconnect=options.gdb_on_disconnect,
         display="none" if options.nographic else options.display,
         clock=options.clock,
         max_insns=config.parse_number("--max-insns", options.max_insns) if options.max_insns is not None else None,
@@ -249,6 +257,8 @@ def run_machine(cfg: MachineConfig, debug: bool = False) -> int:
 
         machine = Machine(cfg, on_progress=progress.step, console=console)
         stack.callback(machine.close)
+        if cfg.gdb is not None:
+            stack.enter_context(_gdb(cfg, machine))
         ends.machine = machine
         if console is not None:
             console.on_quit = machine.quit
@@ -261,6 +271,29 @@ def run_machine(cfg: MachineConfig, debug: bool = False) -> int:
     if ends.signal is not None:
         return _status_of_signal(ends.signal)
     return exit_status(result)
+
+
+@contextlib.contextmanager
+def _gdb(cfg: MachineConfig, machine: Machine) -> Iterator[None]:
+    """The server for gdb; where it is found is told on standard error."""
+    from jitvm.gdb_target import serve
+
+    def say(line: str) -> None:
+        print(f"jitvm: {line}", file=sys.stderr, flush=True)
+
+    with serve(
+        machine,
+        cfg.gdb or "",
+        arch=cfg.gdb_arch,
+        wait=cfg.start_paused,
+        on_disconnect=cfg.gdb_on_disconnect,
+        exit_code=exit_status,
+        log=say,
+    ) as server:
+        if server.warning:
+            say(f"warning: {server.warning}")
+        say(f"gdb: target remote {server.address}" if cfg.gdb != "-" else "gdb: on standard input and output")
+        yield
 
 
 def exit_status(result: RunResult) -> int:

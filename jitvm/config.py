@@ -42,6 +42,8 @@ Clock = Literal["auto", "icount", "realtime"]
 Display = Literal["none", "text"]
 CLOCKS: tuple[Clock, ...] = ("auto", "icount", "realtime")
 DISPLAYS: tuple[Display, ...] = ("none", "text")
+GDB_ARCHS = ("x86-64", "i386", "i8086")
+GDB_POLICIES = ("run", "stop", "exit")
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,14 @@ class MachineConfig:
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
         bios: path of a firmware image, None for the embedded one.
         drives: IDE disks and CDs, each with its own index.
-        floppies, kernel, initrd, append, gdb: for later versions; a value is a `ConfigError` in this one.
+        floppies, kernel, initrd, append: for later versions; a value is a `ConfigError` in this one.
         boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
         serials: COM1, COM2, ... as character devices (`jitvm.backends.chardev.open_chardev`).
         debugcons: (port, character device) pairs.
         no_reboot: a reset ends the run.
-        start_paused: wait for `cont`.
+        start_paused: wait for `cont`, or for gdb's.
+        gdb: where the command line serves gdb (`jitvm.gdb_target.serve`), with a register layout (x86-64, i386, i8086) and
+            what becomes of the guest when gdb leaves (run, stop, exit).
         clock: auto, icount (virtual time only) or realtime.
         max_insns: end after so many instructions, None for no limit; `timeout_s` likewise in the host's seconds.
         trace: patterns of events, "" for none, and a file for them, None for standard error.
@@ -132,6 +136,8 @@ class MachineConfig:
     no_reboot: bool = False
     start_paused: bool = False
     gdb: str | None = None
+    gdb_arch: str = "x86-64"
+    gdb_on_disconnect: str = "run"
     display: Display = "none"
     clock: Clock = "auto"
     max_insns: int | None = None
@@ -156,8 +162,7 @@ class MachineConfig:
         for option, value in (("--kernel", self.kernel), ("--initrd", self.initrd), ("--append", self.append)):
             if value is not None:
                 not_yet(option, "booting a kernel directly is", "boot it from a disk with --drive file=FILE")
-        if self.gdb is not None:
-            not_yet("--gdb", "the debugger's server is", "see --trace for what there is")
+        self._check_gdb()
         if self.max_insns is not None and self.max_insns < 0:
             fail(f"--max-insns: {self.max_insns} is negative")
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
@@ -189,6 +194,14 @@ class MachineConfig:
                 other = taken[drive.index]
                 fail(f"drive '{drive.file}': index {drive.index} is taken by '{other}'; give another index=")
             taken[drive.index] = drive.file
+
+    def _check_gdb(self) -> None:
+        if self.gdb_arch not in GDB_ARCHS:
+            fail(f"--gdb-arch: '{self.gdb_arch}' is none of {', '.join(GDB_ARCHS)}")
+        if self.gdb_on_disconnect not in GDB_POLICIES:
+            fail(f"--gdb-on-disconnect: '{self.gdb_on_disconnect}' is none of {', '.join(GDB_POLICIES)}")
+        if self.gdb == "-" and self.uses_stdio:
+            fail("--gdb -: standard input and output are gdb's; give --serial null or file:PATH")
 
     def _check_chardevs(self) -> None:
         if len(self.serials) > N_SERIALS:

@@ -44,3 +44,19 @@ class OrLine:
 def unconnected() -> IrqLine:
     """A wire that leads nowhere."""
     return IrqLine(lambda _level: None)
+
+
+class Interrupts:
+    """The interrupt controllers' output as a vCPU sees it: a level, and the INTA cycle."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.line = IrqLine(self._set)
+        self.inta: Callable[[], int] = lambda: 0
+
+    def _set(self, level: bool) -> None:
+        self.pending = level
+
+    def acknowledge(self) -> int:
+        """The vector."""
+        return self.inta()

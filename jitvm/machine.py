@@ -36,6 +36,7 @@ from jitvm.bare import CONTROL_NAMES, GPR_NAMES, SEGMENT_NAMES
 from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
 from jitvm.config import MachineConfig, read_bios
+from jitvm.debugger import Gate
 from jitvm.devices.ata import AtaDevice
 from jitvm.devices.ata_disk import AtaDisk
 from jitvm.devices.atapi import AtapiCdrom
@@ -44,19 +45,18 @@ from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.cache import default_folder
 from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
-from jitvm.irq import IrqLine
+from jitvm.irq import Interrupts
 from jitvm.isa.cpuid import DEFAULT_MODEL
 from jitvm.isa.flags import ARITHMETIC, IF, RESERVED, put_flags
 from jitvm.isa.mode import read_eflags
 from jitvm.isa.words import u64
 from jitvm.monitor import Monitor
+from jitvm.pace import Pace
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
 
 RTC_BASE = datetime(2026, 1, 1)
 """What the clock chip shows at virtual time 0, unless the clock is the host's."""
-PACE_NS = 1_000_000
-"""How often `--clock realtime` compares the clocks."""
 FINAL = frozenset({"poweroff", "shutdown", "error"})
 """Ends after which only a reset makes the machine run again."""
 
@@ -100,45 +100,6 @@ def shared_accelerator(keep: bool = True, on_progress: Callable[[str], None] = l
     return found
 
 
-class Interrupts:
-    """The interrupt controllers' output as the vCPU sees it: a level, and the INTA cycle."""
-
-    def __init__(self) -> None:
-        self.pending = False
-        self.line = IrqLine(self._set)
-        self.inta: Callable[[], int] = lambda: 0
-
-    def _set(self, level: bool) -> None:
-        self.pending = level
-
-    def acknowledge(self) -> int:
-        """The vector."""
-        return self.inta()
-
-
-class Pace:
-    """`--clock realtime`: lets virtual time follow the host's, forward by skipping, backward by waiting."""
-
-    def __init__(self, clock: Clock, vcpu: Vcpu) -> None:
-        self._clock, self._vcpu = clock, vcpu
-        self._timer = clock.timer("host clock", self._tick)
-        self._base = 0
-
-    def start(self) -> None:
-        """Virtual now is the host's now."""
-        self._base = time.monotonic_ns() - self._vcpu.now()
-        self._timer.arm(self._vcpu.now() + PACE_NS)
-
-    def _tick(self) -> None:
-        now = self._vcpu.now()
-        lag = time.monotonic_ns() - self._base - now
-        if lag > 0:
-            self._vcpu.engine.c.extra_ns += lag
-        elif lag < -PACE_NS:
-            time.sleep(-lag / 1e9)
-        self._timer.arm(now + max(lag, 0) + PACE_NS)
-
-
 class Machine:
     """A machine made from a config; it is ready to run and has not run yet.
 
@@ -166,6 +127,7 @@ class Machine:
         self._paused = config.start_paused
         self._running = self._closing = self._quit_early = False
         self._attention = False
+        self.gate = Gate()
         self._threads: list[threading.Thread] = []
         self._parked: set[int] = set()
         self._host_seconds = 0.0
@@ -295,6 +257,7 @@ class Machine:
         if self._running:
             self._result = RunResult(reason, code, message)
             self._running = False
+            self.gate.run_ended(self._result)
         self._interrupt_vcpus()
         self._changed.notify_all()
 
@@ -323,7 +286,7 @@ class Machine:
         for backend in self._backends:
             backend.pump()
         dead = all(v.engine.c.halted and not int(v.engine.c.rflags) & int(IF) for v in self.vcpus)
-        if dead and not self.vcpus[0].real_time and not self._attention:
+        if dead and not self.vcpus[0].real_time and not self._attention and not self.gate.watched:
             self._stop("shutdown", message="the CPU is halted with interrupts off: only a reset could wake it")
 
     def _input_arrived(self) -> None:
@@ -355,7 +318,8 @@ class Machine:
             while not self._closing:
                 if self._reset_cause is not None and len(self._parked) == len(self.vcpus):
                     self._reset_board(self._reset_cause)
-                if self._running and not self._paused and self._reset_cause is None:
+                ready = self._running and self._reset_cause is None
+                if ready and self.gate.is_open() and not self._paused:
                     self._parked.discard(vcpu.index)
                     self._attention = False
                     return True
@@ -363,6 +327,7 @@ class Machine:
             return False
 
     def _turn_ended(self, vcpu: Vcpu, outcome: Outcome) -> None:
+        self.gate.outcome = outcome
         if outcome is Outcome.SHUTDOWN:
             where = f"{int(vcpu.engine.c.sel[1]):04x}:{int(vcpu.engine.c.rip):08x}"
             if self.config.no_reboot:
@@ -370,7 +335,8 @@ class Machine:
             else:
                 self._reset_cause = f"triple fault at {where}"
         elif outcome is Outcome.ERROR or outcome is Outcome.DEBUG:
-            self._stop("error", message=vcpu.error_text or f"vCPU {vcpu.index}: {outcome.name} without a debugger")
+            if not self.gate.takes(outcome):
+                self._stop("error", message=vcpu.error_text or f"vCPU {vcpu.index}: {outcome.name} without a debugger")
         elif vcpu.retired >= vcpu.limit:
             self._stop("max-insns", message=f"the limit of {vcpu.limit} instructions was reached")
 
@@ -514,6 +480,29 @@ class Machine:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    # ---- for a debugger, on its thread
+    def release(self) -> None:
+        """Let what the gate keeps standing go on; the lock is held."""
+        self.gate.held = self._paused = False
+        if self._pace is not None:
+            self._pace.start()
+        self._changed.notify_all()
+
+    def bring_to_stand(self) -> None:
+        """Make the vCPUs end their turns, so that the debugger is asked; returns at once."""
+        for vcpu in self.vcpus:
+            vcpu.request_exit()
+        with self.lock:
+            self._changed.notify_all()
+
+    def reset_standing(self) -> bool:
+        """Reset a machine that stands at the gate, and wait for it; False when it has ended."""
+        with self.lock:
+            self._reset_cause = "debugger"
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._reset_cause is None or not self._running)
+            return self._running
 
     # ---- looking and touching
     def registers(self, vcpu: int = 0) -> dict[str, int]:

@@ -19,6 +19,14 @@ BYTES_A_LINE = 16
 MAX_DUMP = 64 * 1024
 MILLISECOND = 1e6
 PRINTABLE = range(0x20, 0x7F)
+HELP = """\
+help                this list
+info registers      the CPU's registers; also info status, irq, mem
+x ADDRESS [BYTES]   a dump of physical memory
+stats               what the run has cost so far
+stop, cont          let the CPU stand, let it go on
+system_reset        the reset button
+quit                end the machine"""
 
 
 class Monitor:
@@ -27,6 +35,7 @@ class Monitor:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._commands: dict[str, Callable[[list[str]], str]] = {
+            "help": self._help,
             "info": self._info,
             "x": self._dump,
             "stats": self._stats,
@@ -53,6 +62,9 @@ class Monitor:
         if run is None:
             raise ConfigError(f"unknown command '{words[0]}'; known: {', '.join(self._commands)}")
         return run(words[1:])
+
+    def _help(self, _words: list[str]) -> str:
+        return HELP
 
     def _info(self, words: list[str]) -> str:
         topic = self._topics.get(words[0]) if len(words) == 1 else None

@@ -81,6 +81,8 @@ class Vcpu:
         self.interrupts = interrupts
         self.limit = NEVER
         """Instructions after which the loop stops (`--max-insns`), as a value of `retired`."""
+        self.halt_at = NEVER
+        """The same for a debugger's step."""
         self.real_time = False
         self.pump: Callable[[], None] = lambda: None
         self.after_exit: Callable[[], bool] = lambda: False
@@ -162,6 +164,8 @@ class Vcpu:
                 outcome = self.execute()
                 if outcome is not Outcome.HLT:
                     return outcome
+                if self.halt_at <= self.engine.retired():
+                    return Outcome.INTERRUPT
                 self.wait()
 
     def execute(self) -> Outcome:
@@ -174,7 +178,7 @@ class Vcpu:
         while True:
             if self.registers_dirty:
                 self.push_registers()
-            if not self.half_done and (self.exit_request or self.limit <= self._retired):
+            if not self.half_done and (self.exit_request or min(self.limit, self.halt_at) <= self._retired):
                 self.exit_request = False
                 return Outcome.INTERRUPT
             budget = self.pre_run()
@@ -201,7 +205,7 @@ class Vcpu:
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
-        if not self._words[self._halted] or self.exit_request or self.limit <= self.engine.retired():
+        if not self._words[self._halted] or self.exit_request or min(self.limit, self.halt_at) <= self.engine.retired():
             return False
         if self.wakes():
             self._words[self._halted] = 0
@@ -236,7 +240,7 @@ class Vcpu:
                 words[self._window] = 1 if source.pending else 0
         if alone or (self.half_done and self.exit_request):
             return 1
-        room = self.limit - retired
+        room = min(self.limit, self.halt_at) - retired
         deadline = self.clock.deadline()
         n = SLICE if deadline is None else deadline - retired - words[self._extra]
         if n > room:

@@ -34,7 +34,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "console": frozenset({"backends", "errors"}),
     "progress": frozenset(),
     "vcpu": LEAVES | {"isa", "engine"},
-    "cli": frozenset({"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine"}),
+    "cli": frozenset(
+        {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target"}
+    ),
     "__main__": frozenset({"cli"}),
 }
 """For each part of jitvm the parts that it may import; a part without a row stands above the vCPU and below the CLI."""

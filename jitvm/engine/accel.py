@@ -13,7 +13,7 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
-from jitvm.errors import CacheError
+from jitvm.errors import CacheError, ConfigError
 from jitvm.isa.cpuid import DEFAULT_MODEL, FEATURE_CMOV, cpuid_table, feature_words
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
@@ -121,6 +121,7 @@ class Accelerator:
             self.code.address["enter"]
         )
         self._written = self.code.function("blocks.written_outside", 2)
+        self._forget = self.code.function("blocks.forget_blocks", 0)
         self._flush = self.code.function("paging.flush_tlb_all", 0)
         self.inject = self.code.function("events.external_interrupt", 1)
         self.deliver = self.code.function("events.deliver", 0)
@@ -206,6 +207,10 @@ class Accelerator:
     def written(self, record: int, offset: int, size: int) -> None:
         """Tell one vCPU that guest memory was written from outside."""
         self._written(record, offset, size)
+
+    def forget(self, record: int) -> None:
+        """Drop all translations of one vCPU that stands."""
+        self._forget(record)
 
     def flush(self, record: int) -> None:
         """Tell one vCPU that the memory map changed."""
@@ -329,6 +334,16 @@ class VcpuEngine:
             return self._enter(self.address, budget, EXIT_STATUS)  # type: ignore[no-any-return]  # ctypes
         self._injected = None
         return self._enter(self.address, budget, OK_STATUS)  # type: ignore[no-any-return]  # ctypes
+
+    def set_breakpoints(self, addresses: Collection[int]) -> None:
+        """Stop with EXIT_DEBUG before the instructions at these linear addresses; only while the vCPU stands."""
+        if len(addresses) > lay.N_BREAKPOINTS:
+            raise ConfigError(f"{len(addresses)} breakpoints are too many; there is room for {lay.N_BREAKPOINTS}")
+        c = self.c
+        c.n_breakpoints = len(addresses)
+        for k, lin in enumerate(addresses):
+            c.breakpoints[k] = lin
+        self.accel.forget(self.address)
 
     def registers_changed(self) -> None:
         """Registers were written from outside: derive the mode again, forget address translations."""

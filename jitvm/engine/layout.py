@@ -19,6 +19,7 @@ N_FORMS = 1 << 13
 N_FORM_HASH = 1 << 15
 N_HANDLERS = 1 << 15
 N_MISSING = 256
+N_BREAKPOINTS = 256
 BLOCK_MAX = 64
 """Greatest number of instructions in a block."""
 T_WORDS = 15
@@ -68,6 +69,11 @@ ENGINE = [
     ("page_head", U),  # host addresses of tables with one entry a page of guest memory: list of blocks (4 bytes),
     ("page_bits", U),  # and which 64-byte pieces of the page hold translated bytes (8 bytes)
     ("n_guest_pages", U),
+    ("n_breakpoints", U),
+    ("breakpoints", U, (N_BREAKPOINTS,)),  # linear addresses before whose instructions a debugger wants to stop
+    ("breaks_off", U),  # 1: run over them
+    ("resume_at", U),  # `retired` and linear address at which the instruction is run, breakpoint or not: the debugger was
+    ("resume_lin", U),  # told of it, or a string instruction goes on
     ("n_blocks", U),
     ("generation", U),
     ("stat_blocks", U),

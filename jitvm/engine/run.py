@@ -15,8 +15,9 @@ from jitvm.engine.translate import CHAIN, O_DISP, O_EIP, O_IMM, O_REST, O_SCALE,
 from jitvm.isa.events import deliver
 from jitvm.isa.flags import IF
 from jitvm.isa.host import peek, poke
+from jitvm.isa.memory import cut_linear
 from jitvm.isa.registers import set_reg, set_sp
-from jitvm.isa.state import DB, EXIT, FAULT, GP, JUMP, OK, RCX, RSP, STOP, fault, fault0, retired
+from jitvm.isa.state import AGAIN, CS, DB, EXIT, FAULT, GP, JUMP, OK, RCX, RSP, STOP, fault, fault0, retired
 from jitvm.isa.words import ONES, W0, W1, W2, W4, W8, i64, u64
 
 WHY_EXIT, WHY_FAULT, WHY_LIMIT, WHY_WINDOW = u64(WHY_EXIT_), u64(WHY_FAULT_), u64(WHY_LIMIT_), u64(WHY_WINDOW_)
@@ -63,12 +64,18 @@ def settle(c):
 
 
 def complete(c, status):
-    """Account for the instruction at rip that ended with `status`; OK moves rip behind it."""
+    """Account for the instruction at rip that ended with `status`; OK moves rip behind it.
+
+    A string instruction that goes on does not stop again at a breakpoint on it.
+    """
     c.status = status
     if status == OK:
         c.rip = c.next_rip
     if status == OK or status == JUMP or status == STOP:
         c.left = c.left - ONE
+    if status == AGAIN:
+        c.resume_at = retired(c)
+        c.resume_lin = cut_linear(c, c.base[CS] + c.rip)
     return W0
 
 

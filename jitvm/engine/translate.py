@@ -68,7 +68,7 @@ from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear, fetch_host
 from jitvm.isa.paging import PAGE_OFFSET
-from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, fault
+from jitvm.isa.state import CS, EXIT, EXIT_DEBUG, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, fault, retired
 from jitvm.isa.words import M32, W0, W1, W2, W4, W7, W8, W12, W16, W31, W32, u64
 
 WHY_EXIT, WHY_FORM, WHY_HANDLER = u64(WHY_EXIT_), u64(WHY_FORM_), u64(WHY_HANDLER_)
@@ -150,12 +150,27 @@ def decode_at(c, host, rip, lin, k):
     return decode(c, at, room + SAFE, rip, mode, k)
 
 
+def is_breakpoint(c, lin):
+    """1 when a debugger wants to stop before the instruction at a linear address."""
+    n = c.n_breakpoints
+    while n != W0:
+        n -= W1
+        if c.breakpoints[n] == lin:
+            return W1
+    return W0
+
+
 def decode_block(c, host, rip, most):
-    """Decode the block at `rip` into `t`; number of instructions, 0 with c.status or c.why."""
+    """Decode the block at `rip` into `t`; number of instructions, 0 with c.status or c.why.
+
+    A breakpoint behind its first instruction ends it.
+    """
     n = W0
     lin = cut_linear(c, c.base[CS] + rip)
     limit = c.limit[CS]
     while n < most:
+        if n != W0 and is_breakpoint(c, lin) != W0:
+            return n
         k = n * T_STEP
         room = PAGE_BYTES - (lin & PAGE_OFFSET)
         length = decode_at(c, host, rip, lin, k)
@@ -222,6 +237,8 @@ def exit_handler(c, first, alone, target):
     if c.mode & MODE_TF != W0:
         return c.h_at
     to = cut_linear(c, c.base[CS] + target)
+    if is_breakpoint(c, to) != W0:
+        return c.h_at
     if alone != W0 or (to ^ first) >> W12 != W0 or c.options & CHAIN == W0:
         return c.h_cross
     return c.h_link
@@ -410,9 +427,28 @@ def moved(c, b):
     return u64(second - c.ram != c.block_second[b])
 
 
+def stops_here(c, lin):
+    """1 when the run ends before the instruction at the breakpoint `lin`: it leaves with EXIT_DEBUG."""
+    if c.breaks_off != W0 or (c.resume_at == retired(c) and c.resume_lin == lin):
+        return W0
+    c.status = EXIT
+    c.why = WHY_EXIT
+    c.exit_reason = EXIT_DEBUG
+    return W1
+
+
 def find_block(c):
-    """Micro-op of the block at rip; 0 with c.status or c.why."""
+    """Micro-op of the block at rip; 0 with c.status or c.why.
+
+    A block that begins at a breakpoint is never remembered by a jump: all ways to it lead through here.
+    """
     rip, ctx = c.rip, c.ctx
+    held = W0
+    if c.n_breakpoints != W0:
+        lin = cut_linear(c, c.base[CS] + rip)
+        held = is_breakpoint(c, lin)
+        if held != W0 and stops_here(c, lin) != W0:
+            return W0
     k = jump_slot(rip)
     if c.jump_cache[k] == rip and c.jump_cache[k + W1] == ctx:
         return c.jump_cache[k + W2]
@@ -438,7 +474,7 @@ def find_block(c):
         if b == NO_BLOCK:
             return W0
     u = c.block_uop[b]
-    if c.mode & MODE_TF == W0:  # a jump that hits here would pass by the trap
+    if c.mode & MODE_TF == W0 and held == W0:  # a jump that hits here would pass by the trap
         c.jump_cache[k] = rip
         c.jump_cache[k + W1] = ctx
         c.jump_cache[k + W2] = u
