@@ -73,7 +73,7 @@ class Cache:
         return body
 
     @staticmethod
-    def _write(path: Path, body: bytes) -> None:
+    def _write(path: Path, data: bytes) -> None:
         """By a temporary name; a full or vanished disk only costs the entry."""
         try:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
@@ -81,11 +81,15 @@ class Cache:
             return
         try:
             with os.fdopen(handle, "wb") as f:
-                f.write(hashlib.sha256(body).digest() + body)
+                f.write(data)
             os.replace(name, path)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+    def _write_checked(self, path: Path, body: bytes) -> None:
+        """What `_read` takes."""
+        self._write(path, hashlib.sha256(body).digest() + body)
 
     # ---- texts of units: a mapping for `Units` ------------------------------------------------------------------------
     def get(self, key: str) -> str | None:
@@ -97,7 +101,7 @@ class Cache:
 
     def __setitem__(self, key: str, text: str) -> None:
         if self.folder is not None:
-            self._write(self._texts / key, text.encode())
+            self._write_checked(self._texts / key, text.encode())
 
     # ---- object code --------------------------------------------------------------------------------------------------
     def batches(self) -> Iterator[Batch]:
@@ -132,14 +136,7 @@ class Cache:
             return
         rest = json.dumps({"exports": exports, "imports": imports}).encode() + b"\n" + code
         digest = hashlib.sha256(rest).hexdigest()
-        path = self.folder / f"{digest[:24]}.o"
-        try:
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
-            with os.fdopen(handle, "wb") as f:
-                f.write(digest.encode() + b" " + rest)
-            os.replace(name, path)
-        except OSError:
-            return
+        self._write(self.folder / f"{digest[:24]}.o", digest.encode() + b" " + rest)
 
     # ---- what the guests used -----------------------------------------------------------------------------------------
     def load(self, name: str) -> Any:
@@ -155,7 +152,7 @@ class Cache:
     def save(self, name: str, value: Any) -> None:
         """Keep a JSON value."""
         if self.folder is not None:
-            self._write(self.folder / f"{name}.json", json.dumps(value).encode())
+            self._write_checked(self.folder / f"{name}.json", json.dumps(value).encode())
 
 
 def _own_folder(path: Path) -> Path:

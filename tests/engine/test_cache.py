@@ -1,0 +1,310 @@
+"""The cache on disk: warm starts, damaged entries, refused folders, two processes, a killed one, a full disk.
+
+A guest runs in a process of its own with its own XDG_CACHE_HOME and says what it computed, what it compiled and whether
+Numba was imported.  The cold start happens once; each test works on a copy of what it left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jitvm.engine.cache import Cache, default_folder
+from jitvm.errors import CacheError
+
+ROOT = Path(__file__).parents[2]
+GUEST = """
+import hashlib, json, sys
+sys.path.insert(0, {root!r})
+import jitvm.bare as bare
+from jitvm.engine.accel import Accelerator
+if {keep}:
+    accel = bare.accelerator()
+else:
+    accel = bare._accelerator = Accelerator(keep=False)
+m = bare.Bare("handlers", memory=1 << 16)
+m.set_mode("prot32")
+m.write(0x1000, bytes.fromhex("b903000000 01c8 0fafc1 894500 e2f6 f4"))
+m.set_registers({{"eip": 0x1000, "ebp": 0x8000, "eax": 5}})
+stop = m.run(100)
+accel.keep()
+print(json.dumps({{
+    "end": [stop.reason, stop.retired, hashlib.sha256(m.ram.tobytes()).hexdigest(), m.registers()["eax"]],
+    "numba": "numba" in sys.modules,
+    "compiled": accel.code.compiled,
+    "units": accel.units.compiled,
+    "warned": 0,
+}}))
+"""
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
+
+
+def command(keep: bool = True, before: str = "") -> list[str]:
+    return [sys.executable, "-c", before + GUEST.format(root=str(ROOT), keep=keep)]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return os.environ | {"XDG_CACHE_HOME": str(home)}
+
+
+def run(home: Path, keep: bool = True, before: str = "") -> dict[str, Any]:
+    """One guest; what it said, and its warnings."""
+    done = subprocess.run(
+        command(keep, before), env=environment(home), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said | {"warned": done.stderr.count("jitvm: warning")}
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A cache that one run has filled, and what that run said; the texts of units are this session's, where it has any."""
+    home = tmp_path_factory.mktemp("cold")
+    texts = default_folder() / "units"
+    if texts.is_dir():
+        (home / "jitvm").mkdir(mode=0o700)
+        shutil.copytree(texts, home / "jitvm" / "units", ignore=shutil.ignore_patterns(".new-*"))
+        (home / "jitvm" / "units").chmod(0o700)
+    return home, run(home)
+
+
+@pytest.fixture
+def home(cold: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of the filled cache."""
+    shutil.copytree(cold[0] / "jitvm", tmp_path / "jitvm", symlinks=True)
+    return tmp_path
+
+
+def files(home: Path, pattern: str) -> list[Path]:
+    return sorted((home / "jitvm").rglob(pattern))
+
+
+def without_objects(home: Path) -> None:
+    """As if the handlers had never been compiled (the units' texts are there, so Numba is not needed)."""
+    for path in files(home, "*.o"):
+        path.unlink()
+
+
+def test_cold_start_compiles(cold: tuple[Path, dict[str, Any]]) -> None:
+    home, said = cold
+    assert said["compiled"] > 0
+    assert said["warned"] == 0
+    assert files(home, "*.o")
+    assert not files(home, ".new-*")
+    for folder in (home / "jitvm", *(p for p in (home / "jitvm").iterdir() if p.is_dir())):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_warm_start_compiles_nothing_and_imports_no_numba(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    said = run(home)
+    assert said["end"] == cold[1]["end"]
+    assert not said["numba"]
+    assert said["compiled"] == said["units"] == 0
+
+
+def test_objects_alone_need_no_numba(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    without_objects(home)
+    said = run(home)
+    assert said["end"] == cold[1]["end"]
+    assert said["compiled"] > 0
+    assert not said["numba"]
+    assert run(home)["compiled"] == 0
+
+
+@pytest.mark.slow
+def test_really_cold_start(cold: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    said = run(tmp_path)
+    assert said["end"] == cold[1]["end"]
+    assert said["numba"]
+    assert said["units"] > 50
+
+
+@pytest.mark.slow
+def test_no_cache(cold: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    said = run(tmp_path, keep=False)
+    assert said["end"] == cold[1]["end"]
+    assert not (tmp_path / "jitvm").exists()
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "the last byte flipped": lambda data: flip(data, len(data) - 1),
+    "a byte in the middle flipped": lambda data: flip(data, len(data) // 2),
+    "a byte of the digest flipped": lambda data: flip(data, 3),
+    "truncated": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "other bytes": lambda data: b"\xff\0[1]\n" * 10,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_entries_are_made_anew(how: str, cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    """All kinds of entries at once; what one run made anew the next one uses."""
+    damaged = files(home, "*.o") + files(home, "*.json")
+    assert damaged
+    for path in damaged:
+        path.write_bytes(DAMAGE[how](path.read_bytes()))
+    before = {path: path.read_bytes() for path in damaged}
+    said = run(home)
+    assert said["end"] == cold[1]["end"]
+    assert said["compiled"] > 0
+    assert said["warned"] == 0
+    for path, data in before.items():
+        assert not path.exists() or path.read_bytes() != data, f"{path.name} is still there"
+    again = run(home)
+    assert again["compiled"] == 0
+    assert again["end"] == cold[1]["end"]
+
+
+def test_damaged_text_of_a_unit(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    """Only that unit goes through Numba again."""
+    texts = [p for p in (home / "jitvm" / "units").iterdir() if b"u_branch_loop_(" in p.read_bytes()]
+    assert texts
+    for path in texts:
+        path.write_bytes(flip(path.read_bytes(), 100))
+    without_objects(home)
+    said = run(home)
+    assert said["end"] == cold[1]["end"]
+    assert 1 <= said["units"] <= len(texts)
+
+
+def test_two_processes_at_once(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    without_objects(home)
+    both = [subprocess.Popen(command(), env=environment(home), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        out, _ = process.communicate(timeout=300)
+        assert json.loads(out)["end"] == cold[1]["end"]
+    assert run(home)["compiled"] == 0
+
+
+def test_full_disk(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    """No file may grow beyond 2 KiB: nothing is kept, nothing is left over, the run goes on."""
+    without_objects(home)
+    for path in files(home, "*.json"):
+        path.unlink()
+    said = run(home, before=FULL)
+    assert said["end"] == cold[1]["end"]
+    assert not files(home, ".new-*")
+    assert all(path.stat().st_size < 2048 for path in files(home, "*.o"))
+    assert run(home)["end"] == cold[1]["end"]
+
+
+# ---- the folder ------------------------------------------------------------------------------------------------------
+def test_world_writable_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "jitvm"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(CacheError, match="writable by others"):
+        Cache(folder, "epoch")
+    folder.chmod(0o770)
+    with pytest.raises(CacheError, match="writable by others"):
+        Cache(folder, "epoch")
+
+
+def test_folder_inside_is_looked_at_too(tmp_path: Path) -> None:
+    Cache(tmp_path / "jitvm", "epoch")
+    (tmp_path / "jitvm" / "epoch").chmod(0o777)
+    with pytest.raises(CacheError, match="writable by others"):
+        Cache(tmp_path / "jitvm", "epoch")
+
+
+def test_foreign_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jitvm").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    with pytest.raises(CacheError, match="belongs to another user"):
+        Cache(tmp_path / "jitvm", "epoch")
+
+
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "jitvm").write_text("")
+    with pytest.raises(CacheError):
+        Cache(tmp_path / "jitvm", "epoch")
+
+
+def test_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for root, whom the mode does not stop."""
+    (tmp_path / "jitvm").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    with pytest.raises(CacheError, match="not writable"):
+        Cache(tmp_path / "jitvm", "epoch")
+
+
+@pytest.mark.slow
+def test_refused_folder_is_a_warning(cold: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "jitvm"
+    folder.mkdir()
+    folder.chmod(0o777)
+    said = run(tmp_path)
+    assert said["warned"] == 1
+    assert said["end"] == cold[1]["end"]
+    assert list(folder.iterdir()) == []
+
+
+def test_disk_that_became_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing fails from one moment to the next; what was there is still read."""
+    cache = Cache(tmp_path / "jitvm", "epoch")
+    cache["a"] = "text"
+    cache.save("forms", [1])
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    cache["b"] = "text"
+    cache.save("forms", [2])
+    cache.write_object(b"code", ["x"], [])
+    assert cache.get("a") == "text"
+    assert cache.get("b") is None
+    assert cache.load("forms") == [1]
+    assert list(cache.batches()) == []
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from jitvm.engine.cache import Cache
+cache = Cache(Path(sys.argv[1]), "epoch")
+k = 0
+while True:
+    cache.write_object(bytes([k & 255]) * 300_000, [f"h{{k}}"], [])
+    cache[f"unit{{k}}"] = "text" * 50_000
+    k += 1
+    if k == 3:
+        print("going", flush=True)
+"""
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    """Whatever the moment was: all entries that there are are whole."""
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED.format(root=str(ROOT)), str(tmp_path / "jitvm")], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"going\n"
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        cache = Cache(tmp_path / "jitvm", "epoch")
+        batches = list(cache.batches())
+        assert len(batches) >= 3
+        for batch in batches:
+            code = cache.read_object(batch)
+            assert code is not None
+            assert len(code) == 300_000
+        for path in (tmp_path / "jitvm" / "units").glob("unit*"):
+            assert cache.get(path.name) == "text" * 50_000
