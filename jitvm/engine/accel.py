@@ -28,6 +28,7 @@ from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
+from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
@@ -108,6 +109,7 @@ class Accelerator:
         self.forms = Forms()
         self.known: dict[int, tuple[int, int]] = {}
         """(form word, shape number) by form key."""
+        self.tables = Tables()
         self._handlers: dict[int, int] = {}
         self._stencils: dict[str, int] = {}
         """Address of a stencil's blob by its name, 1 for one that can't be cut."""
@@ -135,6 +137,8 @@ class Accelerator:
         with contextlib.suppress(KeyError, TypeError, ValueError):
             numbers = [self.forms.number(_shape_from(fields)) for fields in kept["shapes"]]
             self.known = {int(key): (int(word), numbers[n]) for key, word, n in kept["forms"]}
+            for key, (word, shape) in self.known.items():
+                self.tables.add_form(key, word, shape)
 
     def _restore_stencils(self) -> None:
         """Stencils that earlier runs cut."""
@@ -167,7 +171,10 @@ class Accelerator:
                 self._add_stencil(name, cut.blob() if cut else b"")
             self.code.compile_seconds += time.perf_counter() - start
             self._new_stencils = True
-        return {key: self._stencils[n] for key, n in names.items()}
+        found = {key: self._stencils[n] for key, n in names.items()}
+        for key, address in found.items():
+            self.tables.add_handler(key, address)
+        return found
 
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
@@ -191,6 +198,7 @@ class Accelerator:
         """Describe the form of the instruction in `data` unless it is known."""
         if key not in self.known:
             self.known[key] = self.forms.describe(data, mode, key)
+            self.tables.add_form(key, *self.known[key])
             self._new_forms = True
 
     def handlers(self, keys: list[int]) -> dict[int, int]:
@@ -198,7 +206,10 @@ class Accelerator:
         missing = [k for k in keys if k not in self._handlers]
         if missing:
             self._handlers.update(self.code.handlers(self.forms.shapes, missing))
-        return {k: self._handlers[k] for k in keys}
+        found = {k: self._handlers[k] for k in keys}
+        for key, address in found.items():
+            self.tables.add_handler(key, address)
+        return found
 
     def opcode_attributes(self) -> np.ndarray:
         """The translator's first table."""
@@ -264,7 +275,7 @@ class VcpuEngine:
         self._enter = accel.enter
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
-        self._known_handlers: set[int] = set()
+        self._known_handlers = accel.tables.copy_handlers(c)
         with np.errstate(over="ignore"):
             reset_cpu(c)
         self.set_cpu()
@@ -276,10 +287,10 @@ class VcpuEngine:
         table = cpuid_table(model, add, remove)
         self.c.cpuid[:] = table
         self.c.features[:] = feature_words(table)
-        self.c.form_key[:] = 0
-        self.c.n_forms = 0
-        for key in self.accel.known:
-            self._add_form(key)
+        self.accel.tables.copy_forms(self.c)
+        if not int(self.c.features[0]) & int(FEATURE_CMOV):
+            self.c.form_key[:] = 0
+            self.c.n_forms = 0
 
     def _add_form(self, key: int) -> None:
         """Make a known form this vCPU's, or #UD when it belongs to a feature that its CPU lacks."""
