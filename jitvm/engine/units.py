@@ -191,12 +191,18 @@ class Units:
 
 
 DECLARATIONS = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
-INTRINSIC = re.compile(r"@llvm\.[\w.]+")
+CALL = re.compile(r"(?:^|\s)(?:call|invoke|callbr)\s")
+CALLED = re.compile(r'\scall\s[^@(\n]*@"?([\w.$]+)')
 
 
 def check(name: str, text: str, callees: Iterable[str]) -> None:
     """Refuse a unit whose text calls anything but its callees and intrinsics."""
     allowed = {symbol(c) for c in callees}
-    for called in re.findall(r"call [^@\n]*@\"?([\w.$]+)", text):
-        if called not in allowed and not called.startswith("llvm."):
-            raise EngineError(f"unit {name} calls {called}: only units and LLVM intrinsics may be called")
+    for line in text.splitlines():
+        if CALL.search(line) is None:
+            continue
+        called = CALLED.search(line)
+        if called is None:
+            raise EngineError(f"unit {name} calls what has no name: {line.strip()}")
+        if called[1] not in allowed and not called[1].startswith("llvm."):
+            raise EngineError(f"unit {name} calls {called[1]}: only units and LLVM intrinsics may be called")

@@ -6,18 +6,16 @@ Compared are the length, whether there is such an instruction, and the fields of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import iced_x86 as ix
 import numpy as np
 import pytest
 
-from jitvm.bare import Bare, accelerator
+from jitvm.bare import accelerator
 from jitvm.engine import decode as dec
 from jitvm.engine.forms import HINT_NOPS, Shape
-from jitvm.isa.state import MODE_CODE32
-from tests.engine.guest import CODE
+from tests.engine.native_decoder import Decoder
 
 REGISTER = {v: k for k, v in vars(ix.Register).items() if isinstance(v, int)}
 GPR = {name: k for k, name in enumerate("AX CX DX BX SP BP SI DI".split())}
@@ -26,38 +24,6 @@ SEGMENTS = "ES CS SS DS FS GS".split()
 PREFIXES = (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
 ESCAPES = ((), (0x0F,), (0x0F, 0x38), (0x0F, 0x3A))
 ZERO = 16 * 8
-
-
-class Decoder:
-    """The native `decode` on the record of a `Bare`, with forms learned as the engine does."""
-
-    def __init__(self) -> None:
-        self.bare = Bare("handlers", memory=0x10000)
-        self.bare.set_mode("prot32")
-        self.c: Any = self.bare.c
-        self.forms = self.bare.vcpu.accel.forms
-        native = self.bare.vcpu.accel.code.function("decode.decode", 5)
-        self._native: Callable[..., int] = lambda *args: int(native(self.bare.vcpu.address, *args))
-
-    def __call__(self, data: bytes, bits: int, rip: int, avail: int = 64) -> int:
-        """Length, or one of decode's other results; the fields are in `c.t`."""
-        self.bare.ram[CODE : CODE + 64] = 0
-        self.bare.ram[CODE : CODE + len(data)] = np.frombuffer(data, np.uint8)
-        mode = int(self.c.mode) & ~int(MODE_CODE32) | (bits == 32)
-        self.c.mode = mode
-        while True:
-            n = self._native(self.bare.memory.host + CODE, avail, rip, mode, 0)
-            if n != dec.UNKNOWN:
-                return n
-            self.bare.vcpu._learn()
-
-    def field(self, which: Any) -> int:
-        """A decoded word."""
-        return int(self.c.t[int(which)])
-
-    def shape(self) -> Shape:
-        """What the stitcher is told."""
-        return self.forms.shapes[self.field(dec.T_SHAPE)]
 
 
 @pytest.fixture(scope="module")
