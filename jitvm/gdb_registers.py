@@ -62,7 +62,7 @@ class Registers:
     def _write_pc(self, value: int) -> None:
         ip = value if self.raw else (value - int(self._c.base[CS])) & M32
         if ip > int(self._c.limit[CS]):
-            raise TargetError(f"{value:#x} is outside of CS; write $cs first, or $ip")
+            raise TargetError(f"{value:#x} is outside of CS; write cs first, or ip")
         self._c.rip = ip
         self._c.halted = 0
 
