@@ -58,6 +58,14 @@ class LinearMemory:
                 listener(offset, n)
             at += n
 
+    def read_linear(self, address: int, size: int) -> bytes:
+        """As `read`, of a linear address also while addresses are physical ones."""
+        physical, self.physical = self.physical, False
+        try:
+            return self.read(address, size)
+        finally:
+            self.physical = physical
+
     def _pieces(self, address: int, size: int) -> Iterator[tuple[int | None, int]]:
         """(offset in the host mapping, bytes) page by page; None where there is no memory, which is the last."""
         while size > 0:
@@ -81,15 +89,15 @@ class LinearMemory:
         a20 = int(c.a20_mask)
         if not int(c.cr0) & PG:
             return lin & a20
-        pde = self._entry((int(c.cr3) & FRAME) + (lin >> 22) * ENTRY)
+        pde = self.entry((int(c.cr3) & FRAME) + (lin >> 22) * ENTRY)
         if not pde & PRESENT:
             return None
         if pde & LARGE and int(c.cr4) & PSE:
             return ((pde & ~LARGE_MASK) | (lin & LARGE_MASK)) & a20
-        pte = self._entry((pde & FRAME) + (lin >> 12 & 0x3FF) * ENTRY)
+        pte = self.entry((pde & FRAME) + (lin >> 12 & 0x3FF) * ENTRY)
         return (pte & FRAME | lin & (PAGE - 1)) & a20 if pte & PRESENT else None
 
-    def _entry(self, gpa: int) -> int:
+    def entry(self, gpa: int) -> int:
         """An entry of a paging structure; not present where no memory is."""
         offset = self._memory.offset(gpa & int(self._c.a20_mask))
         return 0 if offset is None else int.from_bytes(self._memory.bytes[offset : offset + ENTRY].tobytes(), "little")

@@ -11,7 +11,7 @@ is while the answer is yes.
 Breakpoints are linear addresses in the CPU record, by which the translator ends blocks; they are put there when the guest
 goes on, not when a client sets them, as gdb takes all of them away for each step.
 
-Not modelled: watchpoints, more than one vCPU, `qqemu.sstep`'s bits.
+Not modelled: watchpoints, more than one vCPU, steps without timers.
 """
 
 from __future__ import annotations
@@ -25,17 +25,34 @@ from gdbstub.layout import Layout
 from gdbstub.server import Server
 from gdbstub.session import OnDisconnect, Session
 from gdbstub.stop import BreakpointHit, BreakpointKind, Exited, Interrupted, Signal, Signalled, Stepped, Stop
-from gdbstub.target import Action, Continue, Listener, MemoryRegion, Plan, RangeStep, Step, ThreadInfo
+from gdbstub.target import (
+    STEP_ENABLE,
+    STEP_NOIRQ,
+    Action,
+    Continue,
+    Listener,
+    MemoryRegion,
+    Plan,
+    RangeStep,
+    Step,
+    ThreadInfo,
+)
 from jitvm.engine.layout import N_BREAKPOINTS
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory
 from jitvm.gdb_registers import Registers, mode_name
+from jitvm.gdb_tables import TABLE_COMMANDS
 from jitvm.machine import Machine, RunResult
 from jitvm.vcpu import NEVER
 
 THREAD = 1
 ADDRESS_END = 1 << 32
+HELP = """\
+reset               the reset button, and stand there
+pc [raw|linear]     whether $pc is the instruction pointer alone, or with the base of CS
+gdt, ldt, idt       the descriptor tables
+pagewalk ADDRESS    how a linear address is translated, level by level"""
 
 
 def default_exit_code(result: RunResult) -> int:
@@ -60,10 +77,11 @@ class GdbTarget:
         self._machine, self._vcpu, self._exit_code = machine, machine.vcpus[0], exit_code
         self._c = self._vcpu.engine.c
         self.memory = LinearMemory(machine.memory, self._c)
-        self.registers = Registers(self._vcpu.engine, self.memory.read)
+        self.registers = Registers(self._vcpu.engine, self.memory.read_linear)
         self._listener: Listener | None = None
         self._action: Action = Continue()
         self._interrupt = False
+        self._steps = STEP_ENABLE
         self._points: dict[int, set[BreakpointKind]] = {}
         self._in_force: frozenset[int] = frozenset()
         """The breakpoints that the CPU record has."""
@@ -120,7 +138,10 @@ class GdbTarget:
             raise TargetError(f"there is only thread {THREAD}")
         machine, vcpu, c = self._machine, self._vcpu, self._c
         with machine.lock:
+            if not isinstance(action, Continue) and not self._steps & STEP_ENABLE:
+                action = Continue()
             stepping = isinstance(action, Step)
+            vcpu.hold_interrupts = not isinstance(action, Continue) and bool(self._steps & STEP_NOIRQ)
             c.breaks_off = stepping
             if not stepping and self._in_force != self._points.keys():
                 self._in_force = frozenset(self._points)
@@ -203,17 +224,23 @@ class GdbTarget:
         return [MemoryRegion(0, ADDRESS_END)]
 
     def monitor(self, command: str, write: Callable[[str], None]) -> None:
-        """The machine's monitor, and `pc raw|linear`."""
+        """The machine's monitor, and what `jitvm.gdb_tables` and this class add to it."""
         words = command.split()
-        if words[:1] == ["pc"]:
-            write(self._pc_command(words[1:]) + "\n")
-            return
-        try:
-            answer = self._machine.monitor.command(command)
-        except JitvmError as e:
-            raise TargetError(str(e)) from None
+        name, rest = (words[0], words[1:]) if words else ("", [])
+        if name in ("reset", "system_reset"):
+            self.reset()
+            answer = "the machine stands at the reset vector; gdb sees it after: maintenance flush register-cache"
+        elif name == "pc":
+            answer = self._pc_command(rest)
+        elif name in TABLE_COMMANDS:
+            answer = TABLE_COMMANDS[name](self._c, self.memory, rest)
+        else:
+            try:
+                answer = self._machine.monitor.command(command)
+            except JitvmError as e:
+                raise TargetError(str(e)) from None
         if words == ["help"]:
-            answer += "\npc [raw|linear]     whether $pc is the instruction pointer alone, or with the base of CS"
+            answer += "\n" + HELP
         if answer:
             write(answer + "\n")
 
@@ -233,6 +260,18 @@ class GdbTarget:
     def kill(self) -> None:
         """End the machine."""
         self._machine.quit()
+
+    def step_flags(self) -> int:
+        """What steps keep away from the guest: nothing at first, so that a run with steps is the same run."""
+        return self._steps
+
+    def set_step_flags(self, flags: int) -> None:
+        """The same, from now on."""
+        self._steps = flags
+
+    def supported_step_flags(self) -> int:
+        """Interrupts can be kept away, timers go on."""
+        return STEP_ENABLE | STEP_NOIRQ
 
     def physical_memory(self) -> bool:
         """Whether memory is addressed physically."""

@@ -81,6 +81,8 @@ class Vcpu:
         self.interrupts = interrupts
         self.limit = NEVER
         """Instructions after which the loop stops (`--max-insns`), as a value of `retired`."""
+        self.hold_interrupts = False
+        """A debugger's step keeps them away."""
         self.halt_at = NEVER
         """The same for a debugger's step."""
         self.real_time = False
@@ -226,7 +228,7 @@ class Vcpu:
         """Inject a pending interrupt or ask for the window; the budget of this entry: to the next timer or the limit."""
         words, source, retired, alone = self._words, self.interrupts, self._retired, False
         words[self._window] = 0
-        if source is not None and source.pending:
+        if source is not None and source.pending and not self.hold_interrupts:
             if not self.interrupts_open():
                 words[self._window] = 1
                 alone = bool(words[self._rflags] & IF)  # they open behind one instruction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import random
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,34 @@ def test_a_breakpoint_in_a_hot_loop_and_one_beside_it(tmp_path: Path) -> None:
             assert (b.pc, b.read("rax")) == (START + 1, n + 1)
 
 
+@pytest.mark.parametrize("off", ["stencils", "fuse", "dead_flags", "chain"])
+def test_breakpoints_are_exact_with_each_option_off(off: str) -> None:
+    """At random places of a program with calls, each stop is where a run without breakpoints passes at that count."""
+    elf, image = BENCHES / "quicksort.elf", BENCHES / "quicksort.bin"
+    with bench(image, engine=((off, False),)) as b, bench(image) as reference:
+        start = symbol(elf, "bench")
+        for each in (b, reference):
+            break_at(each, start)
+            assert each.run() == BreakpointHit(1, SOFT)
+        places = []
+        for _ in range(60):
+            reference.step(7)
+            places.append(reference.pc)
+        break_at(b, *random.Random(1).sample(sorted(set(places)), min(12, len(set(places)))))
+        chosen = set(b.target._points)
+        reference.target.reset()
+        assert reference.run() == BreakpointHit(1, SOFT)
+        before = reference.machine.vcpus[0].retired - b.machine.vcpus[0].retired
+        hits: list[tuple[int, int]] = []
+        while len(hits) < 15:
+            reference.step()
+            if reference.pc in chosen:
+                hits.append((reference.pc, reference.machine.vcpus[0].retired - before))
+        for hit in hits:
+            assert b.run() == BreakpointHit(1, SOFT)
+            assert (b.pc, b.machine.vcpus[0].retired) == hit
+
+
 def test_a_breakpoint_on_a_string_instruction_hits_once(tmp_path: Path) -> None:
     code = "b91000 f36c 40 ebf8"  # 0: mov cx, 16; rep insb; inc ax; jmp 0
     with bench(rom(tmp_path, "ba6000" + code)) as b:
@@ -280,6 +309,45 @@ def test_the_monitor(tmp_path: Path) -> None:
         assert "system_reset" in said[0] and "pc [raw|linear]" in said[0] and "EAX=" in said[1]
         with pytest.raises(TargetError, match="unknown command"):
             b.target.monitor("dance", said.append)
+
+
+def test_the_tables_in_words() -> None:
+    with bench(BENCHES / "paging_chase.bin") as b:
+
+        def ask(command: str) -> str:
+            said: list[str] = []
+            b.target.monitor(command, said.append)
+            return "".join(said)
+
+        b.target.write_memory(1, 4 * 8, bytes.fromhex("3412 00f0"))
+        assert "08: f000:1234" in ask("idt") and ask("ldt") == "there is no LDT\n"
+        assert ask("pagewalk 0x1234") == "linear 00001234\npaging is off\nphysical 00001234\n"
+        break_at(b, symbol(BENCHES / "paging_chase.elf", "bench"))
+        b.run()
+        while not b.read("cr0") >> 31:
+            b.step()
+        assert "32-bit code, readable, base 00000000, limit ffffffff, dpl 0" in ask("gdt")
+        walk = ask(f"pagewalk {b.pc:#x}")
+        assert "PDE at" in walk and walk.endswith(f"physical {b.target.memory.walk(b.pc):08x}\n")
+        for wrong in ("pagewalk", "pagewalk x", "pagewalk 1 2", "pagewalk -1", "pc up"):
+            with pytest.raises(TargetError, match="write p"):
+                ask(wrong)
+        assert "reset vector" in ask("reset") and b.pc == RESET
+
+
+def test_steps_without_interrupts(tmp_path: Path) -> None:
+    with bench(rom(tmp_path, "fb 90 90 ebfe")) as b:  # sti; nop; nop; jmp $
+        assert b.target.step_flags() == 1 and b.target.supported_step_flags() == 3
+        b.step(4)
+        source = b.machine.vcpus[0].interrupts
+        assert source is not None
+        source.pending = True
+        b.target.set_step_flags(3)
+        b.step(5)
+        assert b.pc == START + 3
+        b.target.set_step_flags(1)
+        b.step()
+        assert b.pc >> 16 == 0, "in the handler"
 
 
 # ---- the same run ---------------------------------------------------------------------------------------------------
