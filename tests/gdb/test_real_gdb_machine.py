@@ -201,6 +201,7 @@ def test_memory_written_over_code_is_executed(boot: Start, tmp_path: Path) -> No
     gdb = boot(rom(tmp_path, "ea 0010 0000"), "-S").gdb()  # jmp 0:1000h
     gdb.cli("set {unsigned int}0x1000 = 0x90fdeb40")
     gdb.stop_of("stepi")
+    gdb.stop_of("stepi")
     interrupt(gdb, let_run(gdb))
     gdb.cli("set {unsigned char}0x1000 = 0x4b")  # dec bx
     gdb.cli("set $rbx = 0x100")
