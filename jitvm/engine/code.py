@@ -18,6 +18,7 @@ from jitvm.engine import stitch
 from jitvm.engine.backend import Linker, compile_object, host_key
 from jitvm.engine.cache import Batch, Cache
 from jitvm.engine.forms import Shape
+from jitvm.engine.layout import CPU
 from jitvm.engine.units import Units, symbol
 
 RUN_UNITS = (
@@ -36,8 +37,11 @@ LEVEL_RUNTIME, LEVEL_HANDLER = 2, 2
 
 
 def source_epoch() -> str:
-    """Hash of everything that compiled code is made from."""
-    digest = hashlib.sha256()
+    """Hash of everything that compiled code is made from.
+
+    Of the record's layout as it was loaded, too: the files may have changed since (an update under a running process).
+    """
+    digest = hashlib.sha256(f"{CPU.descr}".encode())
     for package in ("jitvm.isa", "jitvm.engine"):
         for path in sorted(Path(str(files(package))).glob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())

@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 
+from jitvm.engine import code
 from jitvm.engine.cache import Cache, default_folder
+from jitvm.engine.layout import LAZY
 from jitvm.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +204,13 @@ def test_full_disk(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     assert run(home)["end"] == cold[1]["end"]
 
 
+def test_epoch_is_of_the_layout_that_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources that change while a process starts must not let it keep code for the new ones with the old layout."""
+    before = code.source_epoch()
+    monkeypatch.setattr(code, "CPU", LAZY)
+    assert code.source_epoch() != before
+
+
 # ---- the folder ------------------------------------------------------------------------------------------------------
 def test_world_writable_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "jitvm"
@@ -303,8 +312,8 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         batches = list(cache.batches())
         assert len(batches) >= 3
         for batch in batches:
-            code = cache.read_object(batch)
-            assert code is not None
-            assert len(code) == 300_000
+            kept = cache.read_object(batch)
+            assert kept is not None
+            assert len(kept) == 300_000
         for path in (tmp_path / "jitvm" / "units").glob("unit*"):
             assert cache.get(path.name) == "text" * 50_000
