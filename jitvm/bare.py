@@ -26,7 +26,6 @@ from jitvm.errors import ConfigError
 from jitvm.exits import ExitReason
 from jitvm.isa.flags import ARITHMETIC, RESERVED, put_flags
 from jitvm.isa.mode import read_eflags, update_mode
-from jitvm.isa.paging import flush_tlb_all
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import CR0_PE
 from jitvm.isa.words import u64
@@ -103,7 +102,7 @@ class Bare:
                 c.attr[k] = (CODE_ATTR if name == "cs" and protected else DATA_ATTR) | big
             c.rip = 0
             update_mode(c)
-            flush_tlb_all(c)
+        self.vcpu.accel.flush(self.vcpu.address)
 
     def registers(self) -> dict[str, int]:
         """General registers, eip, eflags, selectors and control registers."""
@@ -128,7 +127,6 @@ class Bare:
                     c.rflags = (u64(v) & ~ARITHMETIC) | RESERVED
                 elif name in CONTROL_NAMES:
                     setattr(c, name, u64(v))
-                    flush_tlb_all(c)
                     self.vcpu.accel.flush(self.vcpu.address)
                 else:
                     raise ConfigError(f"register '{name}' can't be set")
