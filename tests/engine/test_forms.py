@@ -8,6 +8,7 @@ import pytest
 
 from jitvm.bare import accelerator
 from jitvm.engine import layout as lay
+from jitvm.engine.tables import Tables
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, program
 
@@ -25,10 +26,16 @@ SPLIT = {
 }
 
 
+def forget_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty tables, until the end of the test."""
+    monkeypatch.setattr(accelerator(), "known", {})
+    monkeypatch.setattr(accelerator(), "tables", Tables())
+
+
 @pytest.fixture(autouse=True)
 def no_forms_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has met nothing yet."""
-    monkeypatch.setattr(accelerator(), "known", {})
+    forget_forms(monkeypatch)
 
 
 def result(engine: str, code: bytes, at: int) -> tuple[str, dict[str, int]]:
@@ -46,7 +53,7 @@ def test_first_met_over_a_page_border(engine: str, name: str, monkeypatch: pytes
     code, cuts = SPLIT[name]
     whole = result(engine, code, CODE)
     for cut in cuts:
-        monkeypatch.setattr(accelerator(), "known", {})
+        forget_forms(monkeypatch)
         assert result(engine, code, PAGE_END - cut) == whole, f"{cut} bytes in the first page"
 
 

@@ -89,8 +89,9 @@ def outcome(engine: str, name: str, cases: list[Rights]) -> list[tuple[str, int,
     for rights in cases:
         guest.bare.write(DIRECTORY + 4, struct.pack("<I", 0x12000 | rights.pde))
         guest.bare.write(0x12000 + 4 * 9, struct.pack("<I", PAGE | rights.pte))
+        guest.c.cr0, guest.c.cr2 = PG | 0x11 | (WP if rights.wp else 0), 0
         set_ring(guest, rights.ring)
-        guest.registers(cr0=PG | 0x11 | (WP if rights.wp else 0), cr2=0, eip=CODE)
+        guest.registers(eip=CODE)
         end = guest.go(40)
         table = int(struct.unpack("<I", guest.bare.read(0x12000 + 4 * 9, 4))[0])
         out.append((end, int(guest.c.cr2), table, directory_entry(guest, 1)))
@@ -123,8 +124,9 @@ def test_rights_of_large_pages(engine: str, name: str) -> None:
     for bits, ring, wp in itertools.product((0, 1, 3, 5, 7), (0, 3), (False, True)):
         rights = Rights(bits, bits, ring, wp)
         guest.bare.write(DIRECTORY + 8, struct.pack("<I", PS | bits))
+        guest.c.cr0, guest.c.cr2 = PG | 0x11 | (WP if wp else 0), 0
         set_ring(guest, ring)
-        guest.registers(cr0=PG | 0x11 | (WP if wp else 0), cr2=0, eip=CODE)
+        guest.registers(eip=CODE)
         end, error = guest.go(10), rights.error(way)
         if error is None:
             assert end == "fault 6 None", rights

@@ -15,6 +15,7 @@ import pytest
 from jitvm.bare import accelerator
 from jitvm.engine import decode as dec
 from jitvm.engine.forms import HINT_NOPS, Shape
+from jitvm.engine.tables import Tables
 from tests.engine.native_decoder import Decoder
 
 REGISTER = {v: k for k, v in vars(ix.Register).items() if isinstance(v, int)}
@@ -29,10 +30,11 @@ ZERO = 16 * 8
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[Decoder]:
     """What it learns is forgotten at the end: no guest has so many forms."""
-    known = accelerator().known
-    accelerator().known = dict(known)
+    accel = accelerator()
+    before = accel.known, accel.tables
+    accel.known, accel.tables = {}, Tables()
     yield Decoder()
-    accelerator().known = known
+    accel.known, accel.tables = before
 
 
 def register_offset(register: int) -> int:
