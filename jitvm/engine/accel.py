@@ -252,6 +252,7 @@ class VcpuEngine:
         for name, table in self._tables.items():
             setattr(c, name, table.ctypes.data)
         c.n_guest_pages = n_pages
+        c.tlb_host = self.address + at("tlb")
         c.uop_arena = c.uop_next = self._arena.ctypes.data
         c.uop_end = self._arena.ctypes.data + ARENA_BYTES
         c.block_most = lay.BLOCK_MAX

@@ -34,6 +34,24 @@ def _poke() -> str:
     return "\n".join(lines)
 
 
+_FILL = """define internal i64 @u_host_fill(i64 %address, i64 %n, i64 %v) alwaysinline {
+entry:
+  %p = inttoptr i64 %address to ptr
+  br label %test
+test:
+  %k = phi i64 [ 0, %entry ], [ %next, %word ]
+  %more = icmp ult i64 %k, %n
+  br i1 %more, label %word, label %done
+word:
+  %at = getelementptr i64, ptr %p, i64 %k
+  store i64 %v, ptr %at, align 8
+  %next = add i64 %k, 1
+  br label %test
+done:
+  ret i64 0
+}"""
+
+
 def _product(name: str, extend: str) -> str:
     return f"""define internal i64 @u_host_{name}(i64 %a, i64 %b) alwaysinline {{
   %x = {extend} i64 %a to i128
@@ -65,6 +83,7 @@ _DIV_OTHER = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) a
 PRIMITIVES: dict[str, str] = {
     "host.peek": _peek(),
     "host.poke": _poke(),
+    "host.fill": _FILL,
     "host.mul_high": _product("mul_high", "zext"),
     "host.smul_high": _product("smul_high", "sext"),
     "host.div_wide": _DIV_X86 if platform.machine() == "x86_64" else _DIV_OTHER,

@@ -24,6 +24,12 @@ def poke(address, size, v):
     return u64(0)
 
 
+def fill(address, n, v):
+    """Set `n` 64-bit words of host memory to `v`."""
+    ctypes.memmove(int(address), int(v).to_bytes(8, "little") * int(n), 8 * int(n))
+    return u64(0)
+
+
 def mul_high(a, b):
     """Upper 64 bits of the unsigned product."""
     return u64((int(a) * int(b)) >> 64)

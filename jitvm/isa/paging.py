@@ -14,7 +14,7 @@ protection keys.  None of these is announced by CPUID.
 
 from __future__ import annotations
 
-from jitvm.isa.host import code_written, peek, poke, translations_changed
+from jitvm.isa.host import code_written, fill, peek, poke, translations_changed
 from jitvm.isa.state import CR0_PG, CR0_WP, CR4_PSE, PF_FAULT, fault
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W8, W12, u64
 
@@ -38,10 +38,7 @@ def tlb_slot(lin, kind, user):
 
 def flush_tlb(c):
     """Forget all translations (MOV to CR3, task switch)."""
-    k = W0
-    while k < TLB_SLOTS:
-        c.tlb[k] = ONES
-        k += W2
+    fill(c.tlb_host, TLB_SLOTS, ONES)
     return translations_changed(c)
 
 

@@ -116,6 +116,7 @@ ARCHITECTURAL = [
     ("n_pages", U),
     ("code_pages", U),  # host address of one byte a page of guest memory: translated code is on it
     ("gpa", U),  # physical address of the last translation (jitvm/isa/paging.py)
+    ("tlb_host", U),  # host address of `tlb`
     ("tlb_off", U),  # byte offset of the current privilege's half of `tlb`
     ("tlb", U, (TLB_WORDS,)),
 ]

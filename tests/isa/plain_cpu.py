@@ -77,7 +77,9 @@ class PlainMemory(GuestMemory):
 def make_cpu(ram_size: int = 1 << 20) -> tuple[Any, PlainMemory]:
     """A record in real mode and its memory; segment bases and selectors are 0."""
     memory = PlainMemory(ram_size)
-    c: Any = Record(np.zeros(1, DTYPE)[0])
+    array = np.zeros(1, DTYPE)
+    c: Any = Record(array[0])
+    c.tlb_host = int(array.ctypes.data) + DTYPE.fields["tlb"][1]  # type: ignore[index]  # the dtype has fields
     c.ram, c.n_pages = memory.host, len(memory.page_read)
     c.page_read, c.page_write = memory.page_read.ctypes.data, memory.page_write.ctypes.data
     c.code_pages = memory.code_pages.ctypes.data
