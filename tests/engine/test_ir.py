@@ -153,6 +153,10 @@ def test_handlers_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
         assert {n for n in called if not n.startswith("llvm.")} <= used
 
 
+OWN_TABLES = frozenset({"host.fill"})
+"""Primitives that are for the engine's own tables, never for guest memory."""
+
+
 def test_units_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
     """All units that they reach."""
     units = accelerator().units
@@ -164,7 +168,7 @@ def test_units_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
         if name not in PRIMITIVES:
             work |= {callee for callee in units[name].callees if callee not in seen}
     assert len(seen) > 150
-    for name in seen:
+    for name in seen - OWN_TABLES:
         assert audit(units.text(name), code_pointers=False) == [], name
 
 
@@ -175,10 +179,6 @@ def test_all_units() -> None:
         text = accel.units.text(name)
         assert audit(text, code_pointers=False) == [], name
         check(name, text, accel.units[name].callees)
-
-
-OWN_TABLES = frozenset({"host.fill"})
-"""Primitives that are for the engine's own tables, never for guest memory."""
 
 
 def test_primitives() -> None:
