@@ -274,6 +274,21 @@ static void load_case(struct ucontext *uc)
     steps_done = 0;
 }
 
+/* Whether the debug trap of TF ended an instruction.  Under some hypervisors
+ * DR6.BS is now and then lost, and the kernel then says TRAP_BRKPT as it does
+ * for ICEBP: the byte before IP tells the two apart. */
+static int stepped(int signal, const struct siginfo *info, const struct ucontext *uc)
+{
+    if (signal != SIGTRAP || uc->uc_mcontext.trapno != 1)
+        return 0;
+    if (info->si_code == TRAP_TRACE)
+        return 1;
+    u64 last = uc->uc_mcontext.rip - 1, into = last - current.ip;
+    if (current.layout != FLAT32 && current.layout != LONG64)
+        last += WINDOW; /* the base of CS */
+    return into >= current.code_length || *(const u8 *)last != 0xf1;
+}
+
 static void store_result(int signal, const struct siginfo *info, const struct ucontext *uc)
 {
     const struct sigcontext *sc = &uc->uc_mcontext;
@@ -295,7 +310,7 @@ static void store_result(int signal, const struct siginfo *info, const struct uc
     r->flags = sc->eflags;
     r->address = sc->cr2;
     r->signal = signal;
-    r->code = info->si_code;
+    r->code = stepped(signal, info, uc) ? TRAP_TRACE : info->si_code;
     r->vector = sc->trapno;
     r->error = sc->err;
     r->steps = steps_done;
@@ -306,7 +321,7 @@ static void store_result(int signal, const struct siginfo *info, const struct uc
 __attribute__((used)) void handle(int signal, const struct siginfo *info, struct ucontext *uc)
 {
     if (running) {
-        if (signal == SIGTRAP && info->si_code == TRAP_TRACE) {
+        if (stepped(signal, info, uc)) {
             steps_done++;
             u64 into = uc->uc_mcontext.rip - current.ip;
             if (steps_done < current.steps && into < current.code_length) {
