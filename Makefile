@@ -6,6 +6,7 @@ PYTHON ?= python3
 check:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/test_layers.py
 
 test:
 	$(PYTHON) -m pytest -q -m "not slow and not packaging" --ignore=tests/perf

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.firmware.qemu import BIOS, DEBUG_EXIT, IMAGES, QEMU, SEABIOS, Run, drive, run_qemu
 
 pytestmark = pytest.mark.skipif(QEMU is None, reason="needs qemu-system-i386")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from tests.firmware.qemu import BIOS, FIRMWARE, IMAGES
 
 needs_toolchain = pytest.mark.skipif(

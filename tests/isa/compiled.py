@@ -23,6 +23,8 @@ from jitvm.isa.words import u64
 CPU = np.dtype(ARCHITECTURAL)
 RECORDS = {"f": numba.from_dtype(LAZY), "c": numba.from_dtype(CPU)}
 Function = Callable[..., Any]
+njit: Callable[..., Callable[[Function], Function]] = numba.njit
+"""Its stub does not know `no_cfunc_wrapper`."""
 
 
 def parameters(function: Function) -> tuple[str, ...]:
@@ -36,19 +38,19 @@ def record(dtype: np.dtype[Any]) -> Any:
     return np.zeros(1, dtype).view(np.recarray)[0]
 
 
-def mul_high(a, b):
+def mul_high(a: np.uint64, b: np.uint64) -> np.uint64:
     half, low = u64(32), u64(0xFFFF_FFFF)
     middle = (a >> half) * (b & low) + (((a & low) * (b & low)) >> half)
     other = (a & low) * (b >> half) + (middle & low)
     return (a >> half) * (b >> half) + (middle >> half) + (other >> half)
 
 
-def smul_high(a, b):
+def smul_high(a: np.uint64, b: np.uint64) -> np.uint64:
     top = u64(63)
     return mul_high(a, b) - (a >> top) * b - (b >> top) * a
 
 
-def div_wide(hi, lo, d):
+def div_wide(hi: np.uint64, lo: np.uint64, d: np.uint64) -> np.uint64:
     one, top = u64(1), u64(63)
     n = u64(0)
     while n < u64(64):
@@ -76,7 +78,7 @@ def compiled(function: Function) -> Function:
             scope[name] = compiled(value)
     rebuilt = types.FunctionType(source.__code__, scope | {"__name__": __name__}, source.__name__)
     signature = numba.uint64(*(RECORDS.get(name, numba.uint64) for name in parameters(source)))
-    return numba.njit(signature, error_model="numpy", nogil=True, no_cfunc_wrapper=True)(rebuilt)
+    return njit(signature, error_model="numpy", nogil=True, no_cfunc_wrapper=True)(rebuilt)
 
 
 @dataclass(frozen=True)

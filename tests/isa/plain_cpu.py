@@ -213,7 +213,7 @@ def run_outside(
     function: Callable[..., Any], c: Any, memory: PlainMemory, *args: int, reads: Mapping[int, int]
 ) -> tuple[int, list[tuple[int, int, int]]]:
     """As `run`, with answers for MMIO reads; the last status and the MMIO writes (address, size, value)."""
-    writes = []
+    writes: list[tuple[int, int, int]] = []
     while True:
         result = run(function, c, memory, *args)
         if c.status != EXIT or c.exit_reason != EXIT_MMIO:

@@ -76,7 +76,7 @@ def protected(cpl: int = 0) -> tuple[Any, Any]:
 def raised(c: Any, memory: Any, vector: int, error: int | None = None) -> int:
     """Record a fault and deliver it."""
 
-    def raise_and_deliver(c, vector, error):
+    def raise_and_deliver(c: Any, vector: Any, error: Any) -> Any:
         if error == mode.u64(2**32):
             fault0(c, vector)
         else:

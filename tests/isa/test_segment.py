@@ -274,15 +274,17 @@ def test_undefined_outside_protected_mode(*, v86: bool) -> None:
     if v86:
         protect(c, memory)
         enter_v86(c, 3)
-    calls = [
-        (segment.lldt, 0),
-        (segment.ltr, 0),
-        (segment.verr, 0),
-        (segment.verw, 0),
-        (segment.sldt,),
-        (segment.str_,),
+    calls: list[tuple[Callable[..., Any], tuple[int, ...]]] = [
+        (segment.lldt, (0,)),
+        (segment.ltr, (0,)),
+        (segment.verr, (0,)),
+        (segment.verw, (0,)),
+        (segment.sldt, ()),
+        (segment.str_, ()),
+        (segment.lar, (4, 0, 8)),
+        (segment.lsl, (4, 0, 8)),
     ]
-    for function, *args in [*calls, (segment.lar, 4, 0, 8), (segment.lsl, 4, 0, 8)]:
+    for function, args in calls:
         run(function, c, memory, *args)
         assert fault_of(c) == (UD, None)
 
