@@ -52,6 +52,8 @@ from jitvm.isa.state import (
     EXIT,
     EXIT_SHUTDOWN,
     FAULT,
+    FAULT_LOG,
+    FAULT_WORDS,
     FS,
     GP,
     GS,
@@ -66,6 +68,7 @@ from jitvm.isa.state import (
     TS,
     fault,
     fault0,
+    retired,
 )
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
@@ -76,6 +79,7 @@ GATE_IDT = W2
 GATE_TYPE, TASK_GATE = u64(0x1F), u64(5)
 GATE_TYPES = u64(0xC0E0)
 """The types that may stand in the IDT (bit n: type n): task gate, 16- and 32-bit interrupt and trap gates."""
+LOG_SIZE, LOG_WORDS = u64(FAULT_LOG), u64(FAULT_WORDS)
 BENIGN, CONTRIBUTORY, PAGE, DOUBLE = u64(0), u64(1), u64(2), u64(3)
 
 
@@ -289,6 +293,24 @@ def escalate(c, first):
     return W0
 
 
+def note_fault(c, during):
+    """Remember the fault in c.vector; `during`: vector + 1 of the event whose delivery it hit, 0 for none.
+
+    Words: vector, has_error in bit 8, `during` from bit 16 on; error code; CR2; CS and its base; RIP; retired; CR0.
+    """
+    k = (c.n_faults % LOG_SIZE) * LOG_WORDS
+    c.fault_log[k] = c.vector | (c.has_error << W8) | (during << W16)
+    c.fault_log[k + W1] = c.error
+    c.fault_log[k + W2] = c.cr2
+    c.fault_log[k + W3] = c.sel[CS]
+    c.fault_log[k + W4] = c.base[CS]
+    c.fault_log[k + W5] = c.rip
+    c.fault_log[k + u64(6)] = retired(c)
+    c.fault_log[k + W7] = c.cr0
+    c.n_faults = c.n_faults + W1
+    return W0
+
+
 def shutdown(c):
     """A third fault: the CPU stops (SDM vol. 3, 6.15, interrupt 8); nothing else has changed."""
     c.delivering = W0
@@ -303,6 +325,7 @@ def deliver(c):
     It counts as one retired instruction.  RF is set in the image but for #DB, whose traps must not have it.
     """
     s = FAULT
+    note_fault(c, W0)
     while s == FAULT:
         vector = c.vector
         c.status = OK
@@ -311,8 +334,10 @@ def deliver(c):
         if vector == DB:
             rf = W0
         s = enter(c, vector, W0, W1, c.rip, c.has_error, c.error, rf)
-        if s == FAULT and escalate(c, vector) != W0:
-            s = shutdown(c)
+        if s == FAULT:
+            note_fault(c, vector + W1)
+            if escalate(c, vector) != W0:
+                s = shutdown(c)
     c.delivering = W0
     if s == JUMP:
         c.left = c.left - i64(1)

@@ -34,6 +34,8 @@ IO_LOG = 256
 """Outside accesses that one instruction may make before it completes (see `io_*`)."""
 IO_DATA = 512
 """Words of `io_data`: a string I/O exit moves at most 4096 bytes."""
+FAULT_LOG, FAULT_WORDS = 16, 8
+"""Faults that are remembered, and words of each (jitvm/isa/events.py, `note_fault`)."""
 
 ARCHITECTURAL = [
     ("gpr", U, (17,)),
@@ -91,6 +93,8 @@ ARCHITECTURAL = [
     ("step_armed", U),  # 1 while an instruction runs that began with TF set; any event delivery clears it
     ("delivering", U),  # vector + 1 of the event under delivery (double-fault logic), 0 for none
     ("deliver", U),  # 1: faults are delivered to the guest; 0: they stop the run (bare form)
+    ("fault_log", U, (FAULT_LOG * FAULT_WORDS,)),  # the latest faults, in turn, for a crash report
+    ("n_faults", U),  # faults that went into it
     # ---- counting: retired = horizon - left
     ("horizon", U),  # value of `retired` when the budget is used up
     ("left", I),  # instructions left before the current one; exact inside out-of-line semantics and after an exit
