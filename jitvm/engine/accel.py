@@ -27,6 +27,7 @@ from jitvm.engine.code import Code, handler_symbol, source_epoch
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
+from jitvm.engine.grow import Grown, grow, table_of
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
@@ -47,7 +48,7 @@ CODE_BYTES = 32 << 20
 PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
-PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8}
+PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Options:
     chain: bool = True
     hot: int = lay.HOT
     """Executions after which a block is given machine code."""
+    regions: bool = True
+    region_hot: int = lay.REGION_HOT
+    """Executions of a block's machine code after which a region is made that begins with it."""
     drops: int = 2
     """Times that a block's bytes may be rewritten before it stays with handlers (at most 4: any number)."""
 
@@ -125,6 +129,8 @@ class Accelerator:
         self._written = self.code.function("blocks.written_outside", 2)
         self._forget = self.code.function("blocks.forget_blocks", 0)
         self._flush = self.code.function("paging.flush_tlb_all", 0)
+        self.known_block = self.code.function("blocks.known_block", 3)
+        self.describe = self.code.function("hot.describe_block", 1)
         self.inject = self.code.function("events.external_interrupt", 1)
         self.deliver = self.code.function("events.deliver", 0)
 
@@ -264,16 +270,19 @@ class VcpuEngine:
             c.hot = options.hot
             c.copy_drops = options.drops * int(BLOCK_DROP)
             c.h_count = accel.code.address["h_count"]
+            c.region_hot = options.region_hot if options.regions else 0
             c.code_next = c.code_start = self._code.writable
             c.code_end = self._code.writable + CODE_BYTES
             c.code_shift = u64((self._code.executable - self._code.writable) & 0xFFFF_FFFF_FFFF_FFFF)
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
-        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit", "h_out"):
+        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit", "h_out", "h_hot", "h_retry"):
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
         self._enter = accel.enter
+        self._region_tables: list[np.ndarray] = []
+        self.n_regions = 0
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers = accel.tables.copy_handlers(c)
@@ -323,6 +332,8 @@ class VcpuEngine:
                 self._learn()
             elif why in (lay.WHY_HANDLER, lay.WHY_STENCIL):
                 self._stamp()
+            elif why == lay.WHY_REGION:
+                self._grow()
             else:
                 return why
             why = enter(address, self.signed[self._left], OK_STATUS)
@@ -406,6 +417,26 @@ class VcpuEngine:
         data = ctypes.string_at(int(c.bad_host), size)
         self.accel.learn(key, data, int(c.mode))
         self._add_form(key)
+
+    def _grow(self) -> None:
+        """Make a region for the block that asks."""
+        grown = grow(self)
+        if grown is not None:
+            self._install(grown, self.accel.code.region(grown.nodes))
+
+    def _install(self, grown: Grown, address: int) -> None:
+        """Let the region's first block lead to it, unless its bytes changed since they were taken."""
+        c = self.c
+        table = table_of(self, grown)
+        page = int(c.page_version) + 8 * grown.page
+        if int(c.generation) != grown.generation or ctypes.c_uint64.from_address(page).value != grown.version:
+            return
+        words = np.array(table, np.uint64)
+        self._region_tables.append(words)
+        entry = (ctypes.c_uint64 * 3).from_address(grown.blocks[0][1])
+        entry[2] = int(words.ctypes.data)
+        entry[0] = address
+        self.n_regions += 1
 
     def _stamp(self) -> None:
         c = self.c

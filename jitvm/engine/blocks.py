@@ -132,6 +132,8 @@ def drop_block(c, b):
     c.block_state[b] = state & ~BLOCK_VALID
     if state & BLOCK_DROPS != BLOCK_DROPS:
         c.block_state[b] = (state & ~BLOCK_VALID) + BLOCK_DROP
+    version = c.page_version + ((c.block_offset[b] >> W12) << W3)
+    poke(version, W8, peek(version, W8) + W1)
     u = c.block_uop[b]
     n = state >> W8
     while n != W0:

@@ -19,6 +19,7 @@ from jitvm.engine.backend import Linker, compile_object, host_key
 from jitvm.engine.cache import Batch, Cache
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import CPU
+from jitvm.engine.region import Node, region_text
 from jitvm.engine.units import Units, symbol
 
 RUN_UNITS = (
@@ -28,12 +29,14 @@ RUN_UNITS = (
     "run.stale_block",
     "run.link_block",
     "copy.promote",
+    "hot.note_hot",
+    "hot.count_again",
     "memory.load",
     "memory.load_rmw",
     "memory.store",
 )
 """Units that every run needs."""
-LEVEL_RUNTIME, LEVEL_HANDLER = 2, 2
+LEVEL_RUNTIME, LEVEL_HANDLER, LEVEL_REGION = 2, 2, 2
 
 
 def source_epoch() -> str:
@@ -52,6 +55,11 @@ def source_epoch() -> str:
 def handler_symbol(shape: Shape, variant: int) -> str:
     """Stable name of a handler."""
     return "i_" + hashlib.sha256(f"{shape!r} {variant}".encode()).hexdigest()[:24]
+
+
+def region_symbol(nodes: Sequence[Node]) -> str:
+    """Stable name of a region: it says all that its text is made from."""
+    return "r_" + hashlib.sha256(repr(tuple(nodes)).encode()).hexdigest()[:24]
 
 
 class Code:
@@ -149,6 +157,13 @@ class Code:
             self.ensure_units(outside)
             self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *specials], LEVEL_HANDLER)
         return {key: self.address[n] for key, n in names.items()}
+
+    def region(self, nodes: Sequence[Node]) -> int:
+        """Address of a region, from the cache or compiled now."""
+        name = region_symbol(nodes)
+        if name not in self.address and not self._load(name):
+            self._build(region_text(self.units, name, nodes), [name], [], LEVEL_REGION)
+        return self.address[name]
 
     def function(self, unit: str, n_words: int) -> Callable[..., int]:
         """A unit on the CPU record as a ctypes function: address of the record, then words."""

@@ -15,6 +15,7 @@ from jitvm.engine.decode import (
     T_B,
     T_D,
     T_DISP,
+    T_FORM,
     T_I,
     T_IMM,
     T_NEXT,
@@ -26,12 +27,13 @@ from jitvm.engine.decode import (
     T_UOP,
     T_VARIANT,
 )
-from jitvm.engine.formbits import VARIANT_SHIFT
+from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, VARIANT_SHIFT
+from jitvm.engine.hot import count_prefix
 from jitvm.engine.layout import N_HANDLERS, UOP_SIZE
 from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, decode_block, plan_block
 from jitvm.isa.host import peek, poke
-from jitvm.isa.state import OK
+from jitvm.isa.state import CS, OK
 from jitvm.isa.words import W0, W1, W3, W4, W7, W8, W12, W16, W32, u64
 
 WHY_STENCIL = u64(WHY_STENCIL_)
@@ -42,7 +44,7 @@ UNCUTTABLE = u64(1)
 H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I = (u64(n) for n in range(9))
 NEVER = u64(1 << 62)
 """Count of an entry record whose block stays with handlers."""
-UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(16)
+UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(32)
 
 
 def stencil_of(c, key):
@@ -121,6 +123,9 @@ def promote(c, u):
     ends = (count + W1) * UOP
     start = c.code_next
     to = start
+    if c.region_hot != W0:
+        to = count_prefix(to)
+        poke(u + O_IMM, W8, c.region_hot)
     missing = c.n_missing
     whole = W1
     j = W0
@@ -129,6 +134,9 @@ def promote(c, u):
         if c.t[at + T_UOP] != SKIPPED:
             key = c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT) | (c.t[at + T_SEG] >> W3 << SEG)
             blob = stencil_of(c, key | (c.t[at + T_SCALE] << SCALE) | STENCIL)
+            form = c.t[at + T_FORM]
+            if (form >> F_KIND_SHIFT) & W7 == KIND_CALL and c.t[at + T_IMM] > c.limit[CS]:
+                blob = UNCUTTABLE  # its micro-op is a stub that raises #GP: nothing may be pushed before
             if blob == UNCUTTABLE:
                 to = leave_code(to, (c.t[at + T_UOP] + W1) * UOP)
                 whole = W0

@@ -53,6 +53,11 @@ ENGINE = [
     ("copy_drops", U),  # blocks dropped as often (times BLOCK_DROP) stay with handlers
     ("hot", U),  # executions after which a block is given machine code
     ("h_count", U),  # 0: no stencils
+    ("h_hot", U),
+    ("h_retry", U),
+    ("region_hot", U),  # executions of a block's machine code after which it asks for a region; 0: no regions
+    ("hot_block", U),  # the block that asks
+    ("page_version", U),  # host address of a word a page of guest memory: how often translated code on it was dropped
     ("code_next", U),  # code memory at its writable address: next free byte, end, start
     ("code_end", U),
     ("code_start", U),
@@ -118,10 +123,12 @@ ENGINE = [
 CPU = np.dtype([*ARCHITECTURAL, *ENGINE], align=True)
 __all__ = ["CPU", "LAZY"]
 
-WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW, WHY_STENCIL = range(7)
+WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW, WHY_STENCIL, WHY_REGION = range(8)
 OPT_FUSE, OPT_DEAD_FLAGS, OPT_CHAIN = 1, 2, 4
 HOT = 24
 """Executions after which a block is given machine code."""
+REGION_HOT = 2000
+"""Executions of a block's machine code after which a region is made that begins with it."""
 
 
 def at(name: str) -> int:

@@ -152,17 +152,21 @@ class HandlerBuilder:
         record = self.units[unit].record
         first = []
         if record == "f":
-            first = ["ptr %flags" if flags == "new" else f"ptr {self.cpu('lazy')}"]
+            first = ["ptr %flags" if flags == "new" else f"ptr {self.lazy()}"]
         elif record == "c":
             first = ["ptr %cpu"]
         return self.new(f"call i64 @{symbol(unit)}({', '.join([*first, *(f'i64 {a}' for a in args)])})")
 
+    def lazy(self) -> str:
+        """Pointer to the arithmetic flags."""
+        return self.cpu("lazy")
+
     def copy_flags(self) -> None:
-        lazy = self.cpu("lazy")
+        lazy = self.lazy()
         self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 %flags, ptr align 8 {lazy}, i64 {FLAGS_BYTES}, i1 0)")
 
     def commit_flags(self) -> None:
-        lazy = self.cpu("lazy")
+        lazy = self.lazy()
         self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {lazy}, ptr align 8 %flags, i64 {FLAGS_BYTES}, i1 0)")
 
     def second(self) -> str:
@@ -199,17 +203,19 @@ class HandlerBuilder:
         self.place(go)
         self.next()
 
+    def segment_word(self, field: str, seg: str) -> str:
+        """A word of the record that there is for each segment register."""
+        where = self.new(f"add i64 {self.new(f'shl i64 {seg}, 3')}, {at(field)}")
+        return self.new(f"load i64, ptr {self.gep('%cpu', where)}")
+
     # ---- guest memory -------------------------------------------------------------------------------------------------
     def _lookup(self, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str, str]:
         """(linear address, i1 hit, pointer to the TLB entry)."""
         lin, good = off, ""
         if not flat:
-            where = self.new(f"shl i64 {seg}, 3")
-            bound = self.gep("%cpu", self.new(f"add i64 {where}, {at('write_limit' if write else 'read_limit')}"))
             last = self.new(f"add i64 {off}, {size - 1}")
-            good = self.new(f"icmp sle i64 {last}, {self.new(f'load i64, ptr {bound}')}")
-            base = self.gep("%cpu", self.new(f"add i64 {where}, {at('base')}"))
-            lin = self.new(f"add i64 {self.new(f'load i64, ptr {base}')}, {off}")
+            good = self.new(f"icmp sle i64 {last}, {self.segment_word('write_limit' if write else 'read_limit', seg)}")
+            lin = self.new(f"add i64 {self.segment_word('base', seg)}, {off}")
             lin = self.new(f"and i64 {lin}, 4294967295")
         index = self.new(f"and i64 {self.new(f'lshr i64 {lin}, 8')}, {(TLB_ENTRIES - 1) * 16}")
         half = self.gep("%cpu", self.word("tlb_off"))
@@ -356,11 +362,12 @@ class HandlerBuilder:
 
 SPECIALS = (
     *("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit"),
-    *("h_count", "h_promote"),
+    *("h_count", "h_promote", "h_hot", "h_retry"),
 )
 """Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
 block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
-direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot."""
+direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot; one that begins a region's worth of loops; the entry of
+a region whose page was rewritten."""
 
 
 class _Special(HandlerBuilder):
@@ -423,6 +430,13 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.put(f"ret i64 {b.word('why')}")
         b.place(go)
         b.go(b.new("load ptr, ptr %uop"), "%uop", "%budget")
+    elif name == "h_hot":
+        b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
+        b.call("hot.note_hot", [b.here()])
+        b.put(f"ret i64 {b.word('why')}")
+    elif name == "h_retry":
+        b.call("hot.count_again", [b.here()])
+        b.next()
     elif name == "h_limit":
         b.set_word("left", "%budget")
         b.take(b.call("run.beyond_limit", [b.here()]))

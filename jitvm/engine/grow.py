@@ -1,0 +1,205 @@
+"""Which blocks make a region: from a hot block along the edges that were taken, inside its page.
+
+A block belongs when it has machine code (it was executed often), lies on the same page of guest memory in the same context
+and does not run over the page's end: one page version then tells whether the region is still true.  Calls are followed into
+the callee, and a RET to the places behind the region's own calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from jitvm.engine import layout as lay
+from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
+from jitvm.engine.forms import Shape
+from jitvm.engine.region import OUT, TABLE_BLOCKS, Node, Op
+from jitvm.engine.stencil import stencilable
+from jitvm.engine.stitch import INLINE_MODULE
+from jitvm.engine.translate import SKIPPED
+
+if TYPE_CHECKING:
+    from jitvm.engine.accel import VcpuEngine
+
+MOST_NODES, MOST_OPS, MOST_RETURNS = 48, 500, 8
+JUMPS = frozenset({"jcc", "loop", "jmp", "jmpi", "call", "calli", "ret"})
+PAGE_SHIFT = 12
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A region to be made: its nodes, and the blocks (store index, address of the first micro-op) they stand for."""
+
+    nodes: tuple[Node, ...]
+    blocks: tuple[tuple[int, int], ...]
+    page: int
+    version: int
+    generation: int
+
+
+def _word(address: int) -> int:
+    return ctypes.c_uint64.from_address(address).value
+
+
+class _Grower:
+    def __init__(self, engine: VcpuEngine) -> None:
+        self.engine, self.c = engine, engine.c
+        self.shapes = engine.accel.forms.shapes
+        self.head = int(self.c.hot_block)
+        self.offset, self.rip = int(self.c.block_offset[self.head]), int(self.c.block_rip[self.head])
+        self.ctx = int(self.c.block_ctx[self.head])
+        self.breaks = {int(lin) for lin in self.c.breakpoints[: int(self.c.n_breakpoints)]}
+        self.base = int(self.c.base[1])
+
+    def holds(self, shape: Shape) -> bool:
+        """Whether a region can hold such an instruction."""
+        if shape.kind in ("nop", "goto"):
+            return True
+        if not stencilable(shape):
+            return False
+        units = self.engine.accel.units
+        return not shape.unit or units[shape.unit].record != "c" or shape.unit.startswith(INLINE_MODULE)
+
+    def block_at(self, rip: int) -> int:
+        """The hot block at an EIP, -1 for none."""
+        offset = self.offset + rip - self.rip
+        if offset >> PAGE_SHIFT != self.offset >> PAGE_SHIFT or (self.base + rip) & 0xFFFF_FFFF in self.breaks:
+            return -1
+        c = self.c
+        b = self.engine.accel.known_block(self.engine.address, offset, rip, self.ctx)
+        if b == int(NO_BLOCK) or not int(c.block_state[b]) & int(BLOCK_VALID) or int(c.block_bytes[b]) >> 32:
+            return -1
+        if not self.has_entry(b) or _word(int(c.block_uop[b])) == int(c.h_count):
+            return -1
+        return b
+
+    def has_entry(self, b: int) -> bool:
+        """Whether the block begins with an entry record."""
+        u = int(self.c.block_uop[b])
+        return int(self.c.copy_drops) > int(self.c.block_state[b]) & 0x18 and _word(u + 16) != 0
+
+    def describe(self, b: int) -> tuple[Node, list[int], int] | None:
+        """A block as a node whose `taken` and `fall` are EIPs; where its calls return to; kind of its end."""
+        c = self.c
+        n = self.engine.accel.describe(self.engine.address, b)
+        if not n:
+            return None
+        ops: list[Op] = []
+        stop, call_returns = -1, []
+        u = int(c.block_uop[b])
+        count = int(c.block_state[b]) >> 8
+        rows = c.t[: n * lay.T_WORDS].reshape(n, lay.T_WORDS).tolist()
+        last = self.shapes[rows[-1][1]]
+        for _, shape_number, eip, d, s, base, index, seg, scale, disp, imm, following, _, variant, uop in rows:
+            shape = self.shapes[shape_number]
+            if uop == int(SKIPPED):
+                continue
+            beyond = shape.kind == "call" and imm > int(c.limit[1])
+            if not self.holds(shape) or beyond:
+                stop = uop + 1
+                break
+            if shape.kind != "nop":
+                ops.append(
+                    Op(shape, variant, uop + 1, d, s, base, index, seg, scale, disp & 0xFFFF_FFFF, imm, eip, following)
+                )
+        jumps = last.kind in JUMPS
+        taken = fall = OUT
+        if stop < 0 and last.kind not in ("jmpi", "calli", "ret"):
+            taken = rows[-1][10] if jumps else rows[-1][11]
+            fall = rows[-1][11] if last.kind in ("jcc", "loop") else OUT
+        if last.kind in ("call", "calli") and stop < 0:
+            call_returns.append(rows[-1][11])
+        slot = u + lay.UOP_SIZE * count
+        if not self.linked(slot, taken):
+            taken = OUT
+        if not self.linked(slot + 8, fall):
+            fall = OUT
+        rip = int(c.block_rip[b])
+        node = Node(rip, n, count, tuple(ops), taken, fall, (), stop, jumps)
+        return node, call_returns, last.kind == "ret" and stop < 0
+
+    def linked(self, slot: int, rip: int) -> bool:
+        """Whether the jump through a slot was made, to the block at `rip`."""
+        b = self.block_at(rip) if rip != OUT else -1
+        return b >= 0 and _word(slot) == int(self.c.block_uop[b])
+
+    def run(self) -> Grown | None:
+        nodes: list[Node] = []
+        number: dict[int, int] = {self.rip: 0}
+        order, returning, rets = [self.rip], [], []
+        total = 0
+        for rip in order:
+            found = self.describe(self.block_at(rip))
+            if found is None:
+                return None
+            node, call_returns, is_ret = found
+            total += node.charge
+            nodes.append(node)
+            if is_ret:
+                rets.append(len(nodes) - 1)
+            returning += [r for r in call_returns if self.block_at(r) >= 0]
+            if total < MOST_OPS:
+                for to in (node.taken, node.fall, *call_returns):
+                    if to != OUT and to not in number and len(order) < MOST_NODES and self.block_at(to) >= 0:
+                        number[to] = len(order)
+                        order.append(to)
+        def inside(rip: int) -> int:
+            return number.get(rip, OUT) if rip != OUT else OUT
+
+        returns = tuple((r, number[r]) for r in dict.fromkeys(returning) if r in number)[:MOST_RETURNS]
+        done = [
+            replace(n, taken=inside(n.taken), fall=inside(n.fall), returns=returns if k in rets else ())
+            for k, n in enumerate(nodes)
+        ]
+        done, kept = _reachable(done)
+        if not done[0].ops or (len(done) == 1 and not done[0].successors()):
+            return None
+        c = self.c
+        index = [self.block_at(order[k]) for k in kept]
+        page = self.offset >> PAGE_SHIFT
+        return Grown(
+            tuple(done),
+            tuple((b, int(c.block_uop[b])) for b in index),
+            page,
+            _word(int(c.page_version) + 8 * page),
+            int(c.generation),
+        )
+
+
+def _reachable(nodes: list[Node]) -> tuple[list[Node], list[int]]:
+    """Only the nodes that the first one leads to, numbered anew; their old numbers."""
+    kept, new = [0], {0: 0}
+    for n in kept:
+        for m in nodes[n].successors():
+            if m not in new:
+                new[m] = len(kept)
+                kept.append(m)
+
+    def renamed(n: int) -> int:
+        return new.get(n, OUT)
+
+    return [
+        replace(
+            nodes[n],
+            taken=renamed(nodes[n].taken),
+            fall=renamed(nodes[n].fall),
+            returns=tuple((rip, new[m]) for rip, m in nodes[n].returns),
+        )
+        for n in kept
+    ], kept
+
+
+def grow(engine: VcpuEngine) -> Grown | None:
+    """The region that begins with the block that asks (`hot_block`); None when there is no use in one."""
+    return _Grower(engine).run()
+
+
+def table_of(engine: VcpuEngine, grown: Grown) -> list[int]:
+    """Words of the region's table."""
+    words = [int(engine.c.page_version) + 8 * grown.page, grown.version]
+    assert len(words) * 8 == TABLE_BLOCKS
+    return words + [u for _, u in grown.blocks]
+
+
+__all__ = ["Any", "Grown", "grow", "table_of"]
