@@ -34,7 +34,7 @@ BOOT_LETTERS = {"a": "floppy", "c": "disk", "d": "cdrom", "n": "network"}
 CHARDEVS = ("null", "stdio", "pty", "file:PATH", "tcp:HOST:PORT[,server][,nowait]")
 DEVICES: Mapping[str, Mapping[str, int]] = {"isa-debug-exit": {"iobase": 0x501, "iosize": 2}}
 """What --device can name, with the properties and their defaults."""
-ENGINE_OPTIONS = ("stencils", "fuse", "dead_flags", "chain")
+ENGINE_OPTIONS = ("regions", "stencils", "fuse", "dead_flags", "chain")
 """What --opt can switch off (`jitvm.engine.accel.Options`)."""
 SIZE_SUFFIX = {"b": 1, "k": KIB, "m": MIB, "g": GIB, "t": GIB * KIB}
 

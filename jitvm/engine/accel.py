@@ -27,7 +27,7 @@ from jitvm.engine.code import Code, handler_symbol, source_epoch
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
-from jitvm.engine.grow import Grown, grow, table_of
+from jitvm.engine.grow import Grown, ask_later, grow, table_of
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
@@ -47,6 +47,8 @@ CODE_BYTES = 32 << 20
 """Machine code of one vCPU's hot blocks."""
 PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
+ASK_AGAIN = 3
+"""Times that a block must ask for a region of its own while it belongs to another."""
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64}
 
@@ -276,13 +278,15 @@ class VcpuEngine:
             c.code_shift = u64((self._code.executable - self._code.writable) & 0xFFFF_FFFF_FFFF_FFFF)
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
-        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit", "h_out", "h_hot", "h_retry"):
+        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit", "h_out", "h_finish", "h_hot", "h_retry"):
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
         self._enter = accel.enter
         self._region_tables: list[np.ndarray] = []
         self.n_regions = 0
+        self._members: dict[int, int] = {}
+        self._members_of: tuple[int, ...] = ()
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers = accel.tables.copy_handlers(c)
@@ -419,10 +423,27 @@ class VcpuEngine:
         self._add_form(key)
 
     def _grow(self) -> None:
-        """Make a region for the block that asks."""
+        """Make a region for the block that asks, unless it belongs to one that is made or on its way: then it asks again."""
+        c = self.c
+        block = int(c.hot_block)
+        if self._members_of != (int(c.generation),):
+            self._members.clear()
+            self._members_of = (int(c.generation),)
+        asked = self._members.get(block, 0)
+        if 0 < asked < ASK_AGAIN:
+            self._members[block] = asked + 1
+            ask_later(self, block)
+            return
         grown = grow(self)
-        if grown is not None:
-            self._install(grown, self.accel.code.region(grown.nodes))
+        if os.environ.get("RDBG"):
+            print("grow", hex(int(self.c.rip)), None if grown is None else [(hex(n.rip),n.charge,n.stop,n.taken,n.fall,len(n.returns)) for n in grown.nodes], file=sys.stderr)
+        if grown is None:
+            return
+        if os.environ.get("RDBG"):
+            import pickle; pickle.dump(grown.nodes, open(f"/tmp/plan_{len(grown.nodes)}_{sum(n.charge for n in grown.nodes)}.pkl","wb"))
+        for b, _ in grown.blocks:
+            self._members.setdefault(b, 1)
+        self._install(grown, self.accel.code.region(grown.nodes))
 
     def _install(self, grown: Grown, address: int) -> None:
         """Let the region's first block lead to it, unless its bytes changed since they were taken."""

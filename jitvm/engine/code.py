@@ -162,7 +162,9 @@ class Code:
         """Address of a region, from the cache or compiled now."""
         name = region_symbol(nodes)
         if name not in self.address and not self._load(name):
-            self._build(region_text(self.units, name, nodes), [name], [], LEVEL_REGION)
+            text, outside = region_text(self.units, name, nodes)
+            self.ensure_units(outside)
+            self._build(text, [name], [symbol(n) for n in outside], LEVEL_REGION)
         return self.address[name]
 
     def function(self, unit: str, n_words: int) -> Callable[..., int]:

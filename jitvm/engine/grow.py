@@ -1,5 +1,7 @@
 """Which blocks make a region: from a hot block along the edges that were taken, inside its page.
 
+The region is the cycle through its first block: all blocks that lie on a way from it back to it.
+
 A block belongs when it has machine code (it was executed often), lies on the same page of guest memory in the same context
 and does not run over the page's end: one page version then tells whether the region is still true.  Calls are followed into
 the callee, and a RET to the places behind the region's own calls.
@@ -9,20 +11,24 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jitvm.engine import layout as lay
 from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
 from jitvm.engine.forms import Shape
+from jitvm.engine.hot import PREFIX
 from jitvm.engine.region import OUT, TABLE_BLOCKS, Node, Op
-from jitvm.engine.stencil import stencilable
-from jitvm.engine.stitch import INLINE_MODULE
+from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED
 
 if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
 
-MOST_NODES, MOST_OPS, MOST_RETURNS = 48, 500, 8
+HELD = KINDS | {"nop", "goto", "status", "checked"}
+"""Kinds of instruction that a region may hold."""
+MOST_NODES, MOST_OPS, MOST_RETURNS = 40, 250, 8
+LATER = 16
+"""A block that belongs to another region asks again after so many times as many executions."""
 JUMPS = frozenset({"jcc", "loop", "jmp", "jmpi", "call", "calli", "ret"})
 PAGE_SHIFT = 12
 
@@ -54,12 +60,7 @@ class _Grower:
 
     def holds(self, shape: Shape) -> bool:
         """Whether a region can hold such an instruction."""
-        if shape.kind in ("nop", "goto"):
-            return True
-        if not stencilable(shape):
-            return False
-        units = self.engine.accel.units
-        return not shape.unit or units[shape.unit].record != "c" or shape.unit.startswith(INLINE_MODULE)
+        return shape.kind in HELD and not (shape.kind == "status" and shape.ends)
 
     def block_at(self, rip: int) -> int:
         """The hot block at an EIP, -1 for none."""
@@ -91,7 +92,8 @@ class _Grower:
         count = int(c.block_state[b]) >> 8
         rows = c.t[: n * lay.T_WORDS].reshape(n, lay.T_WORDS).tolist()
         last = self.shapes[rows[-1][1]]
-        for _, shape_number, eip, d, s, base, index, seg, scale, disp, imm, following, _, variant, uop in rows:
+        for k, row in enumerate(rows):
+            _, shape_number, eip, d, s, base, index, seg, scale, disp, imm, following, _, variant, uop = row
             shape = self.shapes[shape_number]
             if uop == int(SKIPPED):
                 continue
@@ -100,9 +102,8 @@ class _Grower:
                 stop = uop + 1
                 break
             if shape.kind != "nop":
-                ops.append(
-                    Op(shape, variant, uop + 1, d, s, base, index, seg, scale, disp & 0xFFFF_FFFF, imm, eip, following)
-                )
+                fields = (d, s, base, index, seg, scale, disp & 0xFFFF_FFFF, imm, eip, following, n - k)
+                ops.append(Op(shape, variant, uop + 1, *fields))
         jumps = last.kind in JUMPS
         taken = fall = OUT
         if stop < 0 and last.kind not in ("jmpi", "calli", "ret"):
@@ -152,8 +153,8 @@ class _Grower:
             replace(n, taken=inside(n.taken), fall=inside(n.fall), returns=returns if k in rets else ())
             for k, n in enumerate(nodes)
         ]
-        done, kept = _reachable(done)
-        if not done[0].ops or (len(done) == 1 and not done[0].successors()):
+        done, kept = _cycle(done)
+        if not done or not done[0].ops:
             return None
         c = self.c
         index = [self.block_at(order[k]) for k in kept]
@@ -167,14 +168,28 @@ class _Grower:
         )
 
 
-def _reachable(nodes: list[Node]) -> tuple[list[Node], list[int]]:
-    """Only the nodes that the first one leads to, numbered anew; their old numbers."""
-    kept, new = [0], {0: 0}
-    for n in kept:
+def _closure(start: int, following: list[list[int]]) -> set[int]:
+    """What can be reached from `start`, itself too."""
+    found, work = {start}, [start]
+    for n in work:
+        new = [m for m in following[n] if m not in found]
+        found.update(new)
+        work += new
+    return found
+
+
+def _cycle(nodes: list[Node]) -> tuple[list[Node], list[int]]:
+    """Only the nodes from which there is a way back to the first one, numbered anew; their old numbers."""
+    ahead = _closure(0, [n.successors() for n in nodes])
+    before: list[list[int]] = [[] for _ in nodes]
+    for n in ahead:
         for m in nodes[n].successors():
-            if m not in new:
-                new[m] = len(kept)
-                kept.append(m)
+            before[m].append(n)
+    members = _closure(0, before) & ahead
+    if not before[0]:
+        return [], []
+    kept = sorted(members)
+    new = {n: k for k, n in enumerate(kept)}
 
     def renamed(n: int) -> int:
         return new.get(n, OUT)
@@ -184,7 +199,7 @@ def _reachable(nodes: list[Node]) -> tuple[list[Node], list[int]]:
             nodes[n],
             taken=renamed(nodes[n].taken),
             fall=renamed(nodes[n].fall),
-            returns=tuple((rip, new[m]) for rip, m in nodes[n].returns),
+            returns=tuple((rip, new[m]) for rip, m in nodes[n].returns if m in new),
         )
         for n in kept
     ], kept
@@ -195,6 +210,13 @@ def grow(engine: VcpuEngine) -> Grown | None:
     return _Grower(engine).run()
 
 
+def ask_later(engine: VcpuEngine, block: int) -> None:
+    """Let a block that asked for a region be counted again, longer."""
+    entry = (ctypes.c_uint64 * 3).from_address(int(engine.c.block_uop[block]))
+    entry[0] -= int(PREFIX)
+    entry[2] = LATER * int(engine.c.region_hot)
+
+
 def table_of(engine: VcpuEngine, grown: Grown) -> list[int]:
     """Words of the region's table."""
     words = [int(engine.c.page_version) + 8 * grown.page, grown.version]
@@ -202,4 +224,4 @@ def table_of(engine: VcpuEngine, grown: Grown) -> list[int]:
     return words + [u for _, u in grown.blocks]
 
 
-__all__ = ["Any", "Grown", "grow", "table_of"]
+__all__ = ["Grown", "ask_later", "grow", "table_of"]

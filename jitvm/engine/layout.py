@@ -53,6 +53,7 @@ ENGINE = [
     ("copy_drops", U),  # blocks dropped as often (times BLOCK_DROP) stay with handlers
     ("hot", U),  # executions after which a block is given machine code
     ("h_count", U),  # 0: no stencils
+    ("h_finish", U),
     ("h_hot", U),
     ("h_retry", U),
     ("region_hot", U),  # executions of a block's machine code after which it asks for a region; 0: no regions

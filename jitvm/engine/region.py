@@ -33,13 +33,15 @@ of its first micro-op."""
 NO_TABLES = '"no-jump-tables"="true"'
 OUT = -1
 """In place of a node's number: the edge leads out of the region."""
+WRITE_BACK, RELOAD = "@WRITE_BACK@", "@RELOAD@"
+"""Lines that `text` replaces when it is known which registers the region uses."""
 INVARIANT = ("tlb_off", "ctx")
 """Words of the record that nothing in a region changes."""
 
 
 @dataclass(frozen=True)
 class Op:
-    """One instruction: what the micro-op says of it, and which micro-op of its block that is."""
+    """One instruction: what the micro-op says of it, and which micro-op of its block that is (`uop`)."""
 
     shape: Shape
     variant: int
@@ -54,6 +56,7 @@ class Op:
     imm: int
     eip: int
     next: int
+    rest: int
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,14 @@ class RegionBuilder(HandlerBuilder):
         self.nodes = nodes
         self.asking = heads(nodes)
         self.need = longest(nodes, self.asking)
-        self._entry: list[str] = []
-        self._invariants: dict[str, str] = {}
+        self._invariants: dict[str, int] = {}
         self._written: set[int] = set()
         self._touched: set[int] = set()
         self._node = nodes[0]
         self._number = 0
         self._op = nodes[0].ops[0]
         self._misses: dict[str, int] = {}
+        self._next_uop = 0
         self._indirect = self._enters = self._leaves = False
 
     # ---- operands -----------------------------------------------------------------------------------------------------
@@ -187,12 +190,9 @@ class RegionBuilder(HandlerBuilder):
 
     # ---- the record ---------------------------------------------------------------------------------------------------
     def _at_entry(self, name: str, offset: int) -> str:
-        """A word of the record that stays: loaded once."""
-        if name not in self._invariants:
-            self._invariants[name] = f"%c_{name}"
-            self._entry.append(f"  %p_{name} = getelementptr i8, ptr %cpu, i64 {offset}")
-            self._entry.append(f"  %c_{name} = load i64, ptr %p_{name}")
-        return self._invariants[name]
+        """A word of the record that only out-of-line semantics change: loaded once, and again behind them."""
+        self._invariants[name] = offset
+        return self.new(f"load i64, ptr %c_{name}")
 
     def word(self, field: str) -> str:
         return self._at_entry(field, at(field)) if field in INVARIANT else super().word(field)
@@ -204,14 +204,36 @@ class RegionBuilder(HandlerBuilder):
     def call(self, unit: str, args: Sequence[str], *, flags: str = "") -> str:
         if not unit.startswith(INLINE_MODULE):
             return super().call(unit, args, flags=flags)
+        self.put(WRITE_BACK)
         self._touched.add(RCX_AT >> 3)
         self._written.add(RCX_AT >> 3)
-        place = self.gep("%cpu", RCX_AT)
-        self.put(f"store i64 {self.new(f'load i64, ptr %r{RCX_AT >> 3}')}, ptr {place}")
-        self._memcpy(super().cpu("lazy"), "%lazy")
         v = super().call(unit, args)
+        place = self.gep("%cpu", RCX_AT)
         self.put(f"store i64 {self.new(f'load i64, ptr {place}')}, ptr %r{RCX_AT >> 3}")
         return v
+
+    def publish(self) -> None:
+        self.put(WRITE_BACK)
+        self.set_word("rip", str(self._op.eip))
+        self.set_word("next_rip", str(self._op.next))
+        self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self._op.rest}"))
+
+    def check(self) -> None:
+        go = self.label()
+        self._leave_if(super().word("status"), go)
+        self.place(go)
+
+    def finish(self, status: str, *, ends: bool) -> None:
+        """Behind out-of-line semantics: everything may have changed, the code too."""
+        go, same, changed = self.label(), self.label(), self.label()
+        self._leave_if(status, go)
+        self.place(go)
+        self.put(RELOAD)
+        at_, wanted = self.new("load ptr, ptr %table"), self.new(f"load i64, ptr {self.gep('%table', TABLE_VERSION)}")
+        self.cond_branch(self.new(f"icmp eq i64 {self.new(f'load i64, ptr {at_}')}, {wanted}"), same, changed, True)
+        self.place(changed)
+        self._leave_at(self._next_uop)
+        self.place(same)
 
     def lazy(self) -> str:
         return "%lazy"
@@ -329,7 +351,7 @@ class RegionBuilder(HandlerBuilder):
         ):
             if used:
                 self.place(label)
-                self._write_back()
+                self.put(WRITE_BACK)
                 way()
 
     def _short(self, left: str, go: str, out: str) -> None:
@@ -352,8 +374,9 @@ class RegionBuilder(HandlerBuilder):
 
     def _body(self) -> None:
         node = self._node
-        for op in node.ops:
+        for k, op in enumerate(node.ops):
             self._op = op
+            self._next_uop = node.ops[k + 1].uop if k + 1 < len(node.ops) else max(node.stop, op.uop + 1)
             fused = op.variant - int(VARIANT_FUSED) if op.variant >= VARIANT_FUSED else -1
             compose(self, op.shape, dead=op.variant == VARIANT_DEAD, fused=fused)
         if node.stop >= 0:
@@ -365,33 +388,57 @@ class RegionBuilder(HandlerBuilder):
             self._leave_at(uop)
         self._misses.clear()
 
-    def _write_back(self) -> None:
+    def _write_back(self) -> list[str]:
+        """Text that stores what the region changed."""
+        lines = []
         for register in sorted(self._written):
-            v = self.new(f"load i64, ptr %r{register}")
-            self.put(f"store i64 {v}, ptr {self.gep('%cpu', 8 * register)}")
-        self._memcpy(super().cpu("lazy"), "%lazy")
+            v = self._name()
+            lines += [f"  {v} = load i64, ptr %r{register}", f"  store i64 {v}, ptr %pr{register}"]
+        return [*lines, self._memcpy("%plazy", "%lazy")]
 
-    def _memcpy(self, to: str, source: str) -> None:
-        self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr align 8 {to}, ptr align 8 {source}, i64 {FLAGS_BYTES}, i1 0)")
+    def _load_all(self) -> list[str]:
+        """Text that loads what the region uses."""
+        lines = []
+        for register in sorted(self._touched):
+            v = self._name()
+            lines += [f"  {v} = load i64, ptr %pr{register}", f"  store i64 {v}, ptr %r{register}"]
+        for name in self._invariants:
+            v = self._name()
+            lines += [f"  {v} = load i64, ptr %pc_{name}", f"  store i64 {v}, ptr %c_{name}"]
+        return [*lines, self._memcpy("%lazy", "%plazy")]
+
+    def _name(self) -> str:
+        self._n += 1
+        return f"%v{self._n}"
+
+    def _memcpy(self, to: str, source: str) -> str:
+        return f"  call void @llvm.memcpy.p0.p0.i64(ptr align 8 {to}, ptr align 8 {source}, i64 {FLAGS_BYTES}, i1 0)"
 
     def text(self) -> str:
+        """The function: its head, and the body with what is stored and loaded now known."""
         lines = [f"define preserve_nonecc i64 @{self.name}{SIGNATURE} nounwind {NO_TABLES} {{", "entry:"]
         lines += [f"  %{name} = alloca [24 x i8], align 8" for name in ("flags", "lazy")]
         lines += [f"  %{name} = alloca {ty}" for name, ty in (("left", "i64"), ("target", "i64"), ("to", "ptr"))]
-        lines += [f"  %r{r} = alloca i64" for r in sorted(self._touched)]
+        places = {f"r{r}": 8 * r for r in sorted(self._touched)}
+        places |= {f"c_{name}": offset for name, offset in self._invariants.items()}
+        for name, offset in places.items():
+            lines += [f"  %{name} = alloca i64", f"  %p{name} = getelementptr i8, ptr %cpu, i64 {offset}"]
+        lines.append(f"  %plazy = getelementptr i8, ptr %cpu, i64 {at('lazy')}")
         lines += [f"  %ptable = getelementptr i8, ptr %uop, i64 {lay.UOP_IMM}", "  %table = load ptr, ptr %ptable"]
         lines += ["  %version_at = load ptr, ptr %table", "  %version = load i64, ptr %version_at"]
         lines += [f"  %pwanted = getelementptr i8, ptr %table, i64 {TABLE_VERSION}", "  %wanted = load i64, ptr %pwanted"]
         lines += ["  %same = icmp eq i64 %version, %wanted", "  br i1 %same, label %start, label %old, !prof !0", "old:"]
         lines += [f"  %pstale = getelementptr i8, ptr %cpu, i64 {at('h_retry')}", "  %stale = load ptr, ptr %pstale"]
-        lines += [f"  %gone = musttail call preserve_nonecc i64 %stale(ptr %cpu, ptr %uop, i64 %budget)"]
-        lines += ["  ret i64 %gone", "start:", *self._entry, "  store i64 %budget, ptr %left"]
-        for r in sorted(self._touched):
-            lines += [f"  %pr{r} = getelementptr i8, ptr %cpu, i64 {8 * r}", f"  %er{r} = load i64, ptr %pr{r}"]
-            lines.append(f"  store i64 %er{r}, ptr %r{r}")
-        lines.append(f"  %plazy = getelementptr i8, ptr %cpu, i64 {at('lazy')}")
-        lines.append(f"  call void @llvm.memcpy.p0.p0.i64(ptr align 8 %lazy, ptr align 8 %plazy, i64 {FLAGS_BYTES}, i1 0)")
-        return "\n".join([*lines, *self.lines, "}", ""])
+        lines += ["  %gone = musttail call preserve_nonecc i64 %stale(ptr %cpu, ptr %uop, i64 %budget)"]
+        lines += ["  ret i64 %gone", "start:", "  store i64 %budget, ptr %left", *self._load_all()]
+        for line in self.lines:
+            if line == "  " + WRITE_BACK:
+                lines += self._write_back()
+            elif line == "  " + RELOAD:
+                lines += self._load_all()
+            else:
+                lines.append(line)
+        return "\n".join([*lines, "}", ""])
 
     def _way_leave(self) -> None:
         u = self.new("load ptr, ptr %to")
@@ -401,7 +448,7 @@ class RegionBuilder(HandlerBuilder):
         self.enter(self.new("load ptr, ptr %to"), self.new("load i64, ptr %left"))
 
     def _way_indirect(self) -> None:
-        super().indirect(self.new("load i64, ptr %target"))
+        self._jump(self.new("load i64, ptr %target"), self.new("load i64, ptr %left"))
 
 
 def _signed(v: int, bits: int) -> int:
@@ -409,10 +456,9 @@ def _signed(v: int, bits: int) -> int:
     return v - (v >> bits - 1 << bits)
 
 
-def region_text(units: Units, name: str, nodes: Sequence[Node]) -> str:
-    """A module with one region; it needs nothing from outside."""
+def region_text(units: Units, name: str, nodes: Sequence[Node]) -> tuple[str, list[str]]:
+    """A module with one region, and the units that it calls by symbol."""
     b = RegionBuilder(units, name, nodes)
     b.build()
-    text, outside, specials = module(units, [b])
-    assert not outside and not specials, (outside, specials)
-    return text
+    text, outside, _ = module(units, [b])
+    return text, outside

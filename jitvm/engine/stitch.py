@@ -343,6 +343,9 @@ class HandlerBuilder:
         self._follow(lay.UOP_TAKEN)
 
     def indirect(self, target: str) -> None:
+        self._jump(target, "%budget")
+
+    def _jump(self, target: str, budget: str) -> None:
         """By the jump cache; what is not there is looked up."""
         mixed = self.new(f"xor i64 {target}, {self.new(f'lshr i64 {target}, 12')}")
         index = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_JUMP_CACHE - 1}')}, 5")
@@ -355,9 +358,9 @@ class HandlerBuilder:
         self.cond_branch(hit, go, miss, True)
         self.place(miss)
         self.set_word("rip", target)
-        self.tail("h_resume", "%budget")
+        self.tail("h_resume", budget)
         self.place(go)
-        self.enter(self.new(f"load ptr, ptr {self.gep(entry, 16)}"), "%budget")
+        self.enter(self.new(f"load ptr, ptr {self.gep(entry, 16)}"), budget)
 
 
 SPECIALS = (

@@ -83,8 +83,9 @@ def prepare(guest: Guest, bits: int) -> None:
 class Generator:
     """One program; `text` is its source."""
 
-    def __init__(self, seed: int, bits: int, length: int = 14) -> None:
+    def __init__(self, seed: int, bits: int, length: int = 14, pieces: Pieces | None = None) -> None:
         self.rng = np.random.default_rng([seed, bits])
+        self.pieces = pieces or PIECES
         self.bits = bits
         self.e = "e" if bits == 32 else ""
         self.size = bits // 8
@@ -130,7 +131,7 @@ class Generator:
         """Some pieces in a row."""
         lines: list[str] = []
         for _ in range(length):
-            lines += PIECES[self.number(0, len(PIECES))](self, depth)
+            lines += self.pieces[self.number(0, len(self.pieces))](self, depth)
         return lines
 
     def alu(self, depth: int) -> list[str]:
@@ -250,6 +251,41 @@ class Generator:
         ]
         return out
 
+    def divide(self, depth: int) -> list[str]:
+        """A division that faults now and then."""
+        label = self.label()
+        return [
+            f"mov {self.e}bx, offset {label}",
+            f"mov [{RESUME}], {self.e}bx",
+            f"and byte ptr {self.mem()}, {self.number(0, 4)}",
+            f"{self.pick('div', 'idiv')} byte ptr {self.mem()}",
+            f"{label}:",
+        ]
+
+    def arithmetic(self, depth: int) -> list[str]:
+        """What loops of compilers are made of."""
+        a, b = self.wide(), self.wide()
+        low = self.pick("al", "bl", "dl", "ah", "bh", "dh")
+        cc = self.pick("c", "z", "s", "o", "p", "be", "l", "le", "nz", "a", "ge")
+        return self.pick(
+            f"imul {a}, {b}",
+            f"mul {b}",
+            f"imul {a}, {self.mem()}, {self.number(-100, 100)}",
+            f"movzx {a}, {low}\n movsx {b}, byte ptr {self.mem()}",
+            f"bt {a}, {self.number(0, 16)}\n adc {b}, {self.number(0, 9)}",
+            f"btc {a}, {b}",
+            f"shld {a}, {b}, {self.number(0, 16)}",
+            f"xchg {a}, {b}\n xchg {low}, {self.mem()}",
+            f"lea {a}, [{self.e}bx + {self.e}si + {self.number(0, 99)}]",
+            f"cmp {a}, {b}\n cmov{cc} {a}, {self.mem()}",
+            f"set{cc} {low}\n set{cc} {self.mem()}",
+            f"xadd {a}, {b}\n cmpxchg {self.mem()}, {a}",
+            f"cwde\n cdq\n bsf {a}, {b}",
+            f"push dword ptr [{self.e}bp + 8]\n pop dword ptr [{self.e}bp + 16]",
+            "pushf\n lahf\n popf\n sahf\n cmc",
+            f"aam\n daa\n add {a}, {b}",
+        ).split("\n")
+
     def interrupt(self, depth: int) -> list[str]:
         return [
             self.pick("stc", "clc", "cli", "sti"),
@@ -323,7 +359,8 @@ class Generator:
         ]
 
 
-PIECES: list[Callable[[Generator, int], list[str]]] = [
+Pieces = list[Callable[[Generator, int], list[str]]]
+PIECES: Pieces = [
     Generator.alu,
     Generator.memory,
     Generator.flags,
@@ -345,11 +382,17 @@ PIECES: list[Callable[[Generator, int], list[str]]] = [
     Generator.mmio_string,
     Generator.port_string,
 ]
+COMPUTE: Pieces = [
+    *(Generator.alu, Generator.memory, Generator.flags, Generator.shift, Generator.nops, Generator.stack),
+    *(Generator.arithmetic, Generator.arithmetic, Generator.loop, Generator.loop, Generator.loop, Generator.call),
+    *(Generator.mmio, Generator.divide),
+]
+"""What loops of compute programs are made of, with an MMIO access and a fault now and then."""
 
 
-def program(seed: int, bits: int, length: int = 14) -> str:
+def program(seed: int, bits: int, length: int = 14, pieces: Pieces | None = None) -> str:
     """Source of a random program that ends with HLT."""
-    return Generator(seed, bits, length).text
+    return Generator(seed, bits, length, pieces).text
 
 
 def loaded(engine: str, source: str, bits: int, options: Options | None = None) -> Guest:
