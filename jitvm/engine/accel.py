@@ -38,7 +38,7 @@ from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import EXIT, FAULT, OK
 from jitvm.isa.words import u64
-from jitvm.memory import PAGE, GuestMemory
+from jitvm.memory import PAGE, GuestMemory, weakly
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
@@ -280,8 +280,8 @@ class VcpuEngine:
         with np.errstate(over="ignore"):
             reset_cpu(c)
         self.set_cpu()
-        memory.on_write.append(self._on_write)
-        memory.on_map.append(self._on_map)
+        memory.on_write.append(weakly(self._on_write))
+        memory.on_map.append(weakly(self._on_map))
 
     def set_cpu(self, model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Which CPU the guest sees (`--cpu`); ConfigError for an unknown model or feature."""
