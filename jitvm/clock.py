@@ -74,6 +74,19 @@ class Clock:
             heapq.heappop(heap)
         return None
 
+    def pending(self) -> list[tuple[Timer, int]]:
+        """The armed timers with their deadlines, in the order in which they will fire."""
+        return [(timer, at) for at, _, generation, timer in sorted(self._heap[:]) if generation == timer.generation]
+
+    def set(self, now_ns: int, pending: list[tuple[Timer, int]]) -> None:
+        """Another time, later or earlier, with exactly these timers armed: `pending` of then."""
+        for timer, _ in self.pending():
+            timer.cancel()
+        self.now_ns = now_ns
+        self._heap.clear()
+        for timer, at in pending:
+            timer.arm(at)
+
     def advance_to(self, now_ns: int) -> None:
         """Let time pass up to `now_ns` and fire what is due; a callback sees `now_ns` as it is at the end."""
         if now_ns > self.now_ns:

@@ -145,6 +145,7 @@ class Machine:
             self.vcpus: list[Vcpu] = []
             self.marks: stats.Marks | None = None
             self.serials = [self._open_chardev(spec) for spec in config.serials]
+            self.disks: list[BlockDevice] = []
             parts = self._parts()
             self.board = Board(parts, self.clock, lines, self.trace)
             interrupts.inta = self.board.pic.acknowledge
@@ -208,6 +209,7 @@ class Machine:
             cdrom = drive.media == "cdrom"
             disk: BlockDevice = open_disk(drive.file, read_only=drive.readonly or cdrom, snapshot=drive.snapshot)
             self._resources.callback(disk.close)
+            self.disks.append(disk)
             if cdrom:
                 drives[drive.index] = AtapiCdrom(name, disk, serial=serial, trace=self.trace)
             else:
@@ -463,6 +465,10 @@ class Machine:
                 self._changed.notify_all()
             else:
                 self._reset_board(cause)
+
+    def revived(self) -> None:
+        """The state of an earlier moment was put back, whose run has not ended; the lock is held."""
+        self._result = self._reset_cause = None
 
     def close(self) -> None:
         """End the threads, keep what the engine learned, give back what the host gave; a second call does nothing."""
