@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 HOST = frozenset({"ram", "page_read", "page_write", "n_pages", "code_pages", "tlb_host", "tlb_off", "tlb", "floor"})
 """Fields of the record that belong to the host: addresses, what is looked up again, kicks."""
-FIELDS = tuple(field[0] for field in ARCHITECTURAL if field[0] not in HOST)
+FIELDS = tuple(name for name in (str(field[0]) for field in ARCHITECTURAL) if name not in HOST)
 
 Pages = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
 """Numbers and contents of pages."""
@@ -136,7 +136,7 @@ def _restore_board(machine: Machine, checkpoint: Checkpoint) -> None:
 def _numbers(memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Pages that are not all zeros."""
     words = memory.view(np.uint64).reshape(-1, PAGE // 8)
-    return words.any(axis=1).nonzero()[0]
+    return np.flatnonzero(words.any(axis=1))
 
 
 def _used_pages(memory: npt.NDArray[np.uint8]) -> Pages:

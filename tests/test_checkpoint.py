@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,9 @@ def test_which_disks_are_not_held(tmp_path: Path) -> None:
 
 
 def test_timers_fire_in_the_order_of_then() -> None:
-    clock, fired = Clock(), []
-    a, b, c = (clock.timer(name, lambda name=name: fired.append(name)) for name in "abc")
+    clock = Clock()
+    fired: list[str] = []
+    a, b, c = (clock.timer(name, partial(fired.append, name)) for name in "abc")
     b.arm(10)
     a.arm(10)
     then = clock.pending()
