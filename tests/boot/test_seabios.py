@@ -17,14 +17,12 @@ from jitvm.machine import Machine
 from tests.boot.guests import (
     GOOD,
     GUESTS,
-    SEABIOS,
-    SEABIOS_256K,
     config,
     debug_output,
     disk,
     fingerprint,
-    need,
 )
+from tests.needs import SEABIOS, SEABIOS_256K, need
 
 ROOT = Path(__file__).resolve().parents[2]
 SEABIOS_PORT = 0x402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_dropped_machine_is_freed_without_the_collector(engine: str) -> None:
     m.write(PAGE, LOOP)
     m.set_registers({"eip": PAGE, "ebx": 1})
     assert m.run(100).reason == "limit"
-    held = [weakref.ref(m), weakref.ref(m.vcpu), weakref.ref(m.vcpu.array), weakref.ref(m.memory)]
+    held: list[weakref.ref[Any]] = [weakref.ref(m), weakref.ref(m.vcpu), weakref.ref(m.vcpu.array), weakref.ref(m.memory)]
     del m
     assert [reference() for reference in held] == [None] * 4
 
