@@ -47,6 +47,9 @@ CODE_BYTES = 32 << 20
 PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
+OK_ARGUMENT = ctypes.c_uint64(OK_STATUS)
+LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL})
+"""Why translated code comes back to be given what the translator lacks."""
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8}
 
 
@@ -274,6 +277,8 @@ class VcpuEngine:
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
         self._enter = accel.enter
+        self._record, self._budget = ctypes.c_void_p(self.address), ctypes.c_int64()
+        """Arguments of `enter`, made once: ctypes takes twice as long to make them of numbers."""
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers = accel.tables.copy_handlers(c)
@@ -313,19 +318,18 @@ class VcpuEngine:
 
     def run(self, budget: int) -> int:
         """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
-        enter, address = self._enter, self.address
         if self._injected is None:
-            why: int = enter(address, budget, OK_STATUS)
+            self._budget.value = budget
+            why: int = self._enter(self._record, self._budget, OK_ARGUMENT)
         else:
             why = self._deliver_and_enter(budget)
-        while True:
+        while why in LACKS:
             if why == lay.WHY_FORM:
                 self._learn()
-            elif why in (lay.WHY_HANDLER, lay.WHY_STENCIL):
-                self._stamp()
             else:
-                return why
-            why = enter(address, self.signed[self._left], OK_STATUS)
+                self._stamp()
+            why = self._enter(self.address, self.signed[self._left], OK_STATUS)
+        return why
 
     def inject(self, vector: int) -> None:
         """An external interrupt between instructions: the next `run` begins with its delivery.
