@@ -144,6 +144,7 @@ def boot_parser() -> Parser:
     add("gdb-wait", "hold the CPU at the reset vector until gdb lets it go, the same as -S")
     add("gdb-arch", "registers that gdb sees: x86-64 (default), i386 or i8086", "ARCH", default="x86-64")
     add("gdb-on-disconnect", "when gdb leaves: run (default), stop or exit", "WHAT", default="run")
+    add("symbols", "ELF file with the guest's symbols, for gdb and for crash reports", "FILE[,offset=N]")
     add("clock", "auto (default: reproducible, waits only for a person), icount or realtime", "KIND", default="auto")
     add("max-insns", "end after so many instructions", "N")
     add("timeout", "end after so many seconds", "SECONDS")
@@ -181,6 +182,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     gdb = ":1234" if options.s and options.gdb is None else options.gdb
     if options.gdb_wait and gdb is None:
         config.fail("--gdb-wait: nobody could let the CPU go; give --gdb too")
+    symbols, offset = config.parse_symbols(options.symbols) if options.symbols is not None else (None, 0)
     kernel, initrd = (Path(name) if name is not None else None for name in (options.kernel, options.initrd))
     return MachineConfig(
         memory=config.parse_memory(options.m) if options.m is not None else config.DEFAULT_MEMORY,
@@ -203,6 +205,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         gdb=gdb,
         gdb_arch=options.gdb_arch,
         gdb_on_disconnect=options.gdb_on_disconnect,
+        symbols=symbols,
+        symbols_offset=offset,
         display="none" if options.nographic else options.display,
         clock=options.clock,
         max_insns=config.parse_number("--max-insns", options.max_insns) if options.max_insns is not None else None,
@@ -234,6 +238,10 @@ def boot(argv: Sequence[str], debug: bool) -> int:
     options = boot_parser().parse_args(spell_out(argv))
     cfg = machine_config(options)
     config.check_files(cfg)
+    if cfg.symbols is not None:
+        from jitvm.symbols import load
+
+        load(cfg)
     return run_machine(cfg, debug)
 
 
@@ -503,7 +511,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return Exit.BAD_INPUT
-    except Exception as error:
+    except Exception as error:  # a bug: the top level gives it an exit status and one line, --debug a traceback
         first = str(error).partition("\n")[0]
         _complain("internal error", f"{type(error).__name__}: {first} (--debug shows the traceback)", debug)
         return Exit.INTERNAL
