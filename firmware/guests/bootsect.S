@@ -3,25 +3,11 @@
  * from there uses INT 10h AH=0E, 11h, 12h, 13h AH=08/15/41/48, 15h E820/E801/88, 16h AH=01 and
  * 1Ah; it prints on the screen, COM1 and the debug port and leaves through isa-debug-exit with
  * 31h (QEMU's status 63h). Every failed step prints its letter and leaves with 32h. */
-#include "guest.h"
-#define EXIT_GOOD 0x31
-#define EXIT_BAD 0x32
+#include "sector.h"
 #define SMAP 0x534D4150
 #define MAP 0x600
 #define SECTOR(n) (0x7C00 + 512 * (n))
-        .code16
-        .text
-        .globl  boot
-boot:
-        ljmp    $0, $1f
-1:      cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
-        movw    $0x7C00, %sp
-        sti
-        cld
+        BOOT_SECTOR
         movb    %dl, drive
         movw    $text_boot, %si
         call    puts
