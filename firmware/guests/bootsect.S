@@ -143,14 +143,10 @@ stage2:
 
         int     $0x11                   /* equipment, memory below 640 KiB */
         movw    $text_equipment, %si
-        call    puts
-        movzwl  %ax, %eax
-        call    hex
+        call    word
         int     $0x12
         movw    $text_low, %si
-        call    puts
-        movzwl  %ax, %eax
-        call    hex
+        call    word
         jmp     memory
         .org    1024
 
@@ -159,9 +155,7 @@ memory:
         movb    $0x88, %ah
         int     $0x15
         movw    $text_88, %si
-        call    puts
-        movzwl  %ax, %eax
-        call    hex
+        call    word
         movw    $0xE801, %ax
         int     $0x15
         movb    $'E', %al
@@ -238,6 +232,12 @@ time:
         call    puts
         movb    $EXIT_GOOD, %al
         jmp     leave
+
+/* Print the text at SI, then AX in hex. */
+word:   pushw   %ax
+        call    puts
+        popw    %ax
+        movzwl  %ax, %eax
 
 /* Print EAX in hex; keeps all registers. */
 hex:    pushal

@@ -20,6 +20,10 @@ DISKWRITE = IMAGES / "guests" / "diskwrite.img"
 GOOD_STATUS = 0x31 << 1 | 1
 POWER_OFF = "No bootable device, powering off.\n"
 
+WORDS = {BIOS: (0x222, 640), SEABIOS: (0x4227, 639)}
+"""INT 11h and 12h on QEMU's pc: FPU, 80 columns in color, one serial port; SeaBIOS adds the printer port, the mouse and
+the diskette drive, and keeps a KiB of low memory.  INT 15h AH=88 says 63 MiB at most."""
+
 
 def results(run: Run) -> dict[str, str]:
     """The self-test's lines: name to result."""
@@ -120,6 +124,7 @@ def test_boot_sector_gets_its_services(tmp_path: Path, bios: Path) -> None:
     assert run.status == GOOD_STATUS, run.serial
     assert "boot sector runs\nsectors read by AH=02 and AH=42\n" in run.debug
     assert "boot sector done" in run.serial
+    assert f" equipment {WORDS[bios][0]:08x} low {WORDS[bios][1]:08x}\n88 0000fc00 " in run.debug
     ram = [
         (int(base, 16), int(length, 16))
         for base, length, kind in re.findall(r"e820 (\w{16}) (\w{16}) (\d)", run.debug)
