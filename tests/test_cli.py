@@ -439,7 +439,6 @@ def test_the_embedded_firmware_boots_passes_its_tests_and_powers_off() -> None:
     ("argv", "status", "out", "err"),
     [
         (["hello.bin", "--device", "isa-debug-exit,iobase=0xf4"], 1, "hello from the ROM\n", ""),
-        (["triple_fault.bin", "--no-reboot"], cli.Exit.GUEST_CRASH, "", "jitvm: triple fault at "),
         (["echo.bin", "--max-insns", "100"], cli.Exit.INSN_LIMIT, "", "jitvm: the limit of 100 instructions "),
         (["echo.bin", "-S", "--timeout", "0.2"], cli.Exit.TIMEOUT, "", "jitvm: the time of 0.2 seconds is over\n"),
     ],

@@ -37,6 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(
         {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target", "symbols"}
+        | {"crash", "replay"}
     ),
     "__main__": frozenset({"cli"}),
 }
