@@ -252,7 +252,7 @@ class Session(Context):
             return action()
         except PacketError as error:
             return error_reply(error, text)
-        except Exception as error:
+        except Exception as error:  # the target is foreign code: whatever it raises is told to gdb and logged
             trace = error.__traceback__
             while trace is not None and trace.tb_next is not None:
                 trace = trace.tb_next

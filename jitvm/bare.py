@@ -35,7 +35,7 @@ ENGINES: dict[str, Options | None] = {
     "plain": None,
     "handlers": Options(stencils=False),
     "stencils": Options(regions=False, hot=1, drops=4),
-    "regions": Options(hot=1, region_hot=2, drops=4),
+    "regions": Options(hot=1, region_hot=2, drops=4, sync=True),
 }
 """Engines by name: plain Python; handlers alone; machine code for every block, at its first execution."""
 GPR_NAMES = "eax ecx edx ebx esp ebp esi edi".split()

@@ -93,22 +93,37 @@ class Bus:
 
     def read(self, address: int, size: int) -> int:
         """Little-endian value of `size` bytes at `address`."""
+        m = self._last if self._slots is None else self._slots[address]
+        if m is not None and m.base <= address and size <= m.max_size and address + size <= m.end:
+            return m.region.read(address - m.base, size)
+        return self._read_anywhere(address, size)
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Store the low `size` bytes of `value` at `address`."""
+        m = self._last if self._slots is None else self._slots[address]
+        if m is not None and m.base <= address and size <= m.max_size and address + size <= m.end:
+            m.region.write(address - m.base, size, value & MASKS[size])
+        else:
+            self._write_anywhere(address, size, value)
+
+    def _read_anywhere(self, address: int, size: int) -> int:
+        """A read that does not go to the mapping at hand as a whole."""
         m = self.find(address)
         if m is not None and size <= m.max_size and address + size <= m.end:
             return m.region.read(address - m.base, size)
         if m is None and all(self.find(address + k) is None for k in range(1, size)):
             if self._trace.wants("unassigned_read"):
                 self._trace("unassigned_read", space=self.space, address=address, size=size)
-            return (1 << 8 * size) - 1
+            return MASKS[size]
         value = done = 0
         while done < size:
             n = self._piece(address + done, size - done)
-            value |= self.read(address + done, n) << 8 * done
+            value |= self._read_anywhere(address + done, n) << 8 * done
             done += n
         return value
 
-    def write(self, address: int, size: int, value: int) -> None:
-        """Store the low `size` bytes of `value` at `address`."""
+    def _write_anywhere(self, address: int, size: int, value: int) -> None:
+        """A write that does not go to the mapping at hand as a whole."""
         m = self.find(address)
         if m is not None and size <= m.max_size and address + size <= m.end:
             m.region.write(address - m.base, size, value & MASKS[size])
@@ -119,7 +134,7 @@ class Bus:
             done = 0
             while done < size:
                 n = self._piece(address + done, size - done)
-                self.write(address + done, n, value >> 8 * done)
+                self._write_anywhere(address + done, n, value >> 8 * done)
                 done += n
 
     def _piece(self, address: int, size: int) -> int:

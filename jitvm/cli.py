@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,6 +26,7 @@ from jitvm.errors import ConfigError, JitvmError
 if TYPE_CHECKING:
     from jitvm.console import Console
     from jitvm.machine import Machine, RunResult
+    from jitvm.vcpu import Vcpu
 
 
 class Exit(enum.IntEnum):
@@ -144,6 +145,7 @@ def boot_parser() -> Parser:
     add("gdb-wait", "hold the CPU at the reset vector until gdb lets it go, the same as -S")
     add("gdb-arch", "registers that gdb sees: x86-64 (default), i386 or i8086", "ARCH", default="x86-64")
     add("gdb-on-disconnect", "when gdb leaves: run (default), stop or exit", "WHAT", default="run")
+    add("symbols", "ELF file with the guest's symbols, for gdb and for crash reports", "FILE[,offset=N]")
     add("clock", "auto (default: reproducible, waits only for a person), icount or realtime", "KIND", default="auto")
     add("max-insns", "end after so many instructions", "N")
     add("timeout", "end after so many seconds", "SECONDS")
@@ -181,6 +183,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     gdb = ":1234" if options.s and options.gdb is None else options.gdb
     if options.gdb_wait and gdb is None:
         config.fail("--gdb-wait: nobody could let the CPU go; give --gdb too")
+    symbols, offset = config.parse_symbols(options.symbols) if options.symbols is not None else (None, 0)
     kernel, initrd = (Path(name) if name is not None else None for name in (options.kernel, options.initrd))
     return MachineConfig(
         memory=config.parse_memory(options.m) if options.m is not None else config.DEFAULT_MEMORY,
@@ -203,6 +206,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         gdb=gdb,
         gdb_arch=options.gdb_arch,
         gdb_on_disconnect=options.gdb_on_disconnect,
+        symbols=symbols,
+        symbols_offset=offset,
         display="none" if options.nographic else options.display,
         clock=options.clock,
         max_insns=config.parse_number("--max-insns", options.max_insns) if options.max_insns is not None else None,
@@ -234,6 +239,10 @@ def boot(argv: Sequence[str], debug: bool) -> int:
     options = boot_parser().parse_args(spell_out(argv))
     cfg = machine_config(options)
     config.check_files(cfg)
+    if cfg.symbols is not None:
+        from jitvm.symbols import load
+
+        load(cfg)
     return run_machine(cfg, debug)
 
 
@@ -260,6 +269,7 @@ def run_machine(cfg: MachineConfig, debug: bool = False) -> int:
         if cfg.gdb is not None:
             stack.enter_context(_gdb(cfg, machine))
         ends.machine = machine
+        crashes = Crashes(cfg, machine, console, progress.hide)
         if console is not None:
             console.on_quit = machine.quit
         progress.running()
@@ -268,6 +278,7 @@ def run_machine(cfg: MachineConfig, debug: bool = False) -> int:
         if console is not None:
             console.restore()
         _report(cfg, machine, result, console)
+        crashes.tell_the_way(result)
     if ends.signal is not None:
         return _status_of_signal(ends.signal)
     return exit_status(result)
@@ -294,6 +305,54 @@ def _gdb(cfg: MachineConfig, machine: Machine) -> Iterator[None]:
             say(f"warning: {server.warning}")
         say(f"gdb: target remote {server.address}" if cfg.gdb != "-" else "gdb: on standard input and output")
         yield
+
+
+class Crashes:
+    """Tells of triple faults on standard error: in full when they end the run, else in short, the first few."""
+
+    MOST = 3
+
+    def __init__(
+        self, cfg: MachineConfig, machine: Machine, console: Console | None, hide: Callable[[], None]
+    ) -> None:
+        self._cfg, self._machine, self._console, self._hide = cfg, machine, console, hide
+        self._n = 0
+        machine.on_shutdown = self._on_shutdown
+
+    def _say(self, lines: Sequence[str]) -> None:
+        self._hide()
+        if self._console is not None and not self._console.at_line_start and _one_stream():
+            print(file=sys.stderr)
+        print(f"jitvm: {lines[0]}", *lines[1:], sep="\n  ", file=sys.stderr, flush=True)
+
+    def _on_shutdown(self, vcpu: Vcpu) -> None:
+        from jitvm import crash, symbols
+
+        self._n += 1
+        if self._n <= self.MOST:
+            names = symbols.load(self._cfg)
+            self._say(crash.report(self._machine, vcpu, names, whole=self._cfg.no_reboot))
+        elif self._n == self.MOST + 1:
+            self._say(["further triple faults are not reported"])
+
+    def tell_the_way(self, result: RunResult) -> None:
+        """The blocks before the one that ended the run; the machine is closed for it."""
+        from jitvm import crash, replay, symbols
+
+        if not (self._n and self._cfg.no_reboot and result.reason == "shutdown"):
+            return
+        machine, vcpu = self._machine, self._machine.vcpus[0]
+        if vcpu.real_time or machine.stats()["host_seconds"] > replay.MAX_SECONDS:
+            return
+        machine.close()
+        blocks = replay.last_blocks(self._cfg, vcpu.retired, machine.registers())
+        if not blocks:
+            self._say(["the way to it can't be told: a second run did not come to the same end"])
+            return
+        names = symbols.load(self._cfg)
+        places = [(crash.place(vcpu.engine.c, names, b.selector, b.base, b.ip), b.n) for b in blocks]
+        lines = [f"{where}, {n} instruction{'s' if n > 1 else ''}" for where, n in places]
+        self._say([f"the last {len(blocks)} blocks before it, from a second run of the same:", *lines])
 
 
 def exit_status(result: RunResult) -> int:
@@ -503,7 +562,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return Exit.BAD_INPUT
-    except Exception as error:
+    except Exception as error:  # a bug: the top level gives it an exit status and one line, --debug a traceback
         first = str(error).partition("\n")[0]
         _complain("internal error", f"{type(error).__name__}: {first} (--debug shows the traceback)", debug)
         return Exit.INTERNAL

@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Callable
 
 NS_PER_SECOND = 1_000_000_000
+NEVER = 1 << 62
+"""A time that does not come."""
 CROWD = 64
 """From so many entries on, those of timers that were armed again or cancelled are thrown out now and then."""
 
@@ -34,11 +36,11 @@ class Timer:
         """Do not fire."""
         self.deadline = None
         self.generation += 1
+        self._clock._find_next()
 
     def fire(self) -> None:
         """What the clock does when the time has come."""
-        self.deadline = None
-        self.generation += 1
+        self.cancel()
         self._callback()
 
 
@@ -47,6 +49,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_ns = 0
+        self.due = NEVER
+        """Virtual time of the next timer, `NEVER` when none is armed: what the vCPU loop reads at every exit."""
         self._heap: list[tuple[int, int, int, Timer]] = []
         self._crowd = CROWD
         self._sequence = 0
@@ -63,22 +67,35 @@ class Clock:
             self._heap = [entry for entry in self._heap if entry[2] == entry[3].generation]
             heapq.heapify(self._heap)
             self._crowd = max(CROWD, 2 * len(self._heap))
+        self._find_next()
+
+    def _find_next(self) -> None:
+        """Set `due`; entries of timers that were armed again or cancelled go when they come to the front."""
+        heap = self._heap
+        while heap and heap[0][2] != heap[0][3].generation:
+            heapq.heappop(heap)
+        self.due = heap[0][0] if heap else NEVER
 
     def deadline(self) -> int | None:
         """Virtual time of the next timer, None when none is armed."""
-        heap = self._heap
-        while heap:
-            at, _, generation, timer = heap[0]
-            if generation == timer.generation:
-                return at
-            heapq.heappop(heap)
-        return None
+        return None if self.due == NEVER else self.due
+
+    def pending(self) -> list[tuple[Timer, int]]:
+        """The armed timers with their deadlines, in the order in which they will fire."""
+        return [(timer, at) for at, _, generation, timer in sorted(self._heap[:]) if generation == timer.generation]
+
+    def set(self, now_ns: int, pending: list[tuple[Timer, int]]) -> None:
+        """Another time, later or earlier, with exactly these timers armed: `pending` of then."""
+        for timer, _ in self.pending():
+            timer.cancel()
+        self.now_ns = now_ns
+        self._heap.clear()
+        for timer, at in pending:
+            timer.arm(at)
 
     def advance_to(self, now_ns: int) -> None:
         """Let time pass up to `now_ns` and fire what is due; a callback sees `now_ns` as it is at the end."""
         if now_ns > self.now_ns:
             self.now_ns = now_ns
-        while self._heap and self._heap[0][0] <= self.now_ns:
-            _, _, generation, timer = heapq.heappop(self._heap)
-            if generation == timer.generation:
-                timer.fire()
+        while self.due <= self.now_ns:
+            self._heap[0][3].fire()

@@ -138,6 +138,8 @@ class MachineConfig:
     gdb: str | None = None
     gdb_arch: str = "x86-64"
     gdb_on_disconnect: str = "run"
+    symbols: Path | None = None
+    symbols_offset: int = 0
     display: Display = "none"
     clock: Clock = "auto"
     max_insns: int | None = None
@@ -163,6 +165,8 @@ class MachineConfig:
             if value is not None:
                 not_yet(option, "booting a kernel directly is", "boot it from a disk with --drive file=FILE")
         self._check_gdb()
+        if not 0 <= self.symbols_offset < 1 << 32:
+            fail(f"--symbols: offset {self.symbols_offset:#x} is not below 4 GiB")
         if self.max_insns is not None and self.max_insns < 0:
             fail(f"--max-insns: {self.max_insns} is negative")
         if self.timeout_s is not None and not 0 < self.timeout_s < 1e9:
@@ -517,6 +521,17 @@ def parse_trace(text: str) -> tuple[str, Path | None]:
     if not patterns or (colon and not file):
         fail(f"--trace: '{text}' is not PATTERNS[:FILE]")
     return patterns, Path(file) if colon else None
+
+
+def parse_symbols(text: str) -> tuple[Path, int]:
+    """--symbols FILE[,offset=N]"""
+    found = parse_keys("--symbols", text, "file")
+    file = found.pop("file", "")
+    offset = _take(found, "offset", "--symbols", parse_number, 0)
+    _refuse_rest("--symbols", found, ("file", "offset"))
+    if not file:
+        fail("--symbols: no file given; write FILE[,offset=N]")
+    return Path(file), offset
 
 
 def parse_opt(text: str) -> tuple[tuple[str, bool], ...]:

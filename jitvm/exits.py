@@ -80,6 +80,10 @@ class Run:
         self.reason, self.address, self.size, self.write = reason, address, size, write
         self.count, self.data, self.block = count, data, block
 
+    def reads(self) -> bool:
+        """An access whose data comes from the outside."""
+        return self.reason in SERVED and not self.write
+
     def __repr__(self) -> str:
         if self.reason not in (IO, MMIO):
             return f"Run({reason_name(self.reason)})"

@@ -3,7 +3,10 @@
 The page walk sets no bit and asks for no right; device windows are no memory.  A write goes where reads come from, so
 ROM and write-protected shadow RAM can be patched, and tells the vCPUs to drop what they translated there.
 
-Source: Intel SDM vol. 3, 4.3 (32-bit paging).
+`memory_map` is what a client is told once: linear addresses, at which page tables may show any memory, so all of it is
+RAM but what is ROM now, and chipset registers that no program puts memory on.
+
+Source: Intel SDM vol. 3, 4.3 (32-bit paging); Intel 82441FX datasheet (290549), 3.3 (memory map).
 
 Not modelled: PAE and 4-level paging, as in the CPU.
 """
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gdbstub.errors import TargetError
+from gdbstub.target import MemoryRegion
 from jitvm.memory import PAGE, GuestMemory
 
 ADDRESS_END = 1 << 32
@@ -24,6 +28,27 @@ PRESENT, LARGE = 1, 0x80
 ENTRY = 4
 FRAME = 0xFFFF_F000
 LARGE_MASK = 0x003F_FFFF
+
+
+HOLE = (0xFEC0_0000, 0xFF00_0000)
+"""Interrupt controllers and other registers of the chipset."""
+
+
+def memory_map(memory: GuestMemory) -> list[MemoryRegion]:
+    """ROM as it is mapped now, RAM everywhere else below 4 GiB, and the hole."""
+    read_only = (memory.page_read != 0) & (memory.page_write == 0)
+    edges = np.flatnonzero(np.diff(read_only, prepend=False, append=False)) * PAGE
+    roms = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+    taken = sorted([*((start, end, "rom") for start, end in roms), (*HOLE, "")])
+    found: list[MemoryRegion] = []
+    at = 0
+    for start, end, kind in [*taken, (ADDRESS_END, ADDRESS_END, "")]:
+        if at < start:
+            found.append(MemoryRegion(at, start - at))
+        if kind:
+            found.append(MemoryRegion(start, end - start, "rom"))
+        at = max(at, end)
+    return found
 
 
 class LinearMemory:

@@ -59,6 +59,15 @@ def _rows(memory: LinearMemory, base: int, limit: int, size: int) -> Iterator[tu
         yield number, int.from_bytes(data, "little")
 
 
+def descriptor_at(c: Any, memory: LinearMemory, selector: int) -> int | None:
+    """The descriptor that a selector names, None behind the table's end or where no memory is."""
+    local = selector & 4
+    base, limit = (int(c.base[6]), int(c.limit[6])) if local else (int(c.gdt_base), int(c.gdt_limit))
+    at = selector & 0xFFF8
+    data = memory.read_linear(base + at & 0xFFFF_FFFF, 8) if at + 7 <= limit else b""
+    return int.from_bytes(data, "little") if len(data) == 8 else None
+
+
 def gdt(c: Any, memory: LinearMemory, words: Sequence[str]) -> str:
     """The GDT's entries that are not null."""
     rows = _rows(memory, int(c.gdt_base), int(c.gdt_limit), 8)

@@ -40,10 +40,11 @@ from gdbstub.target import (
 from jitvm.engine.layout import N_BREAKPOINTS
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
-from jitvm.gdb_memory import LinearMemory
+from jitvm.gdb_memory import LinearMemory, memory_map
 from jitvm.gdb_registers import Registers, mode_name
 from jitvm.gdb_tables import TABLE_COMMANDS
 from jitvm.machine import Machine, RunResult
+from jitvm.symbols import program
 from jitvm.vcpu import NEVER
 
 THREAD = 1
@@ -220,8 +221,18 @@ class GdbTarget:
         return True
 
     def memory_map(self) -> Sequence[MemoryRegion]:
-        """Page tables may show any memory at any of these addresses."""
-        return [MemoryRegion(0, ADDRESS_END)]
+        """RAM, ROM and the hole."""
+        return memory_map(self._machine.memory)
+
+    def exec_file(self) -> str | None:
+        """The guest's ELF file, where it is known."""
+        found = program(self._machine.config)
+        return str(found[0].resolve()) if found is not None else None
+
+    def exec_offset(self) -> int:
+        """What is added to its addresses."""
+        found = program(self._machine.config)
+        return found[1] if found is not None else 0
 
     def monitor(self, command: str, write: Callable[[str], None]) -> None:
         """The machine's monitor, and what `jitvm.gdb_tables` and this class add to it."""

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from jitvm import stats
 from jitvm.backends.blockdev import BlockDevice, open_disk
 from jitvm.backends.chardev import CharBackend, MemoryBackend, open_chardev
+from jitvm.backends.tail import Tail
 from jitvm.bare import CONTROL_NAMES, GPR_NAMES, SEGMENT_NAMES
 from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
@@ -128,6 +129,8 @@ class Machine:
         self._running = self._closing = self._quit_early = False
         self._attention = False
         self.gate = Gate()
+        self.on_shutdown: Callable[[Vcpu], None] = lambda vcpu: None
+        """Told of a triple fault, with the lock held, while everything is as the CPU left it."""
         self._threads: list[threading.Thread] = []
         self._parked: set[int] = set()
         self._host_seconds = 0.0
@@ -145,6 +148,8 @@ class Machine:
             self.vcpus: list[Vcpu] = []
             self.marks: stats.Marks | None = None
             self.serials = [self._open_chardev(spec) for spec in config.serials]
+            self._tails = [Tail(backend) for backend in self.serials]
+            self.disks: list[BlockDevice] = []
             parts = self._parts()
             self.board = Board(parts, self.clock, lines, self.trace)
             interrupts.inta = self.board.pic.acknowledge
@@ -193,7 +198,7 @@ class Machine:
             rtc_base=datetime.now(UTC).replace(tzinfo=None) if config.clock == "realtime" else RTC_BASE,
             vga_rom=find_vga_rom(),
             drives=self._open_drives(),
-            serials=self.serials,
+            serials=self._tails,
             debugcons=debugcons,
             debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
             boot=config.boot,
@@ -208,6 +213,7 @@ class Machine:
             cdrom = drive.media == "cdrom"
             disk: BlockDevice = open_disk(drive.file, read_only=drive.readonly or cdrom, snapshot=drive.snapshot)
             self._resources.callback(disk.close)
+            self.disks.append(disk)
             if cdrom:
                 drives[drive.index] = AtapiCdrom(name, disk, serial=serial, trace=self.trace)
             else:
@@ -329,6 +335,7 @@ class Machine:
     def _turn_ended(self, vcpu: Vcpu, outcome: Outcome) -> None:
         self.gate.outcome = outcome
         if outcome is Outcome.SHUTDOWN:
+            self.on_shutdown(vcpu)
             where = f"{int(vcpu.engine.c.sel[1]):04x}:{int(vcpu.engine.c.rip):08x}"
             if self.config.no_reboot:
                 self._stop("shutdown", message=f"triple fault at {where} (--no-reboot)")
@@ -464,6 +471,10 @@ class Machine:
             else:
                 self._reset_board(cause)
 
+    def revived(self) -> None:
+        """The state of an earlier moment was put back, whose run has not ended; the lock is held."""
+        self._result = self._reset_cause = None
+
     def close(self) -> None:
         """End the threads, keep what the engine learned, give back what the host gave; a second call does nothing."""
         with self.lock:
@@ -547,6 +558,11 @@ class Machine:
         """Store to physical memory; translated code there is dropped.  ROM and devices are left alone."""
         with self.lock:
             self.memory.write(gpa, data)
+
+    @property
+    def serial_tails(self) -> list[bytes]:
+        """The end of what the guest has sent to each serial port, whatever its backend."""
+        return [bytes(tail.bytes) for tail in self._tails]
 
     def screen_text(self) -> list[str]:
         """The rows of the VGA's text screen; none in graphics modes and before a mode is set."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,18 @@ MAPPED = 1
 """Bit 0 of a `page_read` or `page_write` entry: the page is memory."""
 GUARD = 64 * 1024
 PROT_NONE = 0
+
+
+def weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """A listener that calls a method of an object without keeping the object, which may own the memory it listens to."""
+    reference = weakref.WeakMethod(method)
+
+    def listener(*arguments: int) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*arguments)
+
+    return listener
 
 
 class GuestMemory:

@@ -28,7 +28,7 @@ class Pace:
         now = self._vcpu.now()
         lag = time.monotonic_ns() - self._base - now
         if lag > 0:
-            self._vcpu.engine.c.extra_ns += lag
+            self._vcpu.skip(lag)
         elif lag < -PACE_NS:
             time.sleep(-lag / 1e9)
         self._timer.arm(now + max(lag, 0) + PACE_NS)

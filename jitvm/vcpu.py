@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from jitvm.bus import MASKS, Bus
+from jitvm.clock import NEVER as NEVER
 from jitvm.clock import Clock
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
@@ -29,8 +30,8 @@ from jitvm.trace import SILENT, Trace
 
 ACCESS_NS = 1000
 """Virtual time of a port or MMIO access: a bus cycle."""
-SLICE = 1 << 40
-"""Budget when no timer is armed."""
+SLICE = 1 << 28
+"""Budget at most, so that what is published at an exit (`Vcpu.retired`) is never older than a fraction of a second."""
 IDLE_S = 0.5
 """How long a halted vCPU sleeps at most before it pumps again."""
 WHY_FAILED = -1
@@ -41,11 +42,11 @@ REASON_OF_WHY = {
     lay.WHY_WINDOW: int(ExitReason.IRQ_WINDOW_OPEN),
     WHY_FAILED: int(ExitReason.INTERNAL_ERROR),
 }
-NEVER = 1 << 62
 IF = 0x200
 PAGE, UNKNOWN = ~0xFFF, int(ExitReason.UNKNOWN)
-BOUNDARY = struct.Struct("=QqQ16x6Q")
-"""The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data."""
+BOUNDARY = struct.Struct(f"=QqQ16x6Q{lay.at('io_n') - lay.at('io_data') - 8}xQ")
+"""The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data[0],
+io_n."""
 
 
 class InterruptSource(Protocol):
@@ -79,12 +80,9 @@ class Vcpu:
         self.index, self.engine, self.clock, self.lock, self.trace = index, engine, clock, lock, trace
         self.buses = Buses(ports, mmio)
         self.interrupts = interrupts
-        self.limit = NEVER
-        """Instructions after which the loop stops (`--max-insns`), as a value of `retired`."""
+        self._limit = self._halt_at = self._end = NEVER
         self.hold_interrupts = False
         """A debugger's step keeps them away."""
-        self.halt_at = NEVER
-        """The same for a debugger's step."""
         self.real_time = False
         self.pump: Callable[[], None] = lambda: None
         self.after_exit: Callable[[], bool] = lambda: False
@@ -93,8 +91,11 @@ class Vcpu:
         self.error_text = ""
         self.last_run = Run(INTR)
         """The latest exit: one `Run` for all of them, as in KVM."""
-        self._retired = 0
-        """Value of `retired` at the latest exit."""
+        self._retired = self._extra = 0
+        """`retired` and `extra_ns` at the latest exit of this turn; like the record's, but never half written."""
+        self._in_turn = self._window_asked = False
+        self._answered = 0
+        """Accesses of the current instruction that were answered before the latest exit."""
         self.exit_request = False
         self.half_done = False
         self._string = False
@@ -105,7 +106,7 @@ class Vcpu:
         """Locked until a kick rings: what a halted vCPU sleeps on."""
         self._bell.acquire()
         self._words, self._bytes = engine.words, engine.array.view(np.uint8).data
-        self._boundary, self._extra = lay.at("horizon"), lay.at("extra_ns") // 8
+        self._boundary, self._extra_at = lay.at("horizon"), lay.at("extra_ns") // 8
         self._window, self._rflags, self._halted = (lay.at(n) // 8 for n in ("want_window", "rflags", "halted"))
         self._shadow, self._step = lay.at("shadow") // 8, lay.at("step_armed") // 8
         self._data, self._value = lay.at("io_data"), lay.at("io_value") // 8
@@ -135,8 +136,32 @@ class Vcpu:
     # ---- state between two runs -------------------------------------------------------------------------------------------
     @property
     def retired(self) -> int:
-        """Instructions retired."""
-        return self.engine.retired()
+        """Instructions retired.
+
+        Exact while the vCPU stands, while it is halted and, for a device, while an exit is served.  While guest code
+        runs, another thread gets the count at the latest exit, which is at most `SLICE` instructions ago.
+        """
+        return self._retired if self._in_turn else self.engine.retired()
+
+    @property
+    def limit(self) -> int:
+        """Instructions after which the loop stops (`--max-insns`), as a value of `retired`."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        self._limit = value
+        self._end = min(value, self._halt_at)
+
+    @property
+    def halt_at(self) -> int:
+        """The same for a debugger's step."""
+        return self._halt_at
+
+    @halt_at.setter
+    def halt_at(self, value: int) -> None:
+        self._halt_at = value
+        self._end = min(value, self._limit)
 
     @property
     def exits(self) -> Counter[tuple[int, int]]:
@@ -145,18 +170,23 @@ class Vcpu:
         return Counter({(reason, where): n for reason, places in counts for where, n in places.items()})
 
     def now(self) -> int:
-        """Virtual nanoseconds of this vCPU."""
-        return self.engine.retired() + self._words[self._extra]
+        """Virtual nanoseconds of this vCPU, as exact as `retired`."""
+        return self.retired + self._words[self._extra_at]
+
+    def skip(self, ns: int) -> None:
+        """Let virtual time go on by `ns` without instructions; with the lock held."""
+        self._extra = self._words[self._extra_at] + ns
+        self._words[self._extra_at] = self._extra
 
     def interrupts_open(self) -> bool:
         """IF is set, and neither STI, MOV SS nor a single-step trap holds interrupts off."""
         words = self._words
-        return bool(words[self._rflags] & IF) and words[self._shadow] != self.engine.retired() and not words[self._step]
+        return bool(words[self._rflags] & IF) and words[self._shadow] != self.retired and not words[self._step]
 
     def is_half_done(self) -> bool:
         """Whether the instruction at rip has answers from outside that it has not used up."""
         words = self._words
-        return words[self._io_n] != 0 and words[self._io_tag] == self.engine.retired()
+        return words[self._io_n] != 0 and words[self._io_tag] == self.retired
 
     # ---- the loop -----------------------------------------------------------------------------------------------------
     def run_until_stopped(self) -> Outcome:
@@ -166,7 +196,7 @@ class Vcpu:
                 outcome = self.execute()
                 if outcome is not Outcome.HLT:
                     return outcome
-                if self.halt_at <= self.engine.retired():
+                if self.halt_at <= self.retired:
                     return Outcome.INTERRUPT
                 self.wait()
 
@@ -174,40 +204,60 @@ class Vcpu:
         """Run until something must be told to the caller, which holds the lock (QEMU's kvm_cpu_exec)."""
         if self.process_async_events():
             return Outcome.HLT
+        self.begin_turn()
+        buses, trace, enter = self.buses, self.trace, self.engine.run
+        release, acquire = self.lock.release, self.lock.acquire
+        try:
+            while True:
+                if self.registers_dirty:
+                    self.push_registers()
+                if (self.exit_request or self._end <= self._retired) and not self.half_done:
+                    self.exit_request = False
+                    return Outcome.INTERRUPT
+                budget = self.pre_run()
+                release()
+                try:
+                    why = enter(budget)
+                except JitvmError as e:
+                    why = self.run_failed(e)
+                finally:
+                    acquire()
+                run = self.post_run(why)
+                traced = trace.selected or trace.listeners
+                if traced and not run.reads():
+                    self.record(run)
+                outcome = self.look_around() if run.reason == INTR else handle_exit(run, buses)
+                if traced and run.reads():
+                    self.record(run)
+                if outcome is HANDLED:
+                    if run.reason == IO or run.reason == MMIO:
+                        self.answer(run)
+                    if self.after_exit():
+                        self.exit_request = True
+                    continue
+                if outcome is Outcome.ERROR:
+                    self.error_text = self.describe_error(run)
+                return outcome
+        finally:
+            self._in_turn = False
+
+    def begin_turn(self) -> None:
+        """Take over what the record says: it may have been changed while the vCPU stood."""
         self.error_text = ""
-        self._retired = self.engine.retired()
-        engine, buses, lock, trace = self.engine, self.buses, self.lock, self.trace
-        while True:
-            if self.registers_dirty:
-                self.push_registers()
-            if not self.half_done and (self.exit_request or min(self.limit, self.halt_at) <= self._retired):
-                self.exit_request = False
-                return Outcome.INTERRUPT
-            budget = self.pre_run()
-            lock.release()
-            try:
-                why = engine.run(budget)
-            except JitvmError as e:
-                why = self.run_failed(e)
-            finally:
-                lock.acquire()
-            run = self.post_run(why)
-            if (trace.selected or trace.listeners) and trace.wants("exit"):
-                trace("exit", vcpu=self.index, reason=reason_name(run.reason), retired=self._retired, run=copy(run))
-            outcome = self.look_around() if run.reason == INTR else handle_exit(run, buses)
-            if outcome is HANDLED:
-                if run.reason == IO or run.reason == MMIO:
-                    self.answer(run)
-                if self.after_exit():
-                    self.exit_request = True
-                continue
-            if outcome is Outcome.ERROR:
-                self.error_text = self.describe_error(run)
-            return outcome
+        self._retired, self._extra = self.engine.retired(), self._words[self._extra_at]
+        self._words[self._window] = 0
+        self._window_asked = False
+        self._in_turn = True
+
+    def record(self, run: Run) -> None:
+        """Put an exit into the trace: a read when it has been answered, all others before anything is done about them."""
+        if self.trace.wants("exit"):
+            reason = reason_name(run.reason)
+            self.trace("exit", vcpu=self.index, reason=reason, retired=self._retired, run=copy(run))
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
-        if not self._words[self._halted] or self.exit_request or min(self.limit, self.halt_at) <= self.engine.retired():
+        if not self._words[self._halted] or self.exit_request or self._end <= self.retired:
             return False
         if self.wakes():
             self._words[self._halted] = 0
@@ -225,12 +275,26 @@ class Vcpu:
         self.registers_dirty = False
 
     def pre_run(self) -> int:
-        """Inject a pending interrupt or ask for the window; the budget of this entry: to the next timer or the limit."""
-        words, source, retired, alone = self._words, self.interrupts, self._retired, False
-        words[self._window] = 0
+        """Offer a pending interrupt; the budget of this entry: to the next timer or the limit."""
+        source = self.interrupts
+        if ((source is not None and source.pending) or self._window_asked) and self.offer_interrupt():
+            return 1
+        if self.half_done and self.exit_request:
+            return 1
+        retired = self._retired
+        n, room = self.clock.due - retired - self._extra, self._end - retired
+        if n > room:
+            n = room
+        if n > SLICE:
+            return SLICE
+        return n if n > 1 else 1
+
+    def offer_interrupt(self) -> bool:
+        """Inject a pending interrupt or ask for the window; True when one instruction must be entered alone."""
+        words, source, alone, ask = self._words, self.interrupts, False, False
         if source is not None and source.pending and not self.hold_interrupts:
             if not self.interrupts_open():
-                words[self._window] = 1
+                ask = True
                 alone = bool(words[self._rflags] & IF)  # they open behind one instruction
             elif self.half_done:
                 alone = True  # no window is asked for: it would be found before the instruction's end
@@ -239,61 +303,49 @@ class Vcpu:
                 if self.trace.wants("irq_inject"):
                     self.trace("irq_inject", vcpu=self.index, vector=vector)
                 self.engine.inject(vector)
-                words[self._window] = 1 if source.pending else 0
-        if alone or (self.half_done and self.exit_request):
-            return 1
-        room = min(self.limit, self.halt_at) - retired
-        deadline = self.clock.deadline()
-        n = SLICE if deadline is None else deadline - retired - words[self._extra]
-        if n > room:
-            n = room
-        return n if n > 1 else 1
+                ask = source.pending
+        words[self._window] = self._window_asked = ask
+        return alone
 
     def post_run(self, why: int) -> Run:
         """Publish what the run left behind: time, due timers (so interrupts), and the exit as a value."""
-        horizon, left, extra, reason, address, size, write, count, data = BOUNDARY.unpack_from(
+        horizon, left, extra, reason, address, size, write, count, data, answered = BOUNDARY.unpack_from(
             self._bytes, self._boundary
         )
-        run, where, retired = self.last_run, 0, horizon - left
-        self._retired = retired
-        if why != WHY_EXIT:
-            run.reason = REASON_OF_WHY.get(why, UNKNOWN)
-            self.half_done = self.half_done and self.is_half_done()
-        elif reason == IO or reason == MMIO:
-            run.reason, run.address, run.size, run.write, run.count, run.data = (
-                reason,
-                address,
-                size,
-                write,
-                count,
-                data,
-            )
+        run = self.last_run
+        self._retired = retired = horizon - left
+        if why == WHY_EXIT and (reason == IO or reason == MMIO):
+            run.reason = reason
+            run.address = address
+            run.size = size
+            run.write = write
+            run.count = count
+            run.data = data
+            self._answered = answered
             self._string = count != 1
-            if self._string:
+            if count != 1:
                 count = self.begin_string(run, retired + extra)
             extra += ACCESS_NS * count
-            self._words[self._extra] = extra
-            where = address if reason == IO else address & PAGE
+            self._words[self._extra_at] = extra
+            self._counts[reason][address if reason == IO else address & PAGE] += 1
         else:
-            run.reason = reason
-            self.half_done = False
-        self._counts[run.reason][where] += 1
+            run.reason = reason if why == WHY_EXIT else REASON_OF_WHY.get(why, UNKNOWN)
+            self.half_done = why != WHY_EXIT and self.half_done and self.is_half_done()
+            self._counts[run.reason][0] += 1
+        self._extra = extra
         self.clock.advance_to(retired + extra)
         return run
 
     def begin_string(self, run: Run, now: int) -> int:
         """A string I/O: ends with the element during whose access the next timer is due; the number of elements."""
-        deadline = self.clock.deadline()
-        if deadline is not None:
-            run.count = max(1, min(run.count, -(-(deadline - now + 1) // (ACCESS_NS + 1))))
+        run.count = max(1, min(run.count, -(-(self.clock.due - now + 1) // (ACCESS_NS + 1))))
         run.block = self._bytes[self._data : self._data + run.count * run.size].tobytes()
         run.data = int.from_bytes(run.block[: run.size], "little")
         return run.count
 
     def answer(self, run: Run) -> None:
         """Hand the outside's answer to the instruction, which completes when the vCPU is entered again."""
-        words, at = self._words, self._io_n
-        n = words[at]
+        words, n = self._words, self._answered
         if self._string:
             words[self._value + n] = run.count
             if not run.write:
@@ -301,7 +353,7 @@ class Vcpu:
                 self._bytes[self._data : self._data + len(block)] = block
         elif not run.write:
             words[self._value + n] = run.data & MASKS[run.size]
-        words[at] = n + 1
+        words[self._io_n] = n + 1
         self.half_done = True
 
     def look_around(self) -> Outcome:
@@ -330,7 +382,7 @@ class Vcpu:
         else:
             self._sleep(0)
             passed = max(0, deadline - now)
-        self._words[self._extra] += passed
+        self.skip(passed)
         self.clock.advance_to(now + passed)
 
     def _sleep(self, seconds: float) -> int:

@@ -1,27 +1,21 @@
-"""What all tests share: in CI every tool that a test asks for must be there, so that none is skipped unseen."""
+"""What all tests share: a test that needs a tool says so, and where tools are required none is skipped unseen."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-from pathlib import Path
-
 import pytest
 
-REQUIRE = "JITVM_REQUIRE_TOOLS"
-"""Set by `.ci/run`: a missing tool ends the session instead of skipping its tests."""
-PROGRAMS = ("gcc", "as", "ld", "objcopy", "qemu-system-i386", "qemu-system-x86_64", "gdb", "bochs", "nasm")
-FILES = ("/usr/share/seabios/bios.bin", "/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-stdvga.bin")
-MODULES = ("hypothesis", "unicorn", "pygdbmi")
+from tests.needs import REQUIRE, missing_of_all, need, required
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse to start without the tools, where they are required."""
-    if not os.environ.get(REQUIRE):
-        return
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    missing += [name for name in FILES if not Path(name).is_file()]
-    missing += [name for name in MODULES if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.exit(f"{REQUIRE} is set and these are missing: {', '.join(missing)}", returncode=3)
+    absent = missing_of_all() if required() else []
+    if absent:
+        pytest.exit(f"{REQUIRE} is set and these are missing: {', '.join(absent)}", returncode=3)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Look at the marks of `needs` before fixtures are made."""
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)

@@ -35,6 +35,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, size in (("empty.bin", 0), ("odd.bin", 1000), ("huge.bin", (16 << 20) + 65536), ("disk.img", 1 << 20)):
         (tmp_path / name).touch()
         os.truncate(tmp_path / name, size)
+    (tmp_path / "bad.elf").write_bytes(b"\x7fELF\x01\x01\x01" + bytes(30))
     return tmp_path
 
 
@@ -80,6 +81,14 @@ MISTAKES = [
     ("boot --gdb - --serial stdio", "--gdb -"),
     ("boot --gdb-wait", "give --gdb too"),
     ("boot --fda floppy.img", "not yet"),
+    ("boot --symbols missing.elf", "symbols 'missing.elf' does not exist"),
+    ("boot --symbols .", "is a folder"),
+    ("boot --symbols odd.bin", "no ELF file"),
+    ("boot --symbols bad.elf", "malformed"),
+    ("boot --symbols odd.bin,offset=far", "'far' is not a number"),
+    ("boot --symbols odd.bin,offset=0x100000000", "not below 4 GiB"),
+    ("boot --symbols offset=1", "no file given"),
+    ("boot --symbols odd.bin,base=1", "unknown key 'base'"),
     ("boot --no-such-option", "unrecognized arguments: --no-such-option"),
     ("boot --mem 5", "unrecognized arguments"),
     ("cache", "the following arguments are required"),
@@ -430,7 +439,6 @@ def test_the_embedded_firmware_boots_passes_its_tests_and_powers_off() -> None:
     ("argv", "status", "out", "err"),
     [
         (["hello.bin", "--device", "isa-debug-exit,iobase=0xf4"], 1, "hello from the ROM\n", ""),
-        (["triple_fault.bin", "--no-reboot"], cli.Exit.GUEST_CRASH, "", "jitvm: triple fault at "),
         (["echo.bin", "--max-insns", "100"], cli.Exit.INSN_LIMIT, "", "jitvm: the limit of 100 instructions "),
         (["echo.bin", "-S", "--timeout", "0.2"], cli.Exit.TIMEOUT, "", "jitvm: the time of 0.2 seconds is over\n"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from jitvm import config
 from jitvm.config import GIB, KIB, MIB, DeviceConfig, DriveConfig, MachineConfig
+from jitvm.engine import accel
 from jitvm.errors import BackendError, ConfigError, ImageError, JitvmError
 
 
@@ -204,7 +205,6 @@ def test_a_configuration_checks_its_values(change: dict[str, object], word: str)
 
 
 def test_engine_options_are_those_of_the_engine() -> None:
-    accel = pytest.importorskip("jitvm.engine.accel")
     switches = [field.name for field in dataclasses.fields(accel.Options) if isinstance(field.default, bool)]
     assert tuple(switches) == config.ENGINE_OPTIONS
 

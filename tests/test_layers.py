@@ -32,10 +32,12 @@ ALLOWED: dict[str, frozenset[str]] = {
     "bench": frozenset({"bench", "__init__", "errors"}),
     "config": frozenset({"errors", "trace"}),
     "console": frozenset({"backends", "errors"}),
+    "symbols": frozenset({"config", "errors"}),
     "progress": frozenset(),
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(
-        {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target"}
+        {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target", "symbols"}
+        | {"crash", "replay"}
     ),
     "__main__": frozenset({"cli"}),
 }

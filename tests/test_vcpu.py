@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from jitvm import vcpu as loop
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
 from jitvm.errors import EngineError
@@ -215,10 +216,33 @@ def test_every_exit_is_traced_with_vcpu_and_reason() -> None:
     assert len(set(map(id, kept))) == 3, "a listener may keep what it gets"
 
 
+def test_the_trace_of_a_read_carries_the_answer_and_comes_behind_what_the_device_says() -> None:
+    program = code(
+        "e5 60 ; in ax, 60h", "e7 62 ; out 62h, ax", "26 a1 04 00 ; mov ax, es:[4]", "ba 60 00 ; mov dx, 60h",
+        "b9 03 00 ; mov cx, 3", "c4 3e 00 07 ; les di, [700h]", "f3 6c ; rep insb", "f4 ; hlt",
+    )  # fmt: skip
+    guest = Guest(program)
+    guest.card.answers = [0x1234, 0xA1, 0xA2, 0xA3]
+    guest.window.answers = [0x5678]
+    order: list[str] = []
+    guest.trace.listeners.append(lambda event, _fields: order.append(event))
+    guest.card.on_access = lambda: order.append("card")
+    assert guest.execute() is Outcome.HLT
+    assert [repr(run) for _, run in guest.runs] == [
+        "Run(IO read 0x60 size 2 count 1: 0x1234)",
+        "Run(IO write 0x62 size 2 count 1: 0x1234)",
+        "Run(MMIO read 0xa0004 size 2 count 1: 0x5678)",
+        "Run(IO read 0x60 size 1 count 3: a1a2a3)",
+        "Run(HLT)",
+    ]
+    assert order == ["card", "exit", "exit", "card", "exit", *["card"] * 3, "exit", "exit"]
+
+
 def test_the_record_has_the_fields_of_a_boundary_behind_each_other() -> None:
     names = "horizon left extra_ns exit_reason io_address io_size io_write io_count io_data".split()
     at = [lay.at(name) - lay.at("horizon") for name in names]
-    assert at == [0, 8, 16, 40, 48, 56, 64, 72, 80] and BOUNDARY.size == 88
+    assert at == [0, 8, 16, 40, 48, 56, 64, 72, 80]
+    assert lay.at("horizon") + BOUNDARY.size == lay.at("io_n") + 8
     assert [name for name, *_ in ARCHITECTURAL].count("horizon") == 1
 
 
@@ -420,6 +444,46 @@ def test_a_device_sees_the_time_of_its_access() -> None:
     guest.card.on_access = lambda: times.append(guest.clock.now_ns)
     guest.execute()
     assert times == [3 + ACCESS_NS, 4 + 2 * ACCESS_NS]
+
+
+def test_retired_seen_from_another_thread_while_guest_code_runs_is_that_of_the_latest_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Never garbage (the record's two words are written one behind the other), and exact when the vCPU stands."""
+    monkeypatch.setattr(loop, "SLICE", 1 << 60)
+    guest = Guest(code("b9 e8 03 ; mov cx, 1000", "e6 60 ; out 60h, al", "e2 fc ; loop $-2", "eb fe ; jmp $"))
+    guest.trace.listeners.clear()
+    exact: list[int] = []
+    guest.card.on_access = lambda: exact.append(guest.vcpu.retired)
+    turn = guest.thread()
+    seen = [guest.vcpu.retired]
+    while len(exact) < 1000 or guest.vcpu.retired < exact[-1]:
+        seen.append(guest.vcpu.retired)
+        assert turn.alive()
+    assert exact == [1 + 2 * k for k in range(1000)]
+    assert seen == sorted(seen) and seen[0] >= 0 and seen[-1] <= exact[-1]
+    assert {guest.vcpu.retired for _ in range(1000)} == {exact[-1]}, "it stays while the loop runs on"
+    guest.vcpu.request_exit()
+    assert turn.join() is Outcome.INTERRUPT
+    assert guest.vcpu.retired == guest.engine.retired() > exact[-1]
+
+
+def test_guest_code_without_timer_comes_out_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SLICE", 1000)
+    guest = Guest(LOOP_FOR_EVER)
+    guest.vcpu.limit = 10_500
+    assert guest.execute() is Outcome.INTERRUPT
+    assert [retired for retired, _ in guest.runs] == [*range(1000, 10_001, 1000), 10_500]
+
+
+def test_time_that_is_skipped_counts_at_once_and_shortens_the_next_run() -> None:
+    guest = Guest(code("e6 60 ; out 60h, al", "eb fe ; jmp $"), {0x40: MARK_AND_HALT}, flags=IF | 2)
+    guest.at(50_000, 0x40)
+    guest.card.on_access = lambda: guest.vcpu.skip(40_000)
+    assert guest.execute() is Outcome.HLT
+    interrupted = next(retired for retired, run in guest.runs if run.reason == INTR)
+    assert interrupted + ACCESS_NS + 40_000 == 50_000
+    assert guest.vcpu.now() == guest.vcpu.retired + ACCESS_NS + 40_000
 
 
 def test_one_lock_serves_two_vcpu_threads() -> None:

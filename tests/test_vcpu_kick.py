@@ -248,6 +248,37 @@ def test_hlt_waits_for_its_timer_in_real_time() -> None:
         assert guest.word(0x600, 4) >= 2_000_000, "its virtual clock has gone on as the host's has"
 
 
+@pytest.mark.parametrize("kicked", [True, False])
+def test_hlt_without_timer_lets_time_go_on_as_the_host_s_does(kicked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it sleeps to the end or is kicked awake: what passed is added to virtual time, to the nanosecond."""
+    monkeypatch.setattr(loop, "IDLE_S", 10 * PATIENCE_S if kicked else 0.001)
+    host = itertools.count(5_000_000_000, 7_000_000)
+    monkeypatch.setattr("jitvm.vcpu.time.monotonic_ns", lambda: next(host))
+    guest = Guest(code("f4 ; hlt"), flags=IF | 2)
+    guest.vcpu.real_time = True
+    assert guest.execute() is Outcome.HLT
+    start, times = guest.vcpu.now(), []
+    for _ in range(3):
+        kick = threading.Timer(0.001, guest.vcpu.kick) if kicked else threading.Timer(0, lambda: None)
+        guest.vcpu.pump = kick.start
+        with guest.lock:
+            guest.vcpu.wait()
+        kick.join(PATIENCE_S)
+        assert guest.clock.now_ns == guest.vcpu.now()
+        times.append(guest.vcpu.now() - start)
+    assert times == [7_000_000, 14_000_000, 21_000_000]
+    assert guest.vcpu.retired == 1, "and no instruction did"
+
+
+def test_hlt_without_timer_keeps_virtual_time_where_it_follows_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "IDLE_S", 0.001)
+    guest = Guest(code("f4 ; hlt"), flags=IF | 2)
+    assert guest.execute() is Outcome.HLT
+    with guest.lock:
+        guest.vcpu.wait()
+    assert guest.vcpu.now() == 1 == guest.clock.now_ns
+
+
 def test_the_exit_state_is_in_the_record_that_a_kick_leaves() -> None:
     guest = Guest(COUNTING)
     guest.vcpu.limit = 1001

@@ -3,25 +3,11 @@
  * from there uses INT 10h AH=0E, 11h, 12h, 13h AH=08/15/41/48, 15h E820/E801/88, 16h AH=01 and
  * 1Ah; it prints on the screen, COM1 and the debug port and leaves through isa-debug-exit with
  * 31h (QEMU's status 63h). Every failed step prints its letter and leaves with 32h. */
-#include "guest.h"
-#define EXIT_GOOD 0x31
-#define EXIT_BAD 0x32
+#include "sector.h"
 #define SMAP 0x534D4150
 #define MAP 0x600
 #define SECTOR(n) (0x7C00 + 512 * (n))
-        .code16
-        .text
-        .globl  boot
-boot:
-        ljmp    $0, $1f
-1:      cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
-        movw    $0x7C00, %sp
-        sti
-        cld
+        BOOT_SECTOR
         movb    %dl, drive
         movw    $text_boot, %si
         call    puts
@@ -157,14 +143,10 @@ stage2:
 
         int     $0x11                   /* equipment, memory below 640 KiB */
         movw    $text_equipment, %si
-        call    puts
-        movzwl  %ax, %eax
-        call    hex
+        call    word
         int     $0x12
         movw    $text_low, %si
-        call    puts
-        movzwl  %ax, %eax
-        call    hex
+        call    word
         jmp     memory
         .org    1024
 
@@ -173,9 +155,7 @@ memory:
         movb    $0x88, %ah
         int     $0x15
         movw    $text_88, %si
-        call    puts
-        movzwl  %ax, %eax
-        call    hex
+        call    word
         movw    $0xE801, %ax
         int     $0x15
         movb    $'E', %al
@@ -252,6 +232,12 @@ time:
         call    puts
         movb    $EXIT_GOOD, %al
         jmp     leave
+
+/* Print the text at SI, then AX in hex. */
+word:   pushw   %ax
+        call    puts
+        popw    %ax
+        movzwl  %ax, %eax
 
 /* Print EAX in hex; keeps all registers. */
 hex:    pushal

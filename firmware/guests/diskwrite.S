@@ -2,24 +2,10 @@
  * both by AH=04 and AH=44, reads each by the other way and compares. Leaves with 31h; a failed
  * step prints its letter and leaves with 32h. Changes blocks 40 and 41 of its disk, and writes
  * block 40 (cylinder 0, head 0, sector 41) as 512 bytes of 57h. */
-#include "guest.h"
-#define EXIT_GOOD 0x31
-#define EXIT_BAD 0x32
+#include "sector.h"
 #define OUT_BUFFER 0x8000
 #define IN_BUFFER 0x9000
-        .code16
-        .text
-        .globl  boot
-boot:
-        ljmp    $0, $1f
-1:      cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
-        movw    $0x7C00, %sp
-        sti
-        cld
+        BOOT_SECTOR
         movb    %dl, drive
         movw    $OUT_BUFFER, %di
         movw    $256, %cx

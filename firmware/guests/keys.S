@@ -1,20 +1,7 @@
 /* Proves: keystrokes. The boot sector prints the code of each key that INT 16h AH=10 hands out
  * as four hex digits, and the shift state of AH=02 behind it, until 'q' comes (leaves with 31h). */
-#include "guest.h"
-#define EXIT_GOOD 0x31
-        .code16
-        .text
-        .globl  boot
-boot:
-        ljmp    $0, $1f
-1:      cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
-        movw    $0x7C00, %sp
-        sti
-        cld
+#include "sector.h"
+        BOOT_SECTOR
         movw    $text_ready, %si
 2:      lodsb
         testb   %al, %al

@@ -1,23 +1,9 @@
 /* Proves: INT 13h AH=42 across and beyond block 2^28, where LBA28 ends, on a disk of more than
  * 128 GiB. Prints the first eight characters of the blocks 2^28 - 1 and 2^28, read at once, and
  * of the disk's last block; leaves with 31h, or with 32h when a read fails. */
-#include "guest.h"
-#define EXIT_GOOD 0x31
-#define EXIT_BAD 0x32
+#include "sector.h"
 #define BUFFER 0x8000
-        .code16
-        .text
-        .globl  boot
-boot:
-        ljmp    $0, $1f
-1:      cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
-        movw    $0x7C00, %sp
-        sti
-        cld
+        BOOT_SECTOR
         movb    %dl, drive
         call    read
         movw    $BUFFER, %si

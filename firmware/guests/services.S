@@ -2,32 +2,18 @@
  * waits (86 and 83), configuration (C0); tick count, time, date and alarm by INT 1Ah; INT 16h
  * AH=05; INT 13h errors; and that a service keeps the upper halves of registers. Leaves with 31h;
  * a failed step prints its letter and leaves with 32h. Sets the clock to 2031-07-08 12:34:56. */
-#include "guest.h"
-#define EXIT_GOOD 0x31
-#define EXIT_BAD 0x32
+#include "sector.h"
 #define TICKS 0x46C
 #define FROM 0xA000
 #define BACK 0xB000
 #define FLAG 0x600
-        .code16
 
         /* Name the step that follows. */
         .macro  STEP letter
         movb    $\letter, step
         .endm
 
-        .text
-        .globl  boot
-boot:
-        ljmp    $0, $1f
-1:      cli
-        xorw    %ax, %ax
-        movw    %ax, %ds
-        movw    %ax, %es
-        movw    %ax, %ss
-        movw    $0x7C00, %sp
-        sti
-        cld
+        BOOT_SECTOR
         movb    %dl, drive
         movw    $0x0207, %ax            /* the rest of this program */
         movw    $0x0002, %cx

@@ -187,6 +187,14 @@ class Overlay:
             cluster[inside : inside + n] = data[at : at + n]
             at += n
 
+    def written(self) -> dict[int, bytes]:
+        """What was written so far, whole clusters by their numbers."""
+        return {number: bytes(cluster) for number, cluster in self._clusters.items()}
+
+    def set_written(self, clusters: dict[int, bytes]) -> None:
+        """Back to an earlier `written`."""
+        self._clusters = {number: bytearray(cluster) for number, cluster in clusters.items()}
+
     def flush(self) -> None:
         """Nothing to keep."""
 

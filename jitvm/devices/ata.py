@@ -11,6 +11,7 @@ Not modelled: 8-bit PIO transfers, the time that a command takes, hot plugging.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from jitvm.devices.base import Snapshot
@@ -33,7 +34,7 @@ class DmaRequest:
         self.data, self.length = data, length
 
 
-class AtaDevice:
+class AtaDevice(ABC):
     """Task file and data engine.  `on_intrq()` tells the channel that `intrq` changed, `on_dma()` that `dma` is set."""
 
     signature = (1, 1, 0, 0)
@@ -65,13 +66,13 @@ class AtaDevice:
         self.previous[offset] = self.registers[offset]
         self.registers[offset] = value
 
+    @abstractmethod
     def block_done(self) -> None:
         """The buffer is empty (sending) or full (receiving)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dma_done(self, data: bytes | None) -> None:
         """The bus master took the data, or brings what it fetched."""
-        raise NotImplementedError
 
     def execute(self, code: int) -> None:
         """A write to the command register: INTRQ and what the last command left is gone, then `command`."""
@@ -82,9 +83,9 @@ class AtaDevice:
         self.status = DRDY | DSC
         self.command(code)
 
+    @abstractmethod
     def command(self, code: int) -> None:
         """One command."""
-        raise NotImplementedError
 
     def set_intrq(self, level: bool) -> None:
         if level != self.intrq:

@@ -76,7 +76,7 @@ class Vga(PciFunction):
         self._rom = rom
         self._lines = (DEFAULT_LINES, 400, 412, 414)
         self._clear()
-        self._vram_bytes = memoryview(vram)  # type: ignore[arg-type]
+        self._vram_bytes = vram.data
         linear = Registers(self._read_vram, self._write_vram)
         self.add_bar("vga.vram", 0, "mem", len(vram), linear, max_size=8, prefetchable=True)
         self.add_bar("vga.mmio", 2, "mem", MMIO_SIZE, Registers(self._read_mmio, self._write_mmio), max_size=4)

@@ -64,7 +64,7 @@ class VgaMemory:
 
     def __init__(self, vram: Bytes, text: Bytes, sr: bytearray, gr: bytearray) -> None:
         self.vram, self.text = vram, text
-        self._vram_bytes, self._text_bytes = memoryview(vram), memoryview(text)  # type: ignore[arg-type]
+        self._vram_bytes, self._text_bytes = vram.data, text.data
         self._planes = self._vram_bytes[:PLANES].cast("I")
         self._sr, self._gr = sr, gr
         self._latch = 0

@@ -24,11 +24,13 @@ from jitvm.engine import stencil
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import Code, handler_symbol, source_epoch
+from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
-from jitvm.engine.grow import Grown, ask_later, grow, table_of
 from jitvm.engine.layout import CPU, at
+from jitvm.engine.regions import Regions
+from jitvm.engine.stitch import SPECIALS
 from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
@@ -39,7 +41,7 @@ from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import EXIT, FAULT, OK
 from jitvm.isa.words import u64
-from jitvm.memory import PAGE, GuestMemory
+from jitvm.memory import PAGE, GuestMemory, weakly
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
@@ -47,9 +49,12 @@ CODE_BYTES = 32 << 20
 """Machine code of one vCPU's hot blocks."""
 PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
-ASK_AGAIN = 3
-"""Times that a block must ask for a region of its own while it belongs to another."""
+RECORDED = [name for name in SPECIALS if name in CPU.fields and name != "h_count"]
+"""Special handlers whose addresses the record holds, whatever the options."""
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
+OK_ARGUMENT = ctypes.c_uint64(OK_STATUS)
+LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL, lay.WHY_REGION})
+"""Why translated code comes back to be given what the translator lacks."""
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64}
 
 
@@ -66,6 +71,8 @@ class Options:
     regions: bool = True
     region_hot: int = lay.REGION_HOT
     """Executions of a block's machine code after which a region is made that begins with it."""
+    sync: bool = False
+    """Regions are compiled at once, on the vCPU's thread (tests)."""
     drops: int = 2
     """Times that a block's bytes may be rewritten before it stays with handlers (at most 4: any number)."""
 
@@ -108,6 +115,7 @@ class Accelerator:
         except CacheError as e:
             warn(str(e))
             self.cache = Cache(None, epoch)
+        self.compiler = Compiler(folder if self.cache.folder else None, warn)
         self.units = Units(self.cache)
         self.code = Code(self.units, self.cache)
         self.code.on_progress = on_progress
@@ -186,6 +194,7 @@ class Accelerator:
 
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
+        self.compiler.close()
         if self._new_stencils:
             self.cache.save("stencils", {name: blob.tobytes().hex() for name, blob in self._blobs.items()})
             self._new_stencils = False
@@ -278,23 +287,24 @@ class VcpuEngine:
             c.code_shift = u64((self._code.executable - self._code.writable) & 0xFFFF_FFFF_FFFF_FFFF)
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
-        for name in ("h_stale", "h_link", "h_cross", "h_at", "h_step", "h_resume", "h_limit", "h_out", "h_finish", "h_hot", "h_retry"):
+        for name in RECORDED:
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
         self._enter = accel.enter
-        self._region_tables: list[np.ndarray] = []
-        self.n_regions = 0
-        self._members: dict[int, int] = {}
-        self._members_of: tuple[int, ...] = ()
+        self._record, self._budget = ctypes.c_void_p(self.address), ctypes.c_int64()
+        """Arguments of `enter`, made once: ctypes takes twice as long to make them of numbers."""
+        self._kicked = False
+        self.regions = Regions(self, sync=options.sync)
+        self._regions_ready = self.regions.ready
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers = accel.tables.copy_handlers(c)
         with np.errstate(over="ignore"):
             reset_cpu(c)
         self.set_cpu()
-        memory.on_write.append(self._on_write)
-        memory.on_map.append(self._on_map)
+        memory.on_write.append(weakly(self._on_write))
+        memory.on_map.append(weakly(self._on_map))
 
     def set_cpu(self, model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         """Which CPU the guest sees (`--cpu`); ConfigError for an unknown model or feature."""
@@ -326,21 +336,24 @@ class VcpuEngine:
 
     def run(self, budget: int) -> int:
         """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
-        enter, address = self._enter, self.address
         if self._injected is None:
-            why: int = enter(address, budget, OK_STATUS)
+            self._budget.value = budget
+            why: int = self._enter(self._record, self._budget, OK_ARGUMENT)
         else:
             why = self._deliver_and_enter(budget)
-        while True:
+        while why in LACKS or self._regions_ready:
             if why == lay.WHY_FORM:
                 self._learn()
-            elif why in (lay.WHY_HANDLER, lay.WHY_STENCIL):
-                self._stamp()
             elif why == lay.WHY_REGION:
-                self._grow()
-            else:
+                self.regions.ask()
+            elif why in LACKS:
+                self._stamp()
+            self.regions.install_ready()
+            self.signed[self._floor] = KICK * self._kicked
+            if why not in LACKS and (why != lay.WHY_LIMIT or self._kicked or self.signed[self._left] <= 0):
                 return why
-            why = enter(address, self.signed[self._left], OK_STATUS)
+            why = self._enter(self.address, self.signed[self._left], OK_STATUS)
+        return why
 
     def inject(self, vector: int) -> None:
         """An external interrupt between instructions: the next `run` begins with its delivery.
@@ -403,16 +416,22 @@ class VcpuEngine:
 
     def kick(self) -> None:
         """From any thread: make translated code come back within one block."""
+        self._kicked = True
         self.signed[self._floor] = KICK
 
     def unkick(self) -> None:
         """Forget the kick."""
+        self._kicked = False
         self.signed[self._floor] = 0
 
     @property
     def kicked(self) -> bool:
         """A kick has not been answered yet."""
-        return self.signed[self._floor] != 0
+        return self._kicked
+
+    def wake(self) -> None:
+        """From the compiler's thread: a region is ready.  `run` takes it and goes on."""
+        self.signed[self._floor] = KICK
 
     def _learn(self) -> None:
         c = self.c
@@ -421,43 +440,6 @@ class VcpuEngine:
         data = ctypes.string_at(int(c.bad_host), size)
         self.accel.learn(key, data, int(c.mode))
         self._add_form(key)
-
-    def _grow(self) -> None:
-        """Make a region for the block that asks, unless it belongs to one that is made or on its way: then it asks again."""
-        c = self.c
-        block = int(c.hot_block)
-        if self._members_of != (int(c.generation),):
-            self._members.clear()
-            self._members_of = (int(c.generation),)
-        asked = self._members.get(block, 0)
-        if 0 < asked < ASK_AGAIN:
-            self._members[block] = asked + 1
-            ask_later(self, block)
-            return
-        grown = grow(self)
-        if os.environ.get("RDBG"):
-            print("grow", hex(int(self.c.rip)), None if grown is None else [(hex(n.rip),n.charge,n.stop,n.taken,n.fall,len(n.returns)) for n in grown.nodes], file=sys.stderr)
-        if grown is None:
-            return
-        if os.environ.get("RDBG"):
-            import pickle; pickle.dump(grown.nodes, open(f"/tmp/plan_{len(grown.nodes)}_{sum(n.charge for n in grown.nodes)}.pkl","wb"))
-        for b, _ in grown.blocks:
-            self._members.setdefault(b, 1)
-        self._install(grown, self.accel.code.region(grown.nodes))
-
-    def _install(self, grown: Grown, address: int) -> None:
-        """Let the region's first block lead to it, unless its bytes changed since they were taken."""
-        c = self.c
-        table = table_of(self, grown)
-        page = int(c.page_version) + 8 * grown.page
-        if int(c.generation) != grown.generation or ctypes.c_uint64.from_address(page).value != grown.version:
-            return
-        words = np.array(table, np.uint64)
-        self._region_tables.append(words)
-        entry = (ctypes.c_uint64 * 3).from_address(grown.blocks[0][1])
-        entry[2] = int(words.ctypes.data)
-        entry[0] = address
-        self.n_regions += 1
 
     def _stamp(self) -> None:
         c = self.c

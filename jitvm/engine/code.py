@@ -17,6 +17,7 @@ from pathlib import Path
 from jitvm.engine import stitch
 from jitvm.engine.backend import Linker, compile_object, host_key
 from jitvm.engine.cache import Batch, Cache
+from jitvm.engine.compiler import Made
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import CPU
 from jitvm.engine.region import Node, region_text
@@ -60,6 +61,13 @@ def handler_symbol(shape: Shape, variant: int) -> str:
 def region_symbol(nodes: Sequence[Node]) -> str:
     """Stable name of a region: it says all that its text is made from."""
     return "r_" + hashlib.sha256(repr(tuple(nodes)).encode()).hexdigest()[:24]
+
+
+def compile_region(units: Units, nodes: Sequence[Node]) -> Made:
+    """Compile a region."""
+    name = region_symbol(nodes)
+    text, outside = region_text(units, name, nodes)
+    return Made(name, compile_object(text, LEVEL_REGION), tuple(symbol(n) for n in outside))
 
 
 class Code:
@@ -158,14 +166,27 @@ class Code:
             self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *specials], LEVEL_HANDLER)
         return {key: self.address[n] for key, n in names.items()}
 
-    def region(self, nodes: Sequence[Node]) -> int:
-        """Address of a region, from the cache or compiled now."""
+    def find_region(self, nodes: Sequence[Node]) -> str:
+        """Symbol of a region that is linked, or can be from the cache; "" when there is none."""
         name = region_symbol(nodes)
-        if name not in self.address and not self._load(name):
-            text, outside = region_text(self.units, name, nodes)
-            self.ensure_units(outside)
-            self._build(text, [name], [symbol(n) for n in outside], LEVEL_REGION)
-        return self.address[name]
+        return name if name in self.address or self._load(name) else ""
+
+    def region(self, nodes: Sequence[Node]) -> int:
+        """Address of a region, compiled now."""
+        start = time.perf_counter()
+        made = compile_region(self.units, nodes)
+        self.compile_seconds += time.perf_counter() - start
+        self.cache.write_object(made.code, [made.name], list(made.imports))
+        return self.link_region(made)
+
+    def link_region(self, made: Made) -> int:
+        """Address of a region that was compiled."""
+        if made.name not in self.address:
+            for wanted in made.imports:
+                if wanted not in self.address:
+                    self._obtain(wanted)
+            self._link(made.code, [made.name], made.imports)
+        return self.address[made.name]
 
     def function(self, unit: str, n_words: int) -> Callable[..., int]:
         """A unit on the CPU record as a ctypes function: address of the record, then words."""

@@ -11,7 +11,7 @@ from jitvm.engine.layout import at
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block, plan_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.state import OK
-from jitvm.isa.words import W0, W1, W2, W4, W6, W8, u64
+from jitvm.isa.words import W0, W2, W4, W6, W8, u64
 
 WHY_REGION = u64(WHY_REGION_)
 PREFIX = u64(14)

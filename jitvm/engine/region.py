@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jitvm.engine import layout as lay
 from jitvm.engine.compose import RCX_AT, compose
+from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import at
-from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, HandlerBuilder, module
 from jitvm.engine.units import Units
 from jitvm.isa.state import ZERO

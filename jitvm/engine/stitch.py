@@ -369,8 +369,8 @@ SPECIALS = (
 )
 """Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
 block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
-direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot; one that begins a region's worth of loops; the entry of
-a region whose page was rewritten."""
+direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot; one that asks for
+a region; a region whose page was rewritten."""
 
 
 class _Special(HandlerBuilder):

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from jitvm.config import DeviceConfig, DriveConfig, MachineConfig
 from jitvm.machine import Machine
+from tests.needs import SEABIOS as SEABIOS  # what tests of machines take from here too
+from tests.needs import need as need
 
 IMAGES = Path(__file__).resolve().parents[2] / "firmware" / "images"
 BIOS = IMAGES / "jitvm-bios.bin"
 GUESTS = IMAGES / "guests"
-SEABIOS = Path("/usr/share/seabios/bios.bin")
-SEABIOS_256K = Path("/usr/share/seabios/bios-256k.bin")
 DEBUG_EXIT = DeviceConfig("isa-debug-exit", (("iobase", 0xF4),))
 GOOD = 0x31 << 1 | 1
 """Exit status of a boot sector guest whose checks all passed."""
 ROM_SIZE = 0x10000
 RESET_VECTOR = bytes.fromhex("ea000000f0")
 """At FFFFFFF0h: jmp F000:0000, where the low alias of the ROM begins."""
-
-
-def need(path: Path | str) -> None:
-    """Skip a test whose file or program is missing; in CI that is a failure."""
-    found = Path(path).is_file() if isinstance(path, Path) else shutil.which(path) is not None
-    if not found:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{path} is missing")
-        pytest.skip(f"needs {path}")
 
 
 def rom(folder: Path, code: str) -> Path:

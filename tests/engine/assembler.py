@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
+from tests.needs import need
 
 LINK = ("-m", "elf_i386", "--oformat", "binary", "-e", "0")
 
@@ -24,9 +24,7 @@ def assemble(source: str, at: int = 0x1000, bits: int = 32) -> bytes:
 
 
 def _call(command: list[str], folder: Path, text: str = "") -> None:
-    try:
-        done = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip(f"{command[0]} is not installed")
+    need(command[0])
+    done = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"{command[0]}: {done.stderr}\n{text}")

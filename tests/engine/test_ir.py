@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
+import llvmlite.binding as llvm
 import pytest
 
 from jitvm.bare import accelerator
-from jitvm.engine import stitch
+from jitvm.engine import backend, stitch
 from jitvm.engine.backend import simplify
 from jitvm.engine.primitives import PRIMITIVES
 from jitvm.engine.units import check, symbol
@@ -230,7 +231,15 @@ GOLDEN = {
     "shl r32, imm": 40,
     "movzx r32, byte [base]": 66,
 }
-"""Instructions of LLVM's text, in 32-bit code with flat segments."""
+"""Instructions of LLVM's text, before machine code is made of it, in 32-bit code with flat segments."""
+
+
+@pytest.fixture
+def generic_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM optimises for its generic CPU, so that the figures are the same on every host."""
+    backend.machine()
+    target = llvm.Target.from_default_triple().create_target_machine(opt=2, jit=True, codemodel="jitdefault")
+    monkeypatch.setattr(backend, "_machine", target)
 
 
 def count(text: str, name: str) -> int:
@@ -254,6 +263,7 @@ def lengths() -> dict[str, int]:
     return out
 
 
+@pytest.mark.usefixtures("generic_target")
 def test_lengths_of_handlers() -> None:
     """A change here is a change of speed: look at the benchmark, then write the new figures down."""
     found = lengths()

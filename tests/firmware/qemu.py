@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 IMAGES = FIRMWARE / "images"
 BIOS = IMAGES / "jitvm-bios.bin"
-SEABIOS = Path("/usr/share/seabios/bios.bin")
-QEMU = shutil.which("qemu-system-i386")
+QEMU = "qemu-system-i386"
 
 ATTEMPTS, OURS = 4, "jitvm BIOS"
 """On a busy host QEMU's disks answer later than the BIOS waits: a run of ours that misses a disk is made again."""
@@ -32,7 +30,7 @@ def run_qemu(folder: Path, bios: Path, *options: str, typed: str = "") -> Run:
     """Run QEMU's pc board headless until it ends by itself; `typed` is fed to COM1."""
     debug = folder / "debug.txt"
     command = [
-        str(QEMU), "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
+        QEMU, "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
         "-bios", str(bios), "-serial", "stdio", "-debugcon", f"file:{debug}", *options,
     ]  # fmt: skip
     for _ in range(ATTEMPTS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import struct
 import sys
 from pathlib import Path
@@ -12,11 +11,7 @@ from types import ModuleType
 import pytest
 
 from tests.firmware.qemu import BIOS, FIRMWARE, IMAGES
-
-needs_toolchain = pytest.mark.skipif(
-    not all(shutil.which(tool) for tool in ("gcc", "as", "ld", "objcopy")),
-    reason="needs gcc and binutils",
-)
+from tests.needs import TOOLCHAIN, lacking, needs
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +25,16 @@ def build() -> ModuleType:
     return module
 
 
-@needs_toolchain
+@needs(*TOOLCHAIN)
 def test_rebuild_gives_the_same_bytes(build: ModuleType, tmp_path: Path) -> None:
-    recorded = (IMAGES / "toolchain.txt").read_text(encoding="utf-8")
-    if build.toolchain() != recorded:
-        pytest.skip("another toolchain than the one in images/toolchain.txt")
     made = build.build_all(tmp_path)
-    assert build.differences(tmp_path, IMAGES, made) == []
+    wrong = build.differences(tmp_path, IMAGES, made)
+    if wrong and build.toolchain() != (IMAGES / "toolchain.txt").read_text(encoding="utf-8"):
+        lacking(f"another toolchain than the one in images/toolchain.txt: {', '.join(wrong)}")
+    assert wrong == []
 
 
-@needs_toolchain
+@needs(*TOOLCHAIN)
 def test_no_path_of_the_build_is_in_an_image(build: ModuleType, tmp_path: Path) -> None:
     for path in build.build_all(tmp_path):
         content = path.read_bytes()

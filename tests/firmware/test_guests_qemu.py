@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.firmware.qemu import BIOS, DEBUG_EXIT, IMAGES, QEMU, SEABIOS, run_qemu
+from tests.firmware.qemu import BIOS, DEBUG_EXIT, IMAGES, QEMU, run_qemu
+from tests.needs import SEABIOS, need, needs
 
-pytestmark = pytest.mark.skipif(QEMU is None, reason="needs qemu-system-i386")
+pytestmark = needs(QEMU)
 
 GUESTS = IMAGES / "guests"
 
@@ -91,11 +92,10 @@ KEYS = {
 
 @pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
 def test_keystrokes(tmp_path: Path, bios: Path) -> None:
-    if not bios.exists():
-        pytest.skip(f"needs {bios}")
+    need(bios)
     output = tmp_path / "debug.txt"
     command = [
-        str(QEMU), "-M", "pc", "-accel", "tcg", "-display", "none", "-bios", str(bios),
+        QEMU, "-M", "pc", "-accel", "tcg", "-display", "none", "-bios", str(bios),
         "-serial", "null", "-debugcon", f"file:{output}", "-monitor", "stdio", *DEBUG_EXIT,
         "-drive", f"file={GUESTS / 'keys.img'},format=raw,if=ide,snapshot=on",
     ]  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,8 +15,9 @@ import pytest
 from tests.boot.guests import BIOS, GUESTS, IMAGES, need, rom
 from tests.gdb.bench import symbol
 from tests.gdbstub.real_gdb import Gdb, GdbError
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+pytestmark = needs("gdb")
 BENCHES = IMAGES / "bench"
 RESET, START = 0xFFFF_FFF0, 0xF0000
 PATIENCE_S = 60.0

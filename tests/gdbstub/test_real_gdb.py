@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +17,9 @@ from gdbstub.x86 import LAYOUTS
 from tests.gdbstub.fake_target import CODE, DATA, RAM
 from tests.gdbstub.real_gdb import Gdb, GdbError, assemble
 from tests.gdbstub.threaded_target import ThreadedTarget
+from tests.needs import needs
 
-MISSING = [program for program in ("gdb", "as", "ld", "objcopy") if shutil.which(program) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = needs("gdb", "as", "ld", "objcopy")
 
 PROGRAM = """
         .globl start, double

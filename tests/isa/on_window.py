@@ -90,6 +90,8 @@ def compare(trials: Iterable[tuple[Case, Result]], *, registers_at_fault: bool =
                 truth = replace(truth, regs=ours.regs)
             lines = differences(case, truth, ours)
             assert not lines, describe(case, lines, ("silicon", "semantics"))
+    else:
+        unicorn_cpu.need()  # somebody must judge
     if unicorn_cpu.available() is None:
         second = unicorn_cpu.UnicornCpu()
         for (case, ours), truth in zip(pairs, truths, strict=True):

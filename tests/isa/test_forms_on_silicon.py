@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.isa.cases import generate
-from tests.oracle import bare_cpu, native, unicorn_cpu
+from tests.oracle import native, unicorn_cpu
 from tests.oracle.bare_cpu import Failure, IsolatedBareCpu
 from tests.oracle.case import PAGE, Case, Result
 from tests.oracle.compare import describe, differences
@@ -44,9 +44,6 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def engine(engine_name: str) -> Iterator[IsolatedBareCpu]:
-    reason = bare_cpu.available()
-    if reason is not None:
-        pytest.skip(reason)
     cpu = IsolatedBareCpu(engine_name)
     yield cpu
     cpu.close()

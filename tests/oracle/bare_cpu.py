@@ -13,7 +13,6 @@ Not modelled: real mode, 64-bit mode.
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import struct
 from collections.abc import Sequence
@@ -209,13 +208,3 @@ def _serve(pipe: Connection, engine: str) -> None:
             return
         for case, steps in batch:
             pipe.send(cpu.run_one(case, steps))
-
-
-@functools.cache
-def available() -> str | None:
-    """None if our engine can be imported, else the reason why not."""
-    try:
-        from jitvm import bare  # noqa: F401  only whether it exists
-    except ImportError as error:
-        return f"jitvm.bare: {error}"
-    return None

@@ -26,7 +26,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import iced_x86
+import pytest
 
+from tests import needs
 from tests.oracle.case import (
     BACKGROUND,
     COMPARED_FLAGS,
@@ -98,11 +100,19 @@ def build() -> Path:
     return program
 
 
+def host_limit() -> str | None:
+    """None if the harness is made for such a host, else what is in the way."""
+    if platform.system() == "Linux" and platform.machine() == "x86_64":
+        return None
+    return f"the host is {platform.system()} on {platform.machine()}, not Linux on x86_64"
+
+
 @functools.cache
 def available(mode: int = 32, layout: Layout = Layout.FLAT) -> str | None:
     """None if such cases can run on this host's CPU, else the reason why not."""
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return f"the host is {platform.system()} on {platform.machine()}, not Linux on x86_64"
+    limit = host_limit()
+    if limit is not None:
+        return limit
     probe = Case(mode, b"\x90", (0,) * 8, layout=layout)
     try:
         child = _execute(build(), [probe])
@@ -111,6 +121,19 @@ def available(mode: int = 32, layout: Layout = Layout.FLAT) -> str | None:
     if child.returncode:
         return f"harness status {child.returncode}: {child.stderr.decode(errors='replace').strip()}"
     return None
+
+
+def need(mode: int = 32, layout: Layout = Layout.FLAT) -> None:
+    """Go on only where such cases can run: a CPU or kernel that can't is a skip, a compiler can be had.
+
+    Raises NativeError when there is a compiler and the harness can't be built.
+    """
+    if host_limit() is None:
+        needs.need("gcc")
+        build()
+    reason = available(mode, layout)
+    if reason is not None:
+        pytest.skip(f"native: {reason}")
 
 
 def _execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[bytes]:

@@ -20,6 +20,7 @@ import unicorn
 from iced_x86 import Mnemonic
 from unicorn import x86_const as x86
 
+from tests import needs
 from tests.oracle.case import (
     BACKGROUND,
     COMPARED_FLAGS,
@@ -62,6 +63,13 @@ def available() -> str | None:
     if unicorn.__version__ != VERSION:
         return f"unicorn {unicorn.__version__} is installed, known_errors.py describes {VERSION}"
     return None
+
+
+def need() -> None:
+    """Go on only with that version."""
+    reason = available()
+    if reason is not None:
+        needs.lacking(reason)
 
 
 class UnicornCpu:

@@ -33,6 +33,7 @@ from jitvm.bench.workloads import (
     patch,
     select,
 )
+from tests.needs import lacking, need
 
 IMAGES = images_folder()
 TIMEOUT = 120.0
@@ -73,7 +74,7 @@ def _run(runner: runners.Runner, name: str, iterations: int, scratch: Path) -> m
     """Run a workload; skips the test where the emulator is not installed."""
     missing = runner.missing()
     if missing:
-        pytest.skip(f"{runner.name}: {missing}")
+        lacking(f"{runner.name}: {missing}")
     image = scratch / f"{name}.bin"
     image.write_bytes(patch(load_image(IMAGES, name), iterations))
     return measure.run(runner.command(image), timeout=TIMEOUT, environment=environment())
@@ -82,7 +83,7 @@ def _run(runner: runners.Runner, name: str, iterations: int, scratch: Path) -> m
 def _count(name: str, iterations: int, scratch: Path) -> int:
     """Instructions between the marks by unicorn's hook."""
     if importlib.util.find_spec("unicorn") is None:
-        pytest.skip("unicorn: not installed")
+        lacking("unicorn: not installed")
     image = scratch / f"{name}.bin"
     image.write_bytes(patch(load_image(IMAGES, name), iterations))
     command = [*runners.Unicorn().command(image), "--count"]
@@ -107,8 +108,7 @@ def test_jitvm_counts_what_the_table_says(name: str, scratch: Path) -> None:
         )
         for iterations in (2, 5)
     ]
-    if counts[0] is None or counts[1] is None:
-        pytest.skip("jitvm's statistics have no marks")
+    assert counts[0] is not None and counts[1] is not None, "jitvm's statistics have no marks"
     assert counts[1] - counts[0] == 3 * workload.per_iteration
 
 
@@ -154,8 +154,7 @@ def test_load_image_refuses(tmp_path: Path) -> None:
 
 def test_rebuild_is_identical(tmp_path: Path) -> None:
     source = Path(__file__).resolve().parents[2] / "firmware/bench/build_bench.py"
-    if not shutil.which("gcc"):
-        pytest.skip("gcc: not installed")
+    need("gcc")
     spec = importlib.util.spec_from_file_location("build_bench", source)
     assert spec is not None
     assert spec.loader is not None

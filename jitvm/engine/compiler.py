@@ -1,0 +1,137 @@
+"""The compiler process: regions become object code there, so that neither the guest nor an exit waits for LLVM.
+
+A busy Python thread in the vCPU's process would cost each exit up to 210 microseconds (the interpreter's lock), a process
+beside it costs nothing but its core.  It is started when the first region is wanted, reads nodes on its standard input,
+writes object code to its standard output and to the cache, and ends with its input.
+
+    python -m jitvm.engine.compiler CACHE_FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from jitvm.engine.region import Node
+
+NICE = 5
+LENGTH = 8
+"""Bytes of the length before each message."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A compiled region: its symbol, object code, and the symbols that it needs."""
+
+    name: str
+    code: bytes
+    imports: tuple[str, ...]
+
+
+def _send(stream: IO[bytes], value: object) -> None:
+    data = pickle.dumps(value)
+    stream.write(len(data).to_bytes(LENGTH, "little") + data)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> Any:
+    """The next message, None at the end."""
+    head = stream.read(LENGTH)
+    if len(head) < LENGTH:
+        return None
+    data = stream.read(int.from_bytes(head, "little"))
+    return pickle.loads(data)  # our own child's or parent's
+
+
+class Compiler:
+    """The process as its parent sees it.  `warn` is told, once, when it ended by itself."""
+
+    def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn = folder, warn
+        self._process: subprocess.Popen[bytes] | None = None
+        self._waiting: dict[int, Callable[[Made], None]] = {}
+        self._n = 0
+        self._broken = self._closing = False
+        self._lock = threading.Lock()
+
+    def submit(self, nodes: Sequence[Node], done: Callable[[Made], None]) -> None:
+        """Compile a region; `done` is called on a thread of the compiler's."""
+        with self._lock:
+            if self._broken:
+                return
+            if self._process is None:
+                self._start()
+            assert self._process is not None and self._process.stdin is not None
+            self._n += 1
+            self._waiting[self._n] = done
+            try:
+                _send(self._process.stdin, (self._n, tuple(nodes)))
+            except OSError:
+                self._broken = True
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "jitvm.engine.compiler", str(self._folder or "")]
+        package = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, name="jitvm regions", daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        while (message := _receive(self._process.stdout)) is not None:
+            number, made = message
+            done = self._waiting.pop(number)
+            if made is not None:
+                done(made)
+        with self._lock:
+            self._broken = True
+            if not self._closing:
+                status = self._process.wait()
+                self._warn(f"the compiler process ended (status {status}); hot loops stay with copied code")
+
+    def close(self) -> None:
+        """Let the process end; what it is at is finished for the cache's sake."""
+        with self._lock:
+            self._closing = True
+            if self._process is not None and self._process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
+
+
+def main(folder: str) -> None:
+    """The process itself."""
+    from jitvm.engine.cache import Cache
+    from jitvm.engine.code import compile_region, source_epoch
+    from jitvm.engine.units import Units
+
+    os.nice(NICE)
+    cache = Cache(Path(folder) if folder else None, source_epoch())
+    units = Units(cache)
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else may write to the pipe
+    while (message := _receive(sys.stdin.buffer)) is not None:
+        number, nodes = message
+        made = compile_region(units, nodes)
+        cache.write_object(made.code, [made.name], list(made.imports))
+        try:
+            _send(output, (number, made))
+        except OSError:
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

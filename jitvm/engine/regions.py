@@ -1,0 +1,89 @@
+"""The regions of one vCPU: which blocks asked, what is being compiled, what is installed.
+
+All of it happens on the vCPU's thread while its code stands still, but `_arrived`, which the compiler's thread calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jitvm.engine.grow import Grown, ask_later, grow, table_of
+
+if TYPE_CHECKING:
+    from jitvm.engine.accel import VcpuEngine
+    from jitvm.engine.compiler import Made
+
+ASK_AGAIN = 3
+"""Times that a block must ask for a region of its own while it belongs to another."""
+
+
+class Regions:
+    """Regions of `engine`, which owns this.  `sync`: compiled at once, on the vCPU's thread."""
+
+    def __init__(self, engine: VcpuEngine, *, sync: bool) -> None:
+        self._engine, self._sync = weakref.proxy(engine), sync
+        self._members: dict[int, int] = {}
+        """Blocks of regions that are installed or on their way, and how often each asked."""
+        self._generation = -1
+        self._tables: list[np.ndarray] = []
+        self.ready: deque[tuple[Grown, Made]] = deque()
+        """Compiled and not installed yet."""
+        self.asked = self.installed = 0
+
+    def ask(self) -> None:
+        """The block `hot_block` has run so often that a region which begins with it may pay."""
+        c = self._engine.c
+        block = int(c.hot_block)
+        if self._generation != int(c.generation):
+            self._generation = int(c.generation)
+            self._members.clear()
+            self._tables.clear()
+        asked = self._members.get(block, 0)
+        if 0 < asked < ASK_AGAIN:
+            self._members[block] = asked + 1
+            ask_later(self._engine, block)
+            return
+        grown = grow(self._engine)
+        if grown is None:
+            return
+        self.asked += 1
+        for b, _ in grown.blocks:
+            self._members.setdefault(b, 1)
+        code = self._engine.accel.code
+        name = code.find_region(grown.nodes)
+        if name:
+            self._install(grown, code.address[name])
+        elif self._sync:
+            self._install(grown, code.region(grown.nodes))
+        else:
+            self._engine.accel.compiler.submit(grown.nodes, lambda made: self._arrived(grown, made))
+
+    def _arrived(self, grown: Grown, made: Made) -> None:
+        self.ready.append((grown, made))
+        with contextlib.suppress(ReferenceError):  # the machine is gone
+            self._engine.wake()
+
+    def install_ready(self) -> None:
+        """Link and install what was compiled meanwhile."""
+        while self.ready:
+            grown, made = self.ready.popleft()
+            self._install(grown, self._engine.accel.code.link_region(made))
+
+    def _install(self, grown: Grown, address: int) -> None:
+        """Let the region's first block lead to it, unless the page's code changed since it was read."""
+        c = self._engine.c
+        page = int(c.page_version) + 8 * grown.page
+        if int(c.generation) != grown.generation or ctypes.c_uint64.from_address(page).value != grown.version:
+            return
+        words = np.array(table_of(self._engine, grown), np.uint64)
+        self._tables.append(words)
+        entry = (ctypes.c_uint64 * 3).from_address(grown.blocks[0][1])
+        entry[2] = int(words.ctypes.data)
+        entry[0] = address
+        self.installed += 1
