@@ -49,7 +49,7 @@ CODE_BYTES = 32 << 20
 """Machine code of one vCPU's hot blocks."""
 PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
-RECORDED = [name for name in SPECIALS if name in CPU.fields and name != "h_count"]
+RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
 """Special handlers whose addresses the record holds, whatever the options."""
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
 OK_ARGUMENT = ctypes.c_uint64(OK_STATUS)
