@@ -17,7 +17,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from jitvm.engine.points import MOST_WATCHES, NONE, Hit, Point, hits, set_catches, set_watches
+from jitvm.errors import ConfigError
 from jitvm.exits import Outcome
+from jitvm.isa.state import (
+    CATCH_CR3,
+    CATCH_MSR,
+    CATCH_TRIPLE,
+    PF_FAULT,
+    STOP_CATCH,
+    STOP_WATCH,
+    WATCH_PHYSICAL,
+    WATCH_READ,
+    WATCH_WRITE,
+)
+from jitvm.memory import PAGE, weakly
 
 if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
@@ -62,6 +76,28 @@ class Caught:
 Reason = Watched | Caught
 
 
+KIND_BITS: dict[str, int] = {
+    "write": int(WATCH_WRITE),
+    "read": int(WATCH_READ),
+    "access": int(WATCH_READ | WATCH_WRITE),
+}
+CATCH_BITS: dict[str, int] = {"triple": int(CATCH_TRIPLE), "cr3": int(CATCH_CR3), "msr": int(CATCH_MSR)}
+N_VECTORS, PF = 256, int(PF_FAULT)
+ADDRESS_END = 1 << 32
+ORDER = ("write", "access", "read")
+"""Of several hits the first of these kinds is told."""
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """One entry of the tables."""
+
+    first: int
+    last: int
+    kind: WatchKind
+    physical: bool
+
+
 class Debugger:
     """What stops the vCPUs of a machine; every stop is a turn that ends with Outcome.DEBUG, and `reason` tells it.
 
@@ -70,6 +106,12 @@ class Debugger:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._watches: list[_Watch] = []
+        self._vectors: set[int] = set()
+        self._others: set[str] = set()
+        self._msr: int | None = None
+        self._dma: Watched | None = None
+        machine.memory.on_write.append(weakly(self._on_write))
 
     @classmethod
     def of(cls, machine: Machine) -> Debugger:
@@ -79,43 +121,138 @@ class Debugger:
             gate.points = cls(machine)
         return gate.points
 
+    # ---- watched memory
     def watch(self, address: int, length: int, kind: WatchKind = "write") -> None:
         """Stop after each instruction that makes such an access to one of these linear addresses.
 
         ConfigError: the range is empty or beyond the address space, or the table is full.
         """
-        raise NotImplementedError
+        self._add(address, length, kind, False)
 
     def unwatch(self, address: int, length: int, kind: WatchKind = "write") -> None:
         """Undo it; nothing when there is no such watch."""
-        raise NotImplementedError
+        self._remove(address, length, kind, False)
 
     def watch_physical(self, address: int, length: int, kind: WatchKind = "write") -> None:
         """The same for physical addresses, however they are reached: by any mapping, by the page walk, by DMA.
 
-        A write that changes nothing counts.  DMA stops the machine as soon as its device has done it.
+        A write that changes nothing counts.  DMA that writes stops the machine as soon as its device has done it; that
+        which reads is not seen.
         """
-        raise NotImplementedError
+        self._add(address, length, kind, True)
 
     def unwatch_physical(self, address: int, length: int, kind: WatchKind = "write") -> None:
         """Undo it; nothing when there is no such watch."""
-        raise NotImplementedError
+        self._remove(address, length, kind, True)
 
+    def _add(self, address: int, length: int, kind: WatchKind, physical: bool) -> None:
+        if kind not in KIND_BITS:
+            raise ConfigError(f"watch '{kind}': it is one of {', '.join(KIND_BITS)}")
+        if length < 1 or address < 0 or address + length > ADDRESS_END:
+            raise ConfigError(f"{address:#x}+{length:#x} is no range of addresses below 4 GiB")
+        if len(self._watches) >= MOST_WATCHES:
+            raise ConfigError(f"there are {MOST_WATCHES} watchpoints already")
+        self._watches.append(_Watch(address, address + length - 1, kind, physical))
+        self._push_watches()
+
+    def _remove(self, address: int, length: int, kind: WatchKind, physical: bool) -> None:
+        watch = _Watch(address, address + length - 1, kind, physical)
+        if watch in self._watches:
+            self._watches.remove(watch)
+            self._push_watches()
+
+    def _push_watches(self) -> None:
+        points = [
+            Point(KIND_BITS[w.kind] | (int(WATCH_PHYSICAL) if w.physical else 0), w.first, w.last)
+            for w in self._watches
+        ]
+        for vcpu in self._machine.vcpus:
+            set_watches(vcpu.engine, points)
+
+    def _on_write(self, offset: int, size: int) -> None:
+        """Guest memory was written by DMA; what a client writes while the machine stands does not count."""
+        if self._machine.gate.held or not any(w.physical for w in self._watches):
+            return
+        for watch in self._watches:
+            at = self._touched(watch, offset, size) if watch.physical and watch.kind != "read" else None
+            if at is not None:
+                self._dma = Watched(watch.kind, at, watch.first, physical=True, dma=True)
+                for vcpu in self._machine.vcpus:
+                    vcpu.request_exit()
+                return
+
+    def _touched(self, watch: _Watch, offset: int, size: int) -> int | None:
+        """First physical address of a watch among the bytes at an offset of guest memory, or None."""
+        at = watch.first
+        while at <= watch.last:
+            n = min(watch.last + 1 - at, PAGE - at % PAGE)
+            found = self._machine.memory.offset(at, write=True)
+            if found is not None and found < offset + size and offset < found + n:
+                return at + max(0, offset - found)
+            at += n
+        return None
+
+    # ---- caught events
     def catch(self, kind: CatchKind, number: int | None = None) -> None:
         """Stop before an event: `vector` (`number`: which; None: all), `triple` (a third fault, before the machine resets),
         `cr3` (a MOV to it), `msr` (RDMSR or WRMSR of `number`; None: of any).
 
         Going on from such a stop lets the event happen.  ConfigError: a number that can't be, or no such kind.
         """
-        raise NotImplementedError
+        if kind == "vector":
+            if number is not None and not 0 <= number < N_VECTORS:
+                raise ConfigError(f"{number} is no vector")
+            self._vectors |= set(range(N_VECTORS)) if number is None else {number}
+        elif kind in CATCH_BITS:
+            if number is not None and (kind != "msr" or not 0 <= number < ADDRESS_END):
+                raise ConfigError(f"catch {kind}: {number:#x} is no number of one")
+            self._others.add(kind)
+            if kind == "msr":
+                self._msr = number
+        else:
+            raise ConfigError(f"catch '{kind}': it is one of vector, {', '.join(CATCH_BITS)}")
+        self._push_catches()
 
     def uncatch(self, kind: CatchKind | None = None, number: int | None = None) -> None:
         """Undo `catch`: of this number, of all numbers (None), or everything (no kind)."""
-        raise NotImplementedError
+        if kind in (None, "vector"):
+            self._vectors -= self._vectors if number is None else {number}
+        if kind is None:
+            self._others.clear()
+        else:
+            self._others.discard(kind)
+        self._push_catches()
 
-    def reason(self) -> Reason | None:
-        """Why the latest turn ended with Outcome.DEBUG; None: for a breakpoint or a step."""
-        raise NotImplementedError
+    def _push_catches(self) -> None:
+        others = sum(CATCH_BITS[kind] for kind in self._others)
+        for vcpu in self._machine.vcpus:
+            set_catches(vcpu.engine, self._vectors, others, self._msr)
+
+    # ---- stops
+    def reason(self, vcpu: int = 0) -> Reason | None:
+        """Why the latest turn of a vCPU ended with Outcome.DEBUG; None: for a breakpoint or a step."""
+        c = self._machine.vcpus[vcpu].engine.c
+        if int(c.stop_why) == STOP_WATCH:
+            found = [self._hit(hit) for hit in hits(c)]
+            return min(found, key=lambda hit: ORDER.index(hit.kind), default=None)
+        if int(c.stop_why) != STOP_CATCH:
+            return None
+        kind = next((name for name, bit in CATCH_BITS.items() if bit == int(c.caught_kind)), "vector")
+        number, extra, value = int(c.caught_vector), int(c.caught_error), int(c.caught_value)
+        if kind == "vector":
+            return Caught("vector", number, None if extra == NONE else extra, value if number == PF else 0)
+        if kind == "triple":
+            return Caught("triple", number, cr2=value)
+        return Caught("cr3" if kind == "cr3" else "msr", number=number, value=value, write=bool(extra))
+
+    def take_dma(self) -> Watched | None:
+        """What DMA has hit since it was asked last; the turn ended with Outcome.INTERRUPT."""
+        hit, self._dma = self._dma, None
+        return hit
+
+    def _hit(self, hit: Hit) -> Watched:
+        watch = self._watches[hit.point]
+        return Watched(watch.kind, hit.address, watch.first, watch.physical)
 
 
 class Client(Protocol):

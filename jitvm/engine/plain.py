@@ -36,7 +36,8 @@ from jitvm.engine.decode import (
     add_form,
 )
 from jitvm.engine.forms import Forms, Shape
-from jitvm.engine.translate import decode_at
+from jitvm.engine.translate import decode_at, is_breakpoint, stops_here
+from jitvm.isa.debug import arm, code_break, give_up, wants_alone
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
 from jitvm.isa.registers import set_reg
@@ -217,11 +218,20 @@ class PlainEngine:
                 if run.settle(c) == W0:
                     return int(c.why)
                 if c.left <= 0 or c.left < c.floor or run.window_near(c) != W0:
+                    give_up(c)
                     return lay.WHY_LIMIT
                 if run.window_open(c) != W0:
+                    give_up(c)
                     return lay.WHY_WINDOW
+                if wants_alone(c) != W0:
+                    arm(c)
                 shape = self._fetch()
+                if shape is not None and c.n_hits != W0:
+                    run.stops_between(c)
+                    shape = None
                 if shape is None:
+                    if c.status == EXIT:
+                        give_up(c)
                     continue
                 with contextlib.suppress(_Leave):
                     compose(PlainBuilder(c), shape)
@@ -235,6 +245,8 @@ class PlainEngine:
             fault(c, GP, W0)
             return None
         lin = cut_linear(c, c.base[CS] + rip)
+        if is_breakpoint(c, lin) != W0 and (stops_here(c, lin) != W0 or code_break(c, lin) != OK):
+            return None
         host = fetch_host(c, lin)
         if host == W0:
             if c.status == OK:

@@ -12,42 +12,99 @@ from jitvm.engine.layout import WHY_FAULT as WHY_FAULT_
 from jitvm.engine.layout import WHY_LIMIT as WHY_LIMIT_
 from jitvm.engine.layout import WHY_WINDOW as WHY_WINDOW_
 from jitvm.engine.translate import CHAIN, O_DISP, O_EIP, O_IMM, O_REST, O_SCALE, find_block, short_block
+from jitvm.isa.debug import arm, collect_traps, end_alone, give_up, raise_trap, wants_alone
 from jitvm.isa.events import deliver
 from jitvm.isa.flags import IF
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear
 from jitvm.isa.registers import set_reg, set_sp
-from jitvm.isa.state import AGAIN, CS, DB, EXIT, FAULT, GP, JUMP, OK, RCX, RSP, STOP, fault, fault0, retired
+from jitvm.isa.state import (
+    AGAIN,
+    CS,
+    EXIT,
+    EXIT_DEBUG,
+    FAULT,
+    GP,
+    JUMP,
+    OK,
+    RCX,
+    RSP,
+    STOP,
+    STOP_STEP,
+    STOP_WATCH,
+    WATCHED,
+    fault,
+    retired,
+)
 from jitvm.isa.words import ONES, W0, W1, W2, W4, W8, i64, u64
 
 WHY_EXIT, WHY_FAULT, WHY_LIMIT, WHY_WINDOW = u64(WHY_EXIT_), u64(WHY_FAULT_), u64(WHY_LIMIT_), u64(WHY_WINDOW_)
 NO_BUDGET, ONE = i64(0), i64(1)
-DR6_BS = u64(1 << 14)
 O_SLOT = O_IMM
 
 
+def leave_debug(c, why):
+    """Leave with EXIT_DEBUG for a reason STOP_*; 0."""
+    c.status = EXIT
+    c.exit_reason = EXIT_DEBUG
+    c.stop_why = why
+    c.why = WHY_EXIT
+    return W0
+
+
+def stops_between(c):
+    """1 when a debugger is told something between two instructions: hits of watched memory, an event delivered by a step."""
+    if c.n_hits != W0:
+        c.n_told = c.n_hits
+        c.n_hits = W0
+        c.stop_now = W0
+        leave_debug(c, STOP_WATCH)
+        return W1
+    if c.stop_now != W0:
+        c.stop_now = W0
+        leave_debug(c, STOP_STEP)
+        return W1
+    return W0
+
+
+def run_again(c):
+    """The instruction at rip, which is about to make a watched access, begins again, alone; its answers count again."""
+    c.step_armed = W0
+    c.io_pos = W0
+    arm(c)
+    c.status = OK
+    return W1
+
+
 def settle(c):
-    """End of an instruction: deliver its fault or the single-step trap; 1 to go on at `rip`, 0 to leave (`why`).
+    """End of an instruction: deliver its fault or its traps; 1 to go on at `rip`, 0 to leave (`why`).
 
     A trap for which no budget is left, or whose delivery asks the outside, stays pending (`step_armed`); that of an
     instruction which asks the outside is forgotten, as it begins again.
     """
+    if c.status == WATCHED:
+        return run_again(c)
+    if c.armed != W0:
+        end_alone(c)
     if c.status == EXIT:
         c.step_armed = W0
+    elif c.status != FAULT and c.watch_bits | c.held_bits != W0:
+        collect_traps(c)
     if c.status == EXIT or c.status == STOP:
         c.why = WHY_EXIT
         return W0
     trap = W0
     if c.status != FAULT:
-        trap = c.step_armed
         c.status = OK
+        if stops_between(c) != W0:
+            return W0
+        trap = c.step_armed
         if trap != W0 and c.left <= NO_BUDGET:
             return W1
         c.step_armed = W0
         if trap != W0:
-            c.dr[6] = c.dr[6] | DR6_BS
-            fault0(c, DB)
-    if c.status == FAULT:
+            raise_trap(c, trap)
+    while c.status == FAULT:
         c.step_armed = W0
         if c.deliver == W0:
             c.io_n = W0
@@ -60,13 +117,20 @@ def settle(c):
             c.why = WHY_EXIT
             return W0
         c.status = OK
+        if c.watch_bits != W0:
+            collect_traps(c)
+        if stops_between(c) != W0:
+            return W0
+        trap = c.step_armed
+        if trap != W0 and c.left > NO_BUDGET:
+            raise_trap(c, trap)
     return W1
 
 
 def complete(c, status):
     """Account for the instruction at rip that ended with `status`; OK moves rip behind it.
 
-    A string instruction that goes on does not stop again at a breakpoint on it.
+    A string instruction that goes on, and one that begins again, does not stop again at a breakpoint on it.
     """
     c.status = status
     if status == OK:
@@ -74,6 +138,8 @@ def complete(c, status):
     if status == OK or status == JUMP or status == STOP:
         c.left = c.left - ONE
     if status == AGAIN:
+        c.again_at = retired(c)
+    if status == AGAIN or status == WATCHED or status == EXIT:
         c.resume_at = retired(c)
         c.resume_lin = cut_linear(c, c.base[CS] + c.rip)
     return W0
@@ -98,15 +164,33 @@ def next_block(c):
         if settle(c) == W0:
             return W0
         if c.left <= NO_BUDGET or c.left < c.floor or window_near(c) != W0:
+            give_up(c)
             c.why = WHY_LIMIT
             return W0
         if window_open(c) != W0:
+            give_up(c)
             c.why = WHY_WINDOW
             return W0
-        u = find_block(c)
+        if wants_alone(c) != W0:
+            arm(c)
+        u = block_or_leave(c)
         if u != W0 or c.status != FAULT:
             return u
     return W0
+
+
+def block_or_leave(c):
+    """Micro-op of the block at rip; 0 with status FAULT, or when the engine is left: no instruction is armed then.
+
+    A fetch whose page walk touched watched memory leaves, too.
+    """
+    u = find_block(c)
+    if u != W0 and c.n_hits != W0:
+        stops_between(c)
+        u = W0
+    if u == W0 and c.status != FAULT:
+        give_up(c)
+    return u
 
 
 def finish(c, status):
@@ -118,11 +202,14 @@ def finish(c, status):
 def next_short(c):
     """One instruction at rip: the budget does not hold the whole block."""
     if c.left <= NO_BUDGET or c.left < c.floor:
+        give_up(c)
         c.why = WHY_LIMIT
         return W0
     u = short_block(c)
     if u == W0 and c.status == FAULT:
         return next_block(c)
+    if u == W0:
+        give_up(c)
     return u
 
 
@@ -134,7 +221,7 @@ def link_block(c, stub):
     if c.left < c.floor or c.left <= NO_BUDGET:
         c.why = WHY_LIMIT
         return W0
-    u = find_block(c)
+    u = block_or_leave(c)
     if u == W0:
         if c.status == FAULT:
             return next_block(c)

@@ -65,10 +65,23 @@ from jitvm.engine.layout import BLOCK_MAX, N_HANDLERS, OPT_CHAIN, OPT_DEAD_FLAGS
 from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
 from jitvm.engine.layout import WHY_FORM as WHY_FORM_
 from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
+from jitvm.isa.debug import code_break, is_code_break
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear, fetch_host
 from jitvm.isa.paging import PAGE_OFFSET
-from jitvm.isa.state import CS, EXIT, EXIT_DEBUG, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, fault, retired
+from jitvm.isa.state import (
+    CS,
+    EXIT,
+    EXIT_DEBUG,
+    EXIT_INTERNAL_ERROR,
+    GP,
+    MODE_ALONE,
+    MODE_TF,
+    OK,
+    STOP_BREAK,
+    fault,
+    retired,
+)
 from jitvm.isa.words import M32, W0, W1, W2, W4, W7, W8, W12, W16, W31, W32, u64
 
 WHY_EXIT, WHY_FORM, WHY_HANDLER = u64(WHY_EXIT_), u64(WHY_FORM_), u64(WHY_HANDLER_)
@@ -151,12 +164,14 @@ def decode_at(c, host, rip, lin, k):
 
 
 def is_breakpoint(c, lin):
-    """1 when a debugger wants to stop before the instruction at a linear address."""
+    """1 when a debugger, or the guest, wants to stop before the instruction at a linear address."""
     n = c.n_breakpoints
     while n != W0:
         n -= W1
         if c.breakpoints[n] == lin:
             return W1
+    if c.code_breaks != W0:
+        return is_code_break(c, lin)
     return W0
 
 
@@ -234,7 +249,7 @@ def put_stub(c, u, handler, rip, slot):
 
 def exit_handler(c, first, alone, target):
     """Which stub leads from the block at linear address `first` to `target`."""
-    if c.mode & MODE_TF != W0:
+    if c.mode & (MODE_TF | MODE_ALONE) != W0:
         return c.h_at
     to = cut_linear(c, c.base[CS] + target)
     if is_breakpoint(c, to) != W0:
@@ -327,7 +342,12 @@ def emit_block(c, n, where, first, alone, b):
         poke(u + O_EIP, W8, c.t[T_EIP])
         u += UOP_BYTES
         count += W1
-    elif b != NO_BLOCK and c.h_count != W0 and c.block_state[b] & BLOCK_DROPS < c.copy_drops:
+    elif (
+        b != NO_BLOCK
+        and c.mode & MODE_ALONE == W0
+        and c.h_count != W0
+        and c.block_state[b] & BLOCK_DROPS < c.copy_drops
+    ):
         put_entry(c, u, n, b)
         u += UOP_BYTES
         count += W1
@@ -374,7 +394,7 @@ def emit_block(c, n, where, first, alone, b):
 def translate(c, host, rip):
     """Translate the block at `rip`, whose first byte is at `host`; its index, or NO_BLOCK with c.status or c.why."""
     most = c.block_most
-    if c.mode & MODE_TF != W0:
+    if c.mode & (MODE_TF | MODE_ALONE) != W0:
         most = W1
     n = decode_block(c, host, rip, most)
     if n == W0:
@@ -431,10 +451,16 @@ def stops_here(c, lin):
     """1 when the run ends before the instruction at the breakpoint `lin`: it leaves with EXIT_DEBUG."""
     if c.breaks_off != W0 or (c.resume_at == retired(c) and c.resume_lin == lin):
         return W0
-    c.status = EXIT
-    c.why = WHY_EXIT
-    c.exit_reason = EXIT_DEBUG
-    return W1
+    n = c.n_breakpoints
+    while n != W0:
+        n -= W1
+        if c.breakpoints[n] == lin:
+            c.status = EXIT
+            c.why = WHY_EXIT
+            c.exit_reason = EXIT_DEBUG
+            c.stop_why = STOP_BREAK
+            return W1
+    return W0
 
 
 def find_block(c):
@@ -444,10 +470,10 @@ def find_block(c):
     """
     rip, ctx = c.rip, c.ctx
     held = W0
-    if c.n_breakpoints != W0:
+    if c.n_breakpoints | c.code_breaks != W0:
         lin = cut_linear(c, c.base[CS] + rip)
         held = is_breakpoint(c, lin)
-        if held != W0 and stops_here(c, lin) != W0:
+        if held != W0 and (stops_here(c, lin) != W0 or code_break(c, lin) != OK):
             return W0
     k = jump_slot(rip)
     if c.jump_cache[k] == rip and c.jump_cache[k + W1] == ctx:
@@ -474,7 +500,7 @@ def find_block(c):
         if b == NO_BLOCK:
             return W0
     u = c.block_uop[b]
-    if c.mode & MODE_TF == W0 and held == W0:  # a jump that hits here would pass by the trap
+    if c.mode & (MODE_TF | MODE_ALONE) == W0 and held == W0:  # a jump that hits here would pass by the trap
         c.jump_cache[k] = rip
         c.jump_cache[k + W1] = ctx
         c.jump_cache[k + W2] = u
@@ -501,4 +527,3 @@ def short_block(c):
     if emit_block(c, W1, c.scratch_address, lin, W1, NO_BLOCK) == W0:
         return W0
     return c.scratch_address
-

@@ -11,12 +11,13 @@ registers are written.
 Source: Intel SDM vol. 3, 6 (interrupts and exceptions), 20.1.4 (real mode), 20.3 (virtual-8086 mode), 17.3.1.1 (RF);
 vol. 2, "INT n/INTO/INT3/INT1".
 
-Not modelled: task gates (they leave with INTERNAL_ERROR), 64-bit gates, VME; RF in the image of an interrupt between
-the iterations of a string instruction.
+Not modelled: task gates (they leave with INTERNAL_ERROR), 64-bit gates, VME.
 """
 
 from __future__ import annotations
 
+from jitvm.isa.catch import catch_other, catch_vector
+from jitvm.isa.debug import DR7, DR7_GD
 from jitvm.isa.flags import AC, IF, IOPL, NT, RF, TF, VM, get_of
 from jitvm.isa.memory import load_system
 from jitvm.isa.mode import not_built, read_eflags
@@ -42,6 +43,7 @@ from jitvm.isa.segment import (
 from jitvm.isa.state import (
     ATTR_P,
     BP,
+    CATCH_TRIPLE,
     CR0_PE,
     CS,
     DB,
@@ -50,6 +52,7 @@ from jitvm.isa.state import (
     DS,
     ES,
     EXIT,
+    EXIT_DEBUG,
     EXIT_SHUTDOWN,
     FAULT,
     FAULT_LOG,
@@ -71,7 +74,7 @@ from jitvm.isa.state import (
     retired,
 )
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
-from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
+from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
 
 W40, W45, W47 = u64(40), u64(45), u64(47)
 GATE_IDT = W2
@@ -130,6 +133,8 @@ def entered(c, rip):
     c.io_n = W0
     c.delivering = W0
     c.step_armed = W0
+    c.again_at = ONES
+    c.stop_now = c.step_stop
     return JUMP
 
 
@@ -255,6 +260,8 @@ def enter(c, vector, soft, ext, ret, has_error, error, rf):
     """
     if c.deliver == W0:
         return stopped(c, vector, ret)
+    if c.n_catch != W0 and catch_vector(c, vector, has_error, error) != W0:
+        return EXIT
     c.step_armed = W0
     if c.cr0 & CR0_PE == W0:
         return enter_real(c, vector, ret)
@@ -314,6 +321,8 @@ def note_fault(c, during):
 def shutdown(c):
     """A third fault: the CPU stops (SDM vol. 3, 6.15, interrupt 8); nothing else has changed."""
     c.delivering = W0
+    if c.n_catch != W0 and catch_other(c, CATCH_TRIPLE, c.vector, c.cr2, W0) != W0:
+        return EXIT
     c.status = EXIT
     c.exit_reason = EXIT_SHUTDOWN
     return EXIT
@@ -322,25 +331,34 @@ def shutdown(c):
 def deliver(c):
     """Deliver the fault in c.vector, c.error, c.has_error: JUMP, or EXIT (shutdown; an access outside memory).
 
-    It counts as one retired instruction.  RF is set in the image but for #DB, whose traps must not have it.
+    It counts as one retired instruction.  RF is set in the image but for #DB, which says itself (`trap_rf`); the handler
+    of #DB finds DR7.GD clear.  Watched memory that the delivery touches is noted; that of #DB itself is not the guest's.
     """
     s = FAULT
+    logged = c.n_faults
     note_fault(c, W0)
+    c.noting = W1
     while s == FAULT:
         vector = c.vector
         c.status = OK
         c.delivering = vector + W1
         rf = RF
         if vector == DB:
-            rf = W0
+            rf = c.trap_rf
         s = enter(c, vector, W0, W1, c.rip, c.has_error, c.error, rf)
         if s == FAULT:
             note_fault(c, vector + W1)
             if escalate(c, vector) != W0:
                 s = shutdown(c)
     c.delivering = W0
+    c.noting = W0
     if s == JUMP:
         c.left = c.left - i64(1)
+        if vector == DB:
+            c.dr[DR7] = c.dr[DR7] & ~DR7_GD
+            c.watch_bits = W0
+    elif c.exit_reason == EXIT_DEBUG:
+        c.n_faults = logged
     return s
 
 
@@ -370,15 +388,29 @@ def int1(c):
 
 
 def external_interrupt(c, vector):
-    """An interrupt from the interrupt controller, between instructions: JUMP; FAULT (to be delivered) or EXIT."""
+    """An interrupt from the interrupt controller, between instructions: JUMP; FAULT (to be delivered) or EXIT.
+
+    Between two iterations of a string instruction RF is set in the image (SDM vol. 3, 17.3.1.1).
+    """
     c.status = OK
-    return enter(c, vector, W0, W1, c.rip, W0, W0, W0)
+    rf = W0
+    if c.again_at == retired(c):
+        rf = RF
+    c.noting = W1
+    s = enter(c, vector, W0, W1, c.rip, W0, W0, rf)
+    c.noting = W0
+    return s
 
 
 def nmi(c):
     """A non-maskable interrupt, between instructions; further ones wait for IRET (SDM vol. 3, 6.7.1)."""
     c.status = OK
-    s = enter(c, NMI, W0, W1, c.rip, W0, W0, W0)
+    rf = W0
+    if c.again_at == retired(c):
+        rf = RF
+    c.noting = W1
+    s = enter(c, NMI, W0, W1, c.rip, W0, W0, rf)
+    c.noting = W0
     if s != EXIT:
         c.nmi_blocked = W1
     return s

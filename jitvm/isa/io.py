@@ -5,6 +5,7 @@ Source: Intel SDM vol. 1, 19.5 (protected-mode I/O); vol. 2, IN, OUT; vol. 3, 8.
 
 from __future__ import annotations
 
+from jitvm.isa.debug import port_break
 from jitvm.isa.flags import VM
 from jitvm.isa.memory import load_system
 from jitvm.isa.outside import port_access
@@ -25,12 +26,12 @@ def iopl(c):
 
 
 def io_allowed(c, port, size):
-    """Status: may `size` ports from `port` on be used?  #GP(0) else (SDM vol. 1, 19.5.2)."""
-    if c.mode & MODE_PE == W0:
-        return OK
-    if c.rflags & VM == W0 and c.cpl <= iopl(c):
-        return OK
-    return check_io_map(c, port, size)
+    """Status: may `size` ports from `port` on be used?  #GP(0) else (SDM vol. 1, 19.5.2).  I/O breakpoints look, too."""
+    if c.mode & MODE_PE != W0 and (c.rflags & VM != W0 or c.cpl > iopl(c)) and check_io_map(c, port, size) != OK:
+        return c.status
+    if c.port_breaks != W0:
+        return port_break(c, port, size)
+    return OK
 
 
 def check_io_map(c, port, size):

@@ -2,8 +2,8 @@
 
 Source: Intel SDM vol. 2, "IRET/IRETD"; vol. 3, 6.7.1 (NMI), 5.8.6, 20.1.4, 20.2.6 (virtual-8086 mode).
 
-EFLAGS.RF is taken from the image only while DR7 enables a breakpoint: nothing else can see it, and it would have to be
-cleared again by the next instruction.  Whoever models instruction breakpoints clears it there.
+EFLAGS.RF is taken from the image only while DR7 enables a breakpoint: nothing else can see it but an interrupt's image,
+and the next instruction would have to run alone to clear it (jitvm/isa/debug.py).
 
 Not modelled: the return from a nested task (NT = 1 in protected mode), which leaves with INTERNAL_ERROR; VIF and VIP;
 64-bit mode.

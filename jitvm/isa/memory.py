@@ -1,12 +1,12 @@
 """Guest memory as instructions see it: segment, then page, then RAM or the outside.
 
 These are the complete, slow ways.  Translated code looks into the TLB first and comes here on a miss, an access over a
-page border, an unusual segment, MMIO, a page with translated code.  A write that touches two pages is checked on both
-before either changes.
+page border, an unusual segment, MMIO, a page with translated code or with watched bytes.  A write that touches two pages is
+checked on both before either changes.
 
 Source: Intel SDM vol. 3, 5.3 (limits), 5.5 (types), 4.6.
 
-Not modelled: alignment checks (#AC), data breakpoints (the CPU issue).
+Not modelled: alignment checks (#AC).
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ from jitvm.isa.state import (
     MODE_VM,
     SS,
     SS_FAULT,
+    WATCH_READ,
+    WATCH_WRITE,
     fault,
 )
-from jitvm.isa.words import M8, M16, M32, W0, W1, W3, i64, u64
+from jitvm.isa.watch import ANY_WATCH, watch_access, watch_probe
+from jitvm.isa.words import M8, M16, M32, ONES, W0, W1, W3, i64, u64
 
 W3CPL, PAGE_SIZE = u64(3), u64(4096)
 
@@ -83,7 +86,18 @@ def source_of(c, lin, kind, user):
     h = host_of(c, lin, kind, user)
     if kind == READ or c.status != W0:
         return h
-    return host_of(c, lin, READ, user)
+    gpa = c.gpa
+    h = host_of(c, lin, READ, user)
+    if gpa != ONES:
+        c.gpa = gpa
+    return h
+
+
+def watch_load(c, lin, gpa, size, kind):
+    """Status of a load from one page that is about to be made; `kind` WRITE: a store to the same bytes follows."""
+    if kind == READ:
+        return watch_access(c, lin, gpa, size, WATCH_READ)
+    return watch_access(c, lin, gpa, size, ANY_WATCH)
 
 
 def load_pieces(c, lin, size, kind, user):
@@ -98,6 +112,8 @@ def load_pieces(c, lin, size, kind, user):
         return W0
     g2 = c.gpa
     n1 = PAGE_SIZE - (lin & PAGE_OFFSET)
+    if c.n_watch != W0 and (watch_load(c, lin, g1, n1, kind) | watch_load(c, second, g2, size - n1, kind)) != W0:
+        return W0
     v = W0
     k = W0
     while k < size:
@@ -127,6 +143,11 @@ def store_pieces(c, lin, size, v, user):
         return c.status
     g2 = c.gpa
     n1 = PAGE_SIZE - (lin & PAGE_OFFSET)
+    if c.n_watch != W0:
+        if watch_access(c, lin, g1, n1, WATCH_WRITE) != W0:
+            return c.status
+        if watch_access(c, second, g2, size - n1, WATCH_WRITE) != W0:
+            return c.status
     k = W0
     while k < size:
         if (k < n1 and h1 == W0) or (k >= n1 and h2 == W0):
@@ -155,6 +176,8 @@ def load_linear(c, lin, size, kind, user):
     h = source_of(c, lin, kind, user)
     if c.status != W0:
         return W0
+    if c.n_watch != W0 and watch_load(c, lin, c.gpa, size, kind) != W0:
+        return W0
     if h != W0:
         return peek(h, size)
     return mmio(c, c.gpa, size, W0, W0)
@@ -167,6 +190,8 @@ def store_linear(c, lin, size, v, user):
     h = host_of(c, lin, WRITE, user)
     if c.status != W0:
         return c.status
+    if c.n_watch != W0 and watch_access(c, lin, c.gpa, size, WATCH_WRITE) != W0:
+        return c.status
     if h != W0:
         return store_host(c, h, size, v)
     mmio(c, c.gpa, size, W1, v)
@@ -178,9 +203,20 @@ def probe_linear(c, lin, size, user):
     host_of(c, lin, WRITE, user)
     if c.status != W0:
         return c.status
-    if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
-        host_of(c, cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE), WRITE, user)
-    return c.status
+    gpa = c.gpa
+    n1 = PAGE_SIZE - (lin & PAGE_OFFSET)
+    if n1 > size:
+        n1 = size
+    if n1 != size:
+        second = cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE)
+        host_of(c, second, WRITE, user)
+        if c.status == W0 and c.n_watch != W0:
+            watch_probe(c, second, c.gpa, size - n1)
+        if c.status != W0:
+            return c.status
+    if c.n_watch != W0:
+        return watch_probe(c, lin, gpa, n1)
+    return W0
 
 
 def load(c, seg, off, size):
@@ -235,6 +271,14 @@ def push_at(c, sp, size, v):
     return store(c, SS, sp, size, v)
 
 
+def cached_host(c, lin, kind):
+    """Host address of a linear address whose page the TLB knows, else 0: it is plain, and nobody watches it."""
+    k = tlb_slot(lin, kind, is_user(c))
+    if c.tlb[k] != lin & PAGE_MASK:
+        return W0
+    return c.tlb[k + W1] + lin
+
+
 def host_run(c, seg, off, size, write):
     """Host address of seg:off when all `size` bytes lie in one plain page that the TLB knows, else 0; never faults."""
     last = i64(off + size - W1)
@@ -246,12 +290,16 @@ def host_run(c, seg, off, size, write):
     lin = cut_linear(c, c.base[seg] + off)
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return W0
-    k = tlb_slot(lin, write, is_user(c))
-    if c.tlb[k] != lin & PAGE_MASK:
-        return W0
-    return c.tlb[k + W1] + lin
+    return cached_host(c, lin, write)
 
 
 def fetch_host(c, lin):
-    """Host address of code at a linear address; 0 with c.status on a fault, or when no memory is there (`c.gpa`)."""
-    return host_of(c, lin, FETCH, is_user(c))
+    """Host address of code at a linear address; 0 with c.status on a fault, or when no memory is there (`c.gpa`).
+
+    Bits that the page walk sets may be watched bytes: they are noted.
+    """
+    noting = c.noting
+    c.noting = W1
+    h = host_of(c, lin, FETCH, is_user(c))
+    c.noting = noting
+    return h

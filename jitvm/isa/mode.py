@@ -41,6 +41,7 @@ from jitvm.isa.state import (
     EXIT,
     EXIT_INTERNAL_ERROR,
     JUMP,
+    MODE_ALONE,
     MODE_CODE32,
     MODE_CODE64,
     MODE_EM,
@@ -177,6 +178,8 @@ def mode_of_control(c):
         m = m | MODE_MP
     if c.cr4 & CR4_OSFXSR != W0:
         m = m | MODE_SSE
+    if c.armed != W0:
+        m = m | MODE_ALONE
     return m
 
 

@@ -15,6 +15,7 @@ updates (the update trigger loads nothing).
 
 from __future__ import annotations
 
+from jitvm.isa.catch import catch_msr
 from jitvm.isa.cpuid import FEATURE_MSR, FEATURE_MTRR, FEATURE_TSC
 from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
 from jitvm.isa.system import check_privilege
@@ -153,7 +154,10 @@ def rdmsr(c):
         return fault0(c, UD)
     if check_privilege(c) != OK:
         return c.status
-    v = read_msr(c, c.gpr[RCX] & M32)
+    n = c.gpr[RCX] & M32
+    if c.n_catch != W0 and catch_msr(c, n, W0, W0) != W0:
+        return c.status
+    v = read_msr(c, n)
     if c.status != OK:
         return c.status
     c.gpr[RAX] = v & M32
@@ -167,4 +171,7 @@ def wrmsr(c):
         return fault0(c, UD)
     if check_privilege(c) != OK:
         return c.status
-    return write_msr(c, c.gpr[RCX] & M32, (c.gpr[RAX] & M32) | ((c.gpr[RDX] & M32) << W32))
+    n, v = c.gpr[RCX] & M32, (c.gpr[RAX] & M32) | ((c.gpr[RDX] & M32) << W32)
+    if c.n_catch != W0 and catch_msr(c, n, v, W1) != W0:
+        return c.status
+    return write_msr(c, n, v)

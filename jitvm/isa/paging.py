@@ -1,10 +1,11 @@
 """Linear to physical addresses: the page walk and the soft TLB.
 
-The TLB is direct-mapped, one half a privilege (supervisor, user), three kinds (read, write, fetch) of `TLB_ENTRIES`
-entries each.  An entry is a tag, the linear page address (`ONES`: empty), and an addend: tag + addend is the page's host
-address.  Only whole pages of guest memory get an entry; pages of the MMIO bus and, for writes, pages with translated
-code and those that are read from elsewhere never do, so that a hit needs no further check, also to read and then write.
-A write entry exists only when the dirty bit is set.
+The TLB is direct-mapped, one part a privilege (supervisor, user), three kinds (read, write, fetch) of `TLB_ENTRIES`
+entries each.  A third part is always empty: translated code looks there while alignment is checked.  An entry is a tag,
+the linear page address (`ONES`: empty), and an addend: tag + addend is the page's host address.  Only whole pages of
+guest memory get an entry; pages of the MMIO bus and, for writes, pages with translated code, those that are read from
+elsewhere, and those with watched bytes never do, so that a hit needs no further check, also to read and then write.  A
+write entry exists only when the dirty bit is set.
 
 Source: Intel SDM vol. 3, 4.3 (32-bit paging), 4.6 (access rights), 4.7 (page-fault error code), 4.10 (TLB).
 
@@ -15,7 +16,8 @@ protection keys.  None of these is announced by CPUID.
 from __future__ import annotations
 
 from jitvm.isa.host import code_written, fill, peek, poke, translations_changed
-from jitvm.isa.state import CR0_PG, CR0_WP, CR4_PSE, PF_FAULT, fault
+from jitvm.isa.state import CR0_PG, CR0_WP, CR4_PSE, PF_FAULT, WATCH_WRITE, fault
+from jitvm.isa.watch import watch_access, watched_page
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W8, W12, u64
 
 READ, WRITE, FETCH = u64(0), u64(1), u64(2)
@@ -26,7 +28,10 @@ PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS = u64(1), u64(2), u64(4), u64(0x20), u
 PDE4M_RESERVED = u64(0x003F_E000)
 PF_P, PF_W, PF_U, PF_RSVD = u64(1), u64(2), u64(4), u64(8)
 TLB_SLOTS = u64(2 * 3 * 512 * 2)
+EMPTY_SLOTS = u64(3 * 512 * 2)
 KINDS, INDEX, TABLE = u64(3), u64(511), u64(0x3FF)
+WATCHED_KINDS = u64(0b00_11_01)
+"""WATCH_* bits that keep a page out of the TLB, two bits a kind: an instruction may read by a write entry, too."""
 W10, W20_, W22 = u64(10), u64(20), u64(22)
 PAGE_4M = u64(0x003F_FFFF)
 
@@ -45,6 +50,11 @@ def flush_tlb(c):
 def flush_tlb_all(c):
     """Forget all translations, global ones too (CR0.PG, CR0.WP, CR4, A20, memory map)."""
     return flush_tlb(c)
+
+
+def empty_tlb_part(c):
+    """Make the part of the TLB that is always empty."""
+    return fill(c.tlb_host + TLB_SLOTS * W8, EMPTY_SLOTS, ONES)
 
 
 def flush_page(c, lin):
@@ -89,9 +99,12 @@ def load_entry(c, gpa):
 
 
 def store_entry(c, gpa, v):
-    """Write an entry back with its accessed or dirty bit."""
-    h = memory_at(c, gpa & c.a20_mask, W1)
+    """Write an entry back with its accessed or dirty bit; status: the access may be watched."""
+    gpa = gpa & c.a20_mask
+    h = memory_at(c, gpa, W1)
     if h != W0:
+        if c.n_points != W0 and watch_access(c, ONES, gpa, W4, WATCH_WRITE) != W0:
+            return c.status
         store_host(c, h, W4, v)
     return W0
 
@@ -134,8 +147,8 @@ def walk(c, lin, kind, user):
         touched = pde | PTE_A
         if kind == WRITE:
             touched = touched | PTE_D
-        if touched != pde:
-            store_entry(c, pde_at, touched)
+        if touched != pde and store_entry(c, pde_at, touched) != W0:
+            return W0
         return (pde & ~PAGE_4M) | (lin & PAGE_4M)
     pte_at = (pde & PAGE_MASK) + (((lin >> W12) & TABLE) << W2)
     pte = load_entry(c, pte_at)
@@ -145,23 +158,24 @@ def walk(c, lin, kind, user):
     if forbidden(c, pde & pte, kind, user) != W0:
         page_fault(c, lin, PF_P, kind, user)
         return W0
-    if pde & PTE_A == W0:
-        store_entry(c, pde_at, pde | PTE_A)
+    if pde & PTE_A == W0 and store_entry(c, pde_at, pde | PTE_A) != W0:
+        return W0
     touched = pte | PTE_A
     if kind == WRITE:
         touched = touched | PTE_D
-    if touched != pte:
-        store_entry(c, pte_at, touched)
+    if touched != pte and store_entry(c, pte_at, touched) != W0:
+        return W0
     return (pte & PAGE_MASK) | (lin & PAGE_OFFSET)
 
 
 def host_of(c, lin, kind, user):
-    """Host address of a linear address.  0: a fault (c.status), or not memory (`c.gpa` is the physical address).
+    """Host address of a linear address.  0: a fault (c.status), or not memory.
 
-    What may be cached is entered into the TLB.
+    `c.gpa` is the physical address, ONES when the TLB had the page.  What may be cached is entered into the TLB.
     """
     k = tlb_slot(lin, kind, user)
     if c.tlb[k] == lin & PAGE_MASK:
+        c.gpa = ONES
         return c.tlb[k + W1] + lin
     gpa = lin
     if c.cr0 & CR0_PG != W0:
@@ -174,6 +188,8 @@ def host_of(c, lin, kind, user):
     if h == W0:
         return W0
     if kind == WRITE and (peek(c.code_pages + ((h - c.ram) >> W12), W1) != W0 or memory_at(c, gpa, W0) != h):
+        return h
+    if c.n_watch != W0 and watched_page(c, lin, gpa, (WATCHED_KINDS >> (kind + kind)) & W3) != W0:
         return h
     c.tlb[k] = lin & PAGE_MASK
     c.tlb[k + W1] = h - lin

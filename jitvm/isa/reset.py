@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from jitvm.isa.debug import reset_debug
 from jitvm.isa.flags import RESERVED, put_flags
 from jitvm.isa.mode import update_mode
-from jitvm.isa.paging import flush_tlb_all
+from jitvm.isa.paging import empty_tlb_part, flush_tlb_all
 from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
 from jitvm.isa.words import M16, ONES, W0, W1, W8, u64
 
@@ -73,5 +74,7 @@ def reset_cpu(c):
     c.io_pos = W0
     c.io_tag = ONES
     c.want_window = W0
+    reset_debug(c)
     update_mode(c)
+    empty_tlb_part(c)
     return flush_tlb_all(c)

@@ -289,6 +289,7 @@ def load_segment(c, reg, a):
         return c.status
     if reg == SS:
         c.shadow = retired(c) + W1
+        c.trap_shadow = c.shadow
         c.step_armed = W0
     return settle(c, ctx)
 

@@ -28,8 +28,12 @@ LAZY = np.dtype([("res", U), ("aux", U), ("hi", U)])
 
 TLB_ENTRIES = 512
 TLB_KINDS = 3
-TLB_WORDS = 2 * TLB_KINDS * TLB_ENTRIES * 2
-"""2 privileges x (read, write, fetch) x entries x (tag, addend): see jitvm/isa/paging.py."""
+TLB_WORDS = 3 * TLB_KINDS * TLB_ENTRIES * 2
+"""(supervisor, user, always empty) x (read, write, fetch) x entries x (tag, addend): see jitvm/isa/paging.py."""
+N_WATCH = 512
+"""Entries of the watch tables: the guest's debug registers 0 to 3 and a debugger's."""
+N_HITS = 8
+"""Hits that are remembered of one instruction."""
 IO_LOG = 256
 """Outside accesses that one instruction may make before it completes (see `io_*`)."""
 IO_DATA = 512
@@ -42,7 +46,10 @@ ARCHITECTURAL = [
     ("lazy", LAZY),  # arithmetic flags
     ("rflags", U),  # all other flags, bit 1 set, arithmetic bits 0
     ("rip", U),  # true whenever no translated code runs, and inside out-of-line semantics
-    ("next_rip", U),  # rip of the following instruction, cut to the operand size of CS; set before out-of-line semantics
+    (
+        "next_rip",
+        U,
+    ),  # rip of the following instruction, cut to the operand size of CS; set before out-of-line semantics
     ("sel", U, (8,)),
     ("base", U, (8,)),
     ("limit", U, (8,)),  # scaled to bytes, inclusive
@@ -90,7 +97,7 @@ ARCHITECTURAL = [
     ("vector", U),  # of the fault
     ("error", U),  # its error code
     ("has_error", U),  # 1 when the fault pushes an error code
-    ("step_armed", U),  # 1 while an instruction runs that began with TF set; any event delivery clears it
+    ("step_armed", U),  # TRAP_* bits while an instruction runs that ends in a trap; any event delivery clears it
     ("delivering", U),  # vector + 1 of the event under delivery (double-fault logic), 0 for none
     ("deliver", U),  # 1: faults are delivered to the guest; 0: they stop the run (bare form)
     ("fault_log", U, (FAULT_LOG * FAULT_WORDS,)),  # the latest faults, in turn, for a crash report
@@ -113,6 +120,40 @@ ARCHITECTURAL = [
     ("io_tag", U),  # `retired` of the instruction they belong to
     ("io_key", U, (IO_LOG,)),
     ("io_value", U, (IO_LOG,)),
+    # ---- debugging: jitvm/isa/watch.py, debug.py, catch.py
+    ("armed", U),  # 1 while an instruction runs alone, as a block of its own, to be looked at when it ends
+    ("noting", U),  # 1: watched accesses are noted, whoever makes them (delivery of an event, a fetch)
+    ("n_watch", U),  # entries of the watch tables that count
+    ("n_points", U),  # how many of them are a debugger's, from entry 4 on
+    ("watch_kind", U, (N_WATCH,)),  # WATCH_* bits
+    ("watch_first", U, (N_WATCH,)),  # first and last address
+    ("watch_last", U, (N_WATCH,)),
+    ("watch_bits", U),  # B0-B3: entries of the guest that this instruction hit
+    ("held_bits", U),  # those of an instruction that loaded SS: they wait for the end of the next one
+    ("n_hits", U),  # entries of a debugger that this instruction hit
+    ("hit_entry", U, (N_HITS,)),
+    ("hit_address", U, (N_HITS,)),
+    ("n_told", U),  # `n_hits` of the latest stop
+    ("stop_why", U),  # why the vCPU left with EXIT_DEBUG: STOP_*
+    ("code_breaks", U),  # bit n: DRn is an instruction breakpoint
+    ("port_breaks", U),  # bit n: DRn is an I/O breakpoint
+    ("dr_seen", U, (6,)),  # DR0-DR3, DR7 and CR4.DE from which the tables were made
+    ("rf_taken", U),  # 1: the instruction that runs alone began with RF set
+    ("trap_rf", U),  # RF for the image of a #DB that is being delivered
+    ("trap_shadow", U),  # `retired` at which #DB is held off for one instruction (MOV SS), else ~0
+    ("again_at", U),  # `retired` between two iterations of a string instruction, else ~0
+    ("step_stop", U),  # 1: the vCPU leaves with EXIT_DEBUG at the first instruction of an event's handler
+    ("stop_now", U),  # 1: it is there
+    ("n_catch", U),  # 0: nothing is caught
+    ("catch", U, (5,)),  # a bit a vector, and CATCH_* bits
+    ("catch_number", U),  # the MSR whose accesses are caught, ONES: all
+    ("caught", U, (5,)),  # the same bits: what was told at `caught_at`
+    ("caught_at", U),  # `retired` and RIP of the latest stop
+    ("caught_rip", U),
+    ("caught_kind", U),  # CATCH_* bit, 0: a vector
+    ("caught_vector", U),  # vector, or number of the MSR
+    ("caught_error", U),  # error code, ONES: it has none; or 1: WRMSR
+    ("caught_value", U),  # CR2, or the value that is written
     # ---- memory
     ("ram", U),  # host address of offset 0 of guest memory
     ("page_read", U),  # host addresses of GuestMemory.page_read and page_write, and their number of entries
@@ -137,6 +178,21 @@ STOP = u64(4)
 """The instruction is complete, `rip` is behind it; leave with `exit_reason`."""
 AGAIN = u64(5)
 """A string instruction did one or more iterations (already taken from `left`) and is not complete; rip stays."""
+
+WATCHED = u64(6)
+"""The instruction is about to make a watched access and was left before it did anything: it runs again, alone."""
+
+# ---- watch_kind -----------------------------------------------------------------------------------------------------
+WATCH_READ, WATCH_WRITE, WATCH_PHYSICAL = u64(1), u64(2), u64(4)
+
+# ---- step_armed: TRAP_STEP for TF, B0-B3 of DR6 from bit TRAP_SHIFT on ---------------------------------------------------
+TRAP_STEP, TRAP_SHIFT = u64(1), u64(4)
+
+# ---- stop_why -------------------------------------------------------------------------------------------------------
+STOP_BREAK, STOP_WATCH, STOP_CATCH, STOP_STEP, STOP_RANGE = (u64(n) for n in range(5))
+
+# ---- catch[4] -------------------------------------------------------------------------------------------------------
+CATCH_TRIPLE, CATCH_CR3, CATCH_MSR = u64(1), u64(2), u64(4)
 
 # ---- exit reasons: KVM's numbers (Documentation/virt/kvm/api.rst) ------------------------------------------------------
 EXIT_UNKNOWN, EXIT_IO, EXIT_DEBUG, EXIT_HLT, EXIT_MMIO = u64(0), u64(2), u64(4), u64(5), u64(6)
@@ -171,6 +227,7 @@ MODE_EM = u64(1 << 8)  # x87 and SSE: CR0.EM, CR0.TS, CR4.OSFXSR, CR0.MP
 MODE_TS = u64(1 << 9)
 MODE_SSE = u64(1 << 10)
 MODE_MP = u64(1 << 11)
+MODE_ALONE = u64(1 << 12)  # blocks of one instruction, after which the engine looks (`armed`)
 
 
 def fault(c, vector, error):

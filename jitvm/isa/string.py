@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from jitvm.isa.flags import DF, get_zf, sub_flags
 from jitvm.isa.host import peek, poke
-from jitvm.isa.memory import host_run, is_user, linear, load, store
+from jitvm.isa.memory import cached_host, host_run, is_user, linear, load, store
 from jitvm.isa.paging import PAGE_OFFSET, READ, WRITE, host_of
 from jitvm.isa.registers import get_reg, set_reg
 from jitvm.isa.state import AGAIN, ES, OK, RAX, RCX, RDI, RSI
@@ -84,7 +84,8 @@ def plain_page(c, seg, off, n_bytes, write):
             host_of(c, lin, WRITE, is_user(c))
             h = host_run(c, seg, off, n_bytes, write)
         else:
-            h = host_of(c, lin, READ, is_user(c))
+            host_of(c, lin, READ, is_user(c))
+            h = cached_host(c, lin, READ)
     c.status = OK
     return h
 
@@ -108,8 +109,8 @@ def advance_index(c, reg, size, asize, n):
 
 
 def iterations(c):
-    """Iterations in one call at most: one when a trap follows each."""
-    if c.step_armed != W0:
+    """Iterations in one call at most: one when a trap follows each, or when somebody looks at each."""
+    if c.step_armed | c.armed != W0:
         return W1
     return CHUNK
 

@@ -18,7 +18,7 @@ from jitvm.isa.memory import is_user, linear, load, probe_store, store
 from jitvm.isa.outside import port_access, port_string
 from jitvm.isa.paging import READ, host_of
 from jitvm.isa.registers import get_reg
-from jitvm.isa.state import AGAIN, ES, OK, RCX, RDI, RDX, RSI, retired
+from jitvm.isa.state import AGAIN, ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
 from jitvm.isa.string import (
     advance_index,
     count_down,
@@ -29,6 +29,7 @@ from jitvm.isa.string import (
     run_length,
     string_budget,
 )
+from jitvm.isa.watch import watched_page
 from jitvm.isa.words import M16, W0, W1, W3, W7, cut, mask, u64
 
 DATA_BYTES = u64(4096)
@@ -59,6 +60,10 @@ def string_host(c, seg, off, size, n, write):
     h = W0
     if c.status == OK:
         h = host_of(c, lin, READ, is_user(c))
+        if c.n_watch != W0:
+            host_of(c, lin, write, is_user(c))
+            if watched_page(c, lin, c.gpa, WATCH_READ << write) != W0:
+                h = W0
     c.status = OK
     return h
 

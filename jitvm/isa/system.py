@@ -10,6 +10,7 @@ Not modelled: caches (INVD and WBINVD only check the privilege); VME and PVI (no
 
 from __future__ import annotations
 
+from jitvm.isa.catch import catch_other
 from jitvm.isa.cpuid import (
     FEATURE_DE,
     FEATURE_MCE,
@@ -18,6 +19,7 @@ from jitvm.isa.cpuid import (
     FEATURE_PSE,
     FEATURE_TSC,
 )
+from jitvm.isa.debug import DR6, DR6_BD, DR7, DR7_GD, update_debug
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, put_flags
 from jitvm.isa.io import iopl
 from jitvm.isa.memory import load, probe_store, push_at, store
@@ -26,6 +28,7 @@ from jitvm.isa.mode import read_eflags, update_context, update_mode
 from jitvm.isa.paging import flush_page, flush_tlb, flush_tlb_all
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.state import (
+    CATCH_CR3,
     CR0_AM,
     CR0_CD,
     CR0_EM,
@@ -66,9 +69,9 @@ CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE
 LMSW_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS
 IOPL_3 = u64(3)
 CR2, CR3, CR4 = u64(2), u64(3), u64(4)
-DR5, DR6, DR7 = u64(5), u64(6), u64(7)
-DR6_ONES, DR6_WRITABLE, DR6_BD = u64(0xFFFF_0FF0), u64(0xE00F), u64(1 << 13)
-DR7_ONES, DR7_WRITABLE, DR7_GD = u64(0x400), u64(0xFFFF_23FF), u64(1 << 13)
+DR5 = u64(5)
+DR6_ONES, DR6_WRITABLE = u64(0xFFFF_0FF0), u64(0xE00F)
+DR7_ONES, DR7_WRITABLE = u64(0x400), u64(0xFFFF_23FF)
 M24 = u64(0xFF_FFFF)
 FREE_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
 """What POPF changes at every privilege level."""
@@ -135,6 +138,7 @@ def set_cr4(c, v):
     old = c.cr4
     c.cr4 = v
     update_mode(c)
+    update_debug(c)
     if (old ^ v) & CR4_PAGING != W0:
         flush_tlb_all(c)
     return go_on(c)
@@ -154,6 +158,8 @@ def mov_to_cr(c, reg, rm):
     if reg == CR2:
         c.cr2 = v
         return OK
+    if c.n_catch != W0 and catch_other(c, CATCH_CR3, c.cr3, v, W1) != W0:
+        return c.status
     c.cr3 = v
     flush_tlb(c)
     return go_on(c)
@@ -204,7 +210,8 @@ def clts(c):
 def debug_register(c, reg):
     """Number of the debug register meant by `reg` (DR4 and DR5 are DR6 and DR7 unless CR4.DE); look at c.status.
 
-    #UD, #GP(0), or #DB when DR7.GD guards the registers: the processor sets DR6.BD and clears GD (SDM vol. 3, 17.2.4).
+    #UD, #GP(0), or #DB when DR7.GD guards the registers: the processor sets DR6.BD, and the delivery clears GD (SDM
+    vol. 3, 17.2.4).
     """
     n = reg
     if reg | W1 == DR5:
@@ -219,7 +226,7 @@ def debug_register(c, reg):
         return W0
     if c.dr[DR7] & DR7_GD != W0:
         c.dr[DR6] = c.dr[DR6] | DR6_BD
-        c.dr[DR7] = c.dr[DR7] & ~DR7_GD
+        c.trap_rf = RF
         fault0(c, DB)
         return W0
     return n
@@ -236,7 +243,8 @@ def mov_to_dr(c, reg, rm):
     elif n == DR7:
         v = (v & DR7_WRITABLE) | DR7_ONES
     c.dr[n] = v
-    return OK
+    update_debug(c)
+    return go_on(c)
 
 
 def mov_from_dr(c, reg, rm):

@@ -25,20 +25,29 @@ def build() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def fresh(build: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A folder into which everything was built, and the files."""
+    folder = tmp_path_factory.mktemp("images")
+    return folder, build.build_all(folder)
+
+
 @needs(*TOOLCHAIN)
-def test_rebuild_gives_the_same_bytes(build: ModuleType, tmp_path: Path) -> None:
-    made = build.build_all(tmp_path)
-    wrong = build.differences(tmp_path, IMAGES, made)
+def test_rebuild_gives_the_same_bytes(build: ModuleType, fresh: tuple[Path, list[Path]]) -> None:
+    folder, made = fresh
+    wrong = build.differences(folder, IMAGES, made)
     if wrong and build.toolchain() != (IMAGES / "toolchain.txt").read_text(encoding="utf-8"):
         lacking(f"another toolchain than the one in images/toolchain.txt: {', '.join(wrong)}")
     assert wrong == []
 
 
 @needs(*TOOLCHAIN)
-def test_no_path_of_the_build_is_in_an_image(build: ModuleType, tmp_path: Path) -> None:
-    for path in build.build_all(tmp_path):
+def test_no_path_of_the_build_is_in_an_image(fresh: tuple[Path, list[Path]]) -> None:
+    folder, made = fresh
+    assert made
+    for path in made:
         content = path.read_bytes()
-        assert str(tmp_path).encode() not in content, path.name
+        assert str(folder).encode() not in content, path.name
         assert str(FIRMWARE).encode() not in content, path.name
 
 

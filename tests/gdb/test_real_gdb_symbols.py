@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from jitvm.symbols import FIRMWARE_BASE, Symbols
 from tests.boot.guests import BIOS, GUESTS, IMAGES, rom
 from tests.gdb.test_real_gdb_machine import Vm
 from tests.gdbstub.real_gdb import GdbError
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+pytestmark = needs("gdb")
 Start = Callable[..., Vm]
 
 

@@ -84,7 +84,7 @@ def make_cpu(ram_size: int = 1 << 20) -> tuple[Any, PlainMemory]:
     c.page_read, c.page_write = memory.page_read.ctypes.data, memory.page_write.ctypes.data
     c.code_pages = memory.code_pages.ctypes.data
     c.tlb[:] = ~np.uint64(0)
-    c.a20_mask = c.shadow = ~np.uint64(0)
+    c.a20_mask = c.shadow = c.trap_shadow = c.again_at = c.caught_at = ~np.uint64(0)
     c.cr0, c.idt_limit, c.gdt_limit = 0x10, 0x3FF, 0xFFFF
     mode.write_eflags(c, np.uint64(2))
     c.limit[:] = 0xFFFF

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 import pytest
 
-from jitvm.isa import events, far, iret, mode, segment, tss
+from jitvm.isa import far, iret, mode, segment
 from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, JUMP, NP, PF_FAULT, SS_FAULT, TS
 from tests.isa.plain_cpu import (
     CODE,
@@ -387,16 +385,3 @@ def test_random_transfers_as_on_unicorn(seed: int) -> None:
             good += 1
             assert state_of(c, memory) == expected, what
     assert min(faults, good) > 50
-
-
-# ---- units ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("module", [mode, segment, tss, far, events, iret], ids=lambda m: m.__name__)
-def test_every_function_compiles_alone(module: Any) -> None:
-    """Numba takes each function with its callees as symbols, and it calls nothing but other units."""
-    from jitvm.engine import units
-
-    engine = units.Units()
-    for name, function in inspect.getmembers(module, lambda v: isinstance(v, FunctionType)):
-        if function.__module__ == module.__name__:
-            unit = f"{module.__name__.rpartition('.')[2]}.{name}"
-            units.check(unit, engine.text(unit), engine[unit].callees)

@@ -4,7 +4,7 @@ Where the host's CPU can't run a case, unicorn judges, but for its listed
 errors.  Differences are resolved by the manual: what it leaves undefined is
 listed in `undefined.py` and not compared.
 
-A few thousand cases run by default; `--cases N --seed S` runs more of them.
+Every form runs once by default, and five times when slow tests run; `--cases N --seed S` runs others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from tests.oracle.case import PAGE, Case, Result
 from tests.oracle.compare import describe, differences
 from tests.oracle.known_errors import fatal, known_error
 
-DEFAULT_CASES = {"handlers": 1500, "plain": 500}
-"""Cases per mode."""
+ENGINES = ("handlers", "plain")
+CASES = 600
+"""Cases per mode and engine of the fast run: each of the 556 forms once."""
+MANY = 5
+"""So many times as many in the slow run, whose cases are others."""
 SHOWN = 12
 
 
@@ -36,7 +39,7 @@ class Judged:
     oracle: str
 
 
-@pytest.fixture(scope="module", params=sorted(DEFAULT_CASES))
+@pytest.fixture(scope="module", params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     """The engines under test."""
     return str(request.param)
@@ -78,12 +81,13 @@ def judge(cases: Sequence[Case]) -> tuple[list[Judged], Counter[str]]:
     return judged, left_out
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [16, 32])
 def test_every_form_does_what_silicon_does(
-    engine_name: str, engine: IsolatedBareCpu, mode: int, seed: int, request: pytest.FixtureRequest
+    engine_name: str, engine: IsolatedBareCpu, mode: int, times: int, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    count = request.config.getoption("cases", None) or DEFAULT_CASES[engine_name]
-    judged, left_out = judge(list(generate(mode, count, seed)))
+    count = request.config.getoption("cases", None) or CASES * times
+    judged, left_out = judge(list(generate(mode, count, seed + times - 1)))
     steps = [j.truth.steps + (j.truth.fault is not None) for j in judged]
     results = engine.run([j.case for j in judged], steps)
     failures, by_mnemonic = [], Counter[str]()

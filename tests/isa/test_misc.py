@@ -1,9 +1,7 @@
-"""BOUND, CMPXCHG8B, #UD, and the opcodes of an FPU that is not there; every unit here compiles alone."""
+"""BOUND, CMPXCHG8B, #UD, and the opcodes of an FPU that is not there."""
 
 from __future__ import annotations
 
-import importlib
-import types
 from typing import Any
 
 import pytest
@@ -19,7 +17,6 @@ from tests.isa.plain_cpu import DS, PlainMemory, fault_of, flags, make_cpu, page
 BR, GP, NM, OK, PF_FAULT, UD = (int(n) for n in (state.BR, state.GP, state.NM, state.OK, state.PF_FAULT, state.UD))
 RAX, RCX, RDX, RBX = range(4)
 ZF = 1 << 6
-MODULES = ("string", "stringio", "system", "msr", "cpuid", "io", "stack", "misc")
 
 
 def flat() -> tuple[Any, PlainMemory]:
@@ -120,13 +117,3 @@ def test_opcodes_of_the_missing_fpu(function: Function, cr0: int, faults: bool) 
     assert run(function, c, memory) == (FAULT if faults else OK)
     if faults:
         assert fault_of(c) == (NM, None)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_unit_compiles_alone(name: str) -> None:
-    units = importlib.import_module("jitvm.engine.units")
-    module = importlib.import_module(f"jitvm.isa.{name}")
-    table = units.Units()
-    own = [f for f in vars(module).values() if isinstance(f, types.FunctionType) and f.__module__ == module.__name__]
-    for function in filter(units.compilable, own):
-        assert "define internal i64" in table.text(units.unit_name(function))

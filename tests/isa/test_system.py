@@ -185,8 +185,8 @@ def test_fixed_bits_of_dr6_and_dr7() -> None:
     c, memory = flat()
     for value, dr6, dr7 in ((0, 0xFFFF0FF0, 0x400), (0xFFFFFFFF, 0xFFFFEFFF, 0xFFFF27FF)):
         c.gpr[RBX], c.dr[7] = value, 0x400
-        assert run(system.mov_to_dr, c, memory, 6, RBX) == OK
-        assert run(system.mov_to_dr, c, memory, 7, RBX) == OK
+        assert run(system.mov_to_dr, c, memory, 6, RBX) == JUMP
+        assert run(system.mov_to_dr, c, memory, 7, RBX) == JUMP
         assert (c.dr[6], c.dr[7]) == (dr6, dr7)
 
 
@@ -207,7 +207,7 @@ def test_general_detect() -> None:
     c.dr[7] = 0x2400
     assert call(system.mov_from_dr, c, 0, RBX) == FAULT
     assert fault_of(c) == (DB, None)
-    assert (c.dr[6], c.dr[7]) == (0xFFFF2FF0, 0x400)
+    assert (c.dr[6], c.dr[7], c.trap_rf) == (0xFFFF2FF0, 0x2400, RF), "the delivery clears GD"
 
 
 # ---- descriptor tables -----------------------------------------------------------------------------------------------
