@@ -105,6 +105,15 @@ class Lines:
 
 
 @dataclass(frozen=True)
+class Wire:
+    """An input of the interrupt controllers and the chip that drives it."""
+
+    irq: int
+    owner: str
+    line: IrqLine
+
+
+@dataclass(frozen=True)
 class Parts:
     """What is plugged in.
 
@@ -182,6 +191,9 @@ class Board:
         self.mmio = Bus("mmio", GPA_LIMIT, trace=trace)
         self._make_memory()
         self.pic = PicPair(lines.intr, trace)
+        self.wires: list[Wire] = []
+        self.owners: dict[str, str] = {}
+        """Names of chips by those of their ranges of ports and of physical addresses, but for PCI windows."""
         self._shared = {irq: OrLine(self.pic.line(irq)) for irq in range(16)}
         self._windows: dict[str, BusMapping | tuple[int, int]] = {}
         self._make_isa()
@@ -194,9 +206,11 @@ class Board:
         ]  # fmt: skip
         self._map_memory()
 
-    def irq(self, number: int) -> IrqLine:
-        """A new wire to an ISA interrupt; several may share one."""
-        return self._shared[number].input()
+    def irq(self, number: int, owner: str) -> IrqLine:
+        """A new wire from a chip to an ISA interrupt; several may share one."""
+        line = self._shared[number].input()
+        self.wires.append(Wire(number, owner, line))
+        return line
 
     # Memory
 
@@ -256,40 +270,41 @@ class Board:
 
     # Chips
 
-    def _put(self, base: int, length: int, region: Region, name: str, max_size: int = 1) -> None:
+    def _put(self, owner: str, base: int, length: int, region: Region, name: str, max_size: int = 1) -> None:
         self.ports.map(base, length, region, name=name, max_size=max_size)
+        self.owners[name] = owner
 
     def _make_isa(self) -> None:
         clock, trace, lines, put = self.clock, self.trace, self._lines, self._put
-        self.pit = Pit8254(clock, self.irq(IRQ_PIT), trace)
-        self.rtc = Rtc146818(clock, self.irq(IRQ_RTC), self.parts.rtc_base, cmos_bytes(self.parts), trace)
+        self.pit = Pit8254(clock, self.irq(IRQ_PIT, "pit"), trace)
+        self.rtc = Rtc146818(clock, self.irq(IRQ_RTC, "rtc"), self.parts.rtc_base, cmos_bytes(self.parts), trace)
         self.keyboard = Ps2Keyboard(clock, trace)
-        self.i8042 = I8042(
-            clock, self.keyboard, self.irq(IRQ_KEYBOARD), self.irq(IRQ_MOUSE), lines.on_a20, lines.on_reset, trace
-        )
+        keys, mouse = self.irq(IRQ_KEYBOARD, "i8042"), self.irq(IRQ_MOUSE, "i8042")
+        self.i8042 = I8042(clock, self.keyboard, keys, mouse, lines.on_a20, lines.on_reset, trace)
         self.sysctl = SystemControl(clock, self.pit, lines.on_a20, lines.on_reset, trace)
         self.dma = DmaPair(self.memory, trace)
-        put(0x000, 16, self.dma.low, "dma-1")
-        put(0x020, 2, self.pic.master, "pic-master")
-        put(0x040, 4, self.pit, "pit")
-        put(0x060, 1, self.i8042.data_port, "i8042 data")
-        put(0x061, 1, self.sysctl.port61, "port 61h")
-        put(0x064, 1, self.i8042.command_port, "i8042 command")
-        put(0x070, 2, self.rtc, "rtc")
-        put(0x080, 1, self.sysctl.port80, "POST code")
-        put(0x081, 15, self.dma.pages, "dma pages")
-        put(0x092, 1, self.sysctl.port92, "port 92h")
-        put(0x0A0, 2, self.pic.slave, "pic-slave")
-        put(0x0C0, 32, self.dma.high, "dma-2")
-        put(0x4D0, 2, self.pic.elcr, "elcr")
+        put("dma", 0x000, 16, self.dma.low, "dma-1")
+        put("pic", 0x020, 2, self.pic.master, "pic-master")
+        put("pit", 0x040, 4, self.pit, "pit")
+        put("i8042", 0x060, 1, self.i8042.data_port, "i8042 data")
+        put("sysctl", 0x061, 1, self.sysctl.port61, "port 61h")
+        put("i8042", 0x064, 1, self.i8042.command_port, "i8042 command")
+        put("rtc", 0x070, 2, self.rtc, "rtc")
+        put("sysctl", 0x080, 1, self.sysctl.port80, "POST code")
+        put("dma", 0x081, 15, self.dma.pages, "dma pages")
+        put("sysctl", 0x092, 1, self.sysctl.port92, "port 92h")
+        put("pic", 0x0A0, 2, self.pic.slave, "pic-slave")
+        put("dma", 0x0C0, 32, self.dma.high, "dma-2")
+        put("pic", 0x4D0, 2, self.pic.elcr, "elcr")
 
     def _make_pci(self) -> None:
         """The 440FX and the functions of its bus 0."""
         clock, trace, put, lines = self.clock, self.trace, self._put, self._lines
         self.i440fx = I440fx(self.parts.ram_size, self._map_segment, self._on_smram, trace)
-        self.piix3 = Piix3Isa([self.irq(n) for n in range(16)], lambda _hard: lines.on_reset("port CF9h"), trace)
-        self.ide = Piix3Ide(self.memory, [self.irq(n) for n in IRQ_IDE], self.parts.drives, trace)
-        self.pm = Piix4Pm(clock, self.irq(IRQ_SCI), lines.on_power_off, None, trace)
+        pirqs = [self.irq(n, "piix3") for n in range(16)]
+        self.piix3 = Piix3Isa(pirqs, lambda _hard: lines.on_reset("port CF9h"), trace)
+        self.ide = Piix3Ide(self.memory, [self.irq(n, "ide") for n in IRQ_IDE], self.parts.drives, trace)
+        self.pm = Piix4Pm(clock, self.irq(IRQ_SCI, "piix4_pm"), lines.on_power_off, None, trace)
         vram = self.memory.bytes[self._vram : self._vram + DEFAULT_VRAM]
         text = self.memory.bytes[self._text : self._text + TEXT_SIZE]
         self.vga = Vga(clock, self.parts.vga_rom, vram=vram, text=text, trace=trace)
@@ -302,25 +317,27 @@ class Board:
         self.pci.attach(SLOT_PIIX, PIIX_IDE, self.ide)
         self.pci.attach(SLOT_PIIX, PIIX_PM, self.pm)
         self.pci.attach(SLOT_VGA, 0, self.vga)
-        put(PCI_CONFIG, 8, self.pci.ports(self.piix3.reset_control), "pci configuration", 4)
+        put("pci", PCI_CONFIG, 8, self.pci.ports(self.piix3.reset_control), "pci configuration", 4)
         for channel, command, control in zip(self.ide.channels, IDE_COMMAND, IDE_CONTROL, strict=True):
-            put(command, 8, channel, channel.name, 4)
-            put(control, 1, channel.control, f"{channel.name} control")
-        put(0x0B2, 2, self.pm.apm, "apm", 2)
-        put(0xAFE0, 4, self.pm.gpe, "gpe", 4)
-        put(0x1CE, 4, self.vga.dispi.ports, "vga dispi", 2)
-        put(0x3B4, 2, self.vga.crtc_mono, "vga crtc mono", 2)
-        put(0x3BA, 1, self.vga.status_mono, "vga status mono", 2)
-        put(0x3C0, 16, self.vga.core, "vga", 2)
-        put(0x3D4, 2, self.vga.crtc_color, "vga crtc", 2)
-        put(0x3DA, 1, self.vga.status_color, "vga status", 2)
+            put("ide", command, 8, channel, channel.name, 4)
+            put("ide", control, 1, channel.control, f"{channel.name} control")
+        put("piix4_pm", 0x0B2, 2, self.pm.apm, "apm", 2)
+        put("piix4_pm", 0xAFE0, 4, self.pm.gpe, "gpe", 4)
+        put("vga", 0x1CE, 4, self.vga.dispi.ports, "vga dispi", 2)
+        put("vga", 0x3B4, 2, self.vga.crtc_mono, "vga crtc mono", 2)
+        put("vga", 0x3BA, 1, self.vga.status_mono, "vga status mono", 2)
+        put("vga", 0x3C0, 16, self.vga.core, "vga", 2)
+        put("vga", 0x3D4, 2, self.vga.crtc_color, "vga crtc", 2)
+        put("vga", 0x3DA, 1, self.vga.status_color, "vga status", 2)
         self.mmio.map(VGA_WINDOW, VGA_WINDOW_SIZE, self.vga.memory, name="vga window", max_size=8)
+        self.owners["vga window"] = "vga"
 
     def _make_serials(self) -> None:
         self.uarts: list[Uart16550] = []
         for number, (backend, (port, irq)) in enumerate(zip(self.parts.serials, SERIALS, strict=False), 1):
-            uart = Uart16550(f"com{number}", self.irq(irq), self.clock, backend, self.trace)
-            self._put(port, 8, uart, uart.name)
+            name = f"com{number}"
+            uart = Uart16550(name, self.irq(irq, name), self.clock, backend, self.trace)
+            self._put(name, port, 8, uart, name)
             self.uarts.append(uart)
 
     def _make_firmware_ports(self) -> None:
@@ -334,17 +351,17 @@ class Board:
         self.fw_cfg.add_file("bootorder", b"")
         self.fw_cfg.add_file("etc/boot-fail-wait", struct.pack("<i", -1))
         self.fw_cfg.add_file("etc/system-states", bytes((0x80, 0, 0, 1, 2, 0x80)))
-        self._put(0x510, 2, self.fw_cfg.ports, "fw_cfg", 2)
-        self._put(0x514, 8, self.fw_cfg.dma_ports, "fw_cfg dma", 8)
+        self._put("fw_cfg", 0x510, 2, self.fw_cfg.ports, "fw_cfg", 2)
+        self._put("fw_cfg", 0x514, 8, self.fw_cfg.dma_ports, "fw_cfg dma", 8)
         self.debug_ports: list[Device] = []
         for port, sink in parts.debugcons:
             debugcon = DebugCon(sink, f"debugcon {port:x}h")
-            self._put(port, 1, debugcon, debugcon.name)
+            self._put(debugcon.name, port, 1, debugcon, debugcon.name)
             self.debug_ports.append(debugcon)
         if parts.debug_exit is not None:
             port, size = parts.debug_exit
             debug_exit = IsaDebugExit(self._lines.on_debug_exit)
-            self._put(port, size, debug_exit, debug_exit.name, size)
+            self._put(debug_exit.name, port, size, debug_exit, debug_exit.name, size)
             self.debug_ports.append(debug_exit)
 
     # PCI windows
@@ -402,6 +419,16 @@ class Board:
         """Where in the host mapping what begins."""
         named = [(0, "RAM"), (self._bios, "BIOS"), (self._text, "VGA text"), (self._vram, "VGA framebuffer")]
         return [*named, (self._vga_rom, "VGA ROM")] if self.parts.vga_rom else named
+
+    def ranges(self) -> list[tuple[str, int, int, str, str]]:
+        """(port, mmio or memory; first; first behind; name; chip) of all that chips answer to, lowest first.
+
+        A PCI window's name begins with its function's.
+        """
+        found = [(bus.space, m.base, m.end, m.name) for bus in (self.ports, self.mmio) for m in bus.mappings()]
+        windows = [(name, place) for name, place in self._windows.items() if isinstance(place, tuple)]
+        found += [("memory", base, base + size, name) for name, (base, size) in windows]
+        return [(*place, self.owners.get(place[3]) or place[3].partition(".")[0]) for place in sorted(found)]
 
     def device(self, name: str) -> Device:
         """A chip by its name; `KeyError` for one that the board does not have."""

@@ -102,7 +102,7 @@ def report(machine: Machine, vcpu: Vcpu, symbols: Symbols | None = None, *, whol
     with np.errstate(over="ignore"):
         lines += dump(c, machine.memory).split("\n")
     for number, tail in enumerate(machine.serial_tails, 1):
-        text = tail.decode("ascii", "replace").replace("\r", "")
+        text = bytes(tail.bytes).decode("ascii", "replace").replace("\r", "")
         last = [line for line in text.split("\n") if line.strip()][-SERIAL_LINES:]
         lines += [f"the last lines of COM{number}:", *(f"   {line}" for line in last)] if last else []
     return lines

@@ -36,6 +36,11 @@ from jitvm.memory import PAGE, weakly
 if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
 
+VECTOR_NAMES = dict(
+    zip((*range(9), *range(10, 15), 16, 17), "DE DB NMI BP OF BR UD NM DF TS NP SS GP PF MF AC".split(), strict=True)
+)
+N_VECTORS, PF = 256, int(PF_FAULT)
+
 WatchKind = Literal["write", "read", "access"]
 CatchKind = Literal["vector", "triple", "cr3", "msr"]
 
@@ -53,6 +58,12 @@ class Watched:
     first: int
     physical: bool = False
     dma: bool = False
+
+    def text(self) -> str:
+        """In words."""
+        who = "a device has made" if self.dma else "the instruction before made"
+        where = "physical" if self.physical else "linear"
+        return f"{who} a {self.kind} access to {where} {self.address:#x} (watched from {self.first:#x} on)"
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,23 @@ class Caught:
     value: int = 0
     write: bool = False
 
+    def text(self) -> str:
+        """In words."""
+        if self.kind == "cr3":
+            return f"{self.value:#x} is about to be loaded into CR3"
+        if self.kind == "msr":
+            return f"MSR {self.number:#x} is about to be " + (f"given {self.value:#x}" if self.write else "read")
+        error = "" if self.error is None else f", error code {self.error:#x}"
+        cr2 = f", CR2 {self.cr2:#x}" if self.vector == PF else ""
+        what = "ends the CPU: a triple fault" if self.kind == "triple" else "is about to be delivered"
+        return f"{vector_name(self.vector)} {what}{error}{cr2}"
+
+
+def vector_name(vector: int) -> str:
+    """A vector with the name of its exception."""
+    name = VECTOR_NAMES.get(vector)
+    return f"vector {vector}" if name is None else f"vector {vector} (#{name})"
+
 
 Reason = Watched | Caught
 
@@ -82,7 +110,6 @@ KIND_BITS: dict[str, int] = {
     "access": int(WATCH_READ | WATCH_WRITE),
 }
 CATCH_BITS: dict[str, int] = {"triple": int(CATCH_TRIPLE), "cr3": int(CATCH_CR3), "msr": int(CATCH_MSR)}
-N_VECTORS, PF = 256, int(PF_FAULT)
 ADDRESS_END = 1 << 32
 ORDER = ("write", "access", "read")
 """Of several hits the first of these kinds is told."""

@@ -9,9 +9,13 @@ the machine *holds* it (`Gate.held`): the vCPU's thread asks `standing` whenever
 is while the answer is yes.
 
 Breakpoints are linear addresses in the CPU record, by which the translator ends blocks; they are put there when the guest
-goes on, not when a client sets them, as gdb takes all of them away for each step.
+goes on, not when a client sets them, as gdb takes all of them away for each step.  Watchpoints are those of the machine's
+`Debugger`, which also tells of events that were caught.
 
-Not modelled: watchpoints, more than one vCPU, steps without timers.
+A step ends behind its instruction, or at the first instruction of the handler of what came instead: a fault or an
+interrupt.
+
+Not modelled: more than one vCPU, steps without timers.
 """
 
 from __future__ import annotations
@@ -24,7 +28,18 @@ from gdbstub.errors import ServerError, TargetError
 from gdbstub.layout import Layout
 from gdbstub.server import Server
 from gdbstub.session import OnDisconnect, Session
-from gdbstub.stop import BreakpointHit, BreakpointKind, Exited, Interrupted, Signal, Signalled, Stepped, Stop
+from gdbstub.stop import (
+    BreakpointHit,
+    BreakpointKind,
+    Exited,
+    Interrupted,
+    Signal,
+    Signalled,
+    Stepped,
+    Stop,
+    WatchKind,
+    WatchpointHit,
+)
 from gdbstub.target import (
     STEP_ENABLE,
     STEP_NOIRQ,
@@ -37,17 +52,22 @@ from gdbstub.target import (
     Step,
     ThreadInfo,
 )
+from jitvm.debugger import Debugger, Reason, Watched
+from jitvm.debugger import WatchKind as Kind
 from jitvm.engine.layout import N_BREAKPOINTS
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory, memory_map
 from jitvm.gdb_registers import Registers, mode_name
 from jitvm.gdb_tables import TABLE_COMMANDS
+from jitvm.isa.state import STOP_STEP
 from jitvm.machine import Machine, RunResult
 from jitvm.symbols import program
 from jitvm.vcpu import NEVER
 
 THREAD = 1
+KINDS: dict[WatchKind, Kind] = {WatchKind.WRITE: "write", WatchKind.READ: "read", WatchKind.ACCESS: "access"}
+WORDS = {kind: word for word, kind in KINDS.items()}
 ADDRESS_END = 1 << 32
 HELP = """\
 reset               the reset button, and stand there
@@ -59,6 +79,13 @@ pagewalk ADDRESS    how a linear address is translated, level by level"""
 def default_exit_code(result: RunResult) -> int:
     """The guest's own status, or 1 for an end that is none."""
     return result.code if result.code or result.reason in ("poweroff", "quit", "debug-exit") else 1
+
+
+def event_stop(reason: Reason) -> Stop:
+    """The stop for what a `Debugger` found; what gdb has no packet for is told in words."""
+    if isinstance(reason, Watched) and not reason.physical:
+        return WatchpointHit(THREAD, WORDS[reason.kind], reason.address)
+    return Signalled(THREAD, Signal.TRAP, reason.text())
 
 
 class GdbTarget:
@@ -84,6 +111,7 @@ class GdbTarget:
         self._interrupt = False
         self._steps = STEP_ENABLE
         self._points: dict[int, set[BreakpointKind]] = {}
+        self._debugger = Debugger.of(machine)
         self._in_force: frozenset[int] = frozenset()
         """The breakpoints that the CPU record has."""
         self._stopped_at = self.registers.linear_pc()
@@ -144,6 +172,7 @@ class GdbTarget:
             stepping = isinstance(action, Step)
             vcpu.hold_interrupts = not isinstance(action, Continue) and bool(self._steps & STEP_NOIRQ)
             c.breaks_off = stepping
+            c.step_stop = not isinstance(action, Continue)
             if not stepping and self._in_force != self._points.keys():
                 self._in_force = frozenset(self._points)
                 vcpu.engine.set_breakpoints(self._in_force)
@@ -172,16 +201,29 @@ class GdbTarget:
     def _reason(self, outcome: Outcome | None) -> Stop | None:
         vcpu, action = self._vcpu, self._action
         if outcome is Outcome.DEBUG:
-            kinds = self._points.get(self.registers.linear_pc(), {BreakpointKind.SOFTWARE})
-            soft = BreakpointKind.SOFTWARE in kinds
-            return BreakpointHit(THREAD, BreakpointKind.SOFTWARE if soft else BreakpointKind.HARDWARE)
+            return self._debug_stop()
         if outcome is Outcome.ERROR:
             return Signalled(THREAD, Signal.ABRT, vcpu.error_text)
+        dma = self._debugger.take_dma()
+        if dma is not None:
+            return event_stop(dma)
         if vcpu.halt_at <= vcpu.retired:
             if not isinstance(action, RangeStep) or not action.start <= self.registers.read("rip") < action.end:
                 return Stepped(THREAD)
             vcpu.halt_at = vcpu.retired + 1
         return Interrupted(THREAD) if self._interrupt else None
+
+    def _debug_stop(self) -> Stop | None:
+        """What the vCPU left translated code for; None: to go on with a range step."""
+        if int(self._c.stop_why) == STOP_STEP:
+            self._vcpu.halt_at = self._vcpu.retired
+            return self._reason(None)
+        reason = self._debugger.reason()
+        if reason is not None:
+            return event_stop(reason)
+        kinds = self._points.get(self.registers.linear_pc(), {BreakpointKind.SOFTWARE})
+        soft = BreakpointKind.SOFTWARE in kinds
+        return BreakpointHit(THREAD, BreakpointKind.SOFTWARE if soft else BreakpointKind.HARDWARE)
 
     def ended(self, result: RunResult) -> None:
         """The run is over."""
@@ -215,6 +257,17 @@ class GdbTarget:
         kinds.discard(kind)
         if not kinds:
             self._points.pop(address, None)
+
+    def insert_watchpoint(self, kind: WatchKind, address: int, size: int) -> None:
+        """Stop behind an instruction that makes such an access to a linear address."""
+        try:
+            self._debugger.watch(address, size, KINDS[kind])
+        except ConfigError as e:
+            raise TargetError(str(e)) from None
+
+    def remove_watchpoint(self, kind: WatchKind, address: int, size: int) -> None:
+        """Undo it."""
+        self._debugger.unwatch(address, size, KINDS[kind])
 
     def can_range_step(self) -> bool:
         """`vCont;r` is understood."""

@@ -30,7 +30,6 @@ import numpy as np
 import numpy.typing as npt
 
 from jitvm import stats
-from jitvm.backends.blockdev import BlockDevice, open_disk
 from jitvm.backends.chardev import CharBackend, MemoryBackend, open_chardev
 from jitvm.backends.tail import Tail
 from jitvm.bare import CONTROL_NAMES, GPR_NAMES, SEGMENT_NAMES
@@ -38,10 +37,8 @@ from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
 from jitvm.config import MachineConfig, read_bios
 from jitvm.debugger import Gate
-from jitvm.devices.ata import AtaDevice
-from jitvm.devices.ata_disk import AtaDisk
-from jitvm.devices.atapi import AtapiCdrom
 from jitvm.devices.debugcon import Sink
+from jitvm.drives import open_drives
 from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.cache import default_folder
 from jitvm.errors import BackendError, ConfigError
@@ -135,7 +132,6 @@ class Machine:
         self._parked: set[int] = set()
         self._host_seconds = 0.0
         self._went = 0.0
-        self._step_limit = NEVER
         self._resources = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._resources.close)
@@ -148,8 +144,7 @@ class Machine:
             self.vcpus: list[Vcpu] = []
             self.marks: stats.Marks | None = None
             self.serials = [self._open_chardev(spec) for spec in config.serials]
-            self._tails = [Tail(backend) for backend in self.serials]
-            self.disks: list[BlockDevice] = []
+            self.serial_tails = [Tail(backend) for backend in self.serials]
             parts = self._parts()
             self.board = Board(parts, self.clock, lines, self.trace)
             interrupts.inta = self.board.pic.acknowledge
@@ -192,33 +187,20 @@ class Machine:
                 sink = self.marks = stats.Marks(backend, lambda: self.vcpus[0].retired)
             debugcons.append((port, sink))
         exits = [d for d in config.devices if d.name == "isa-debug-exit"]
+        drives, self.disks = open_drives(config.drives, self._resources, self.trace)
         return Parts(
             ram_size=config.memory,
             bios=read_bios(config.bios),
             rtc_base=datetime.now(UTC).replace(tzinfo=None) if config.clock == "realtime" else RTC_BASE,
             vga_rom=find_vga_rom(),
-            drives=self._open_drives(),
-            serials=self._tails,
+            drives=drives,
+            serials=self.serial_tails,
             debugcons=debugcons,
             debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
             boot=config.boot,
             boot_menu=config.boot_menu,
             n_cpus=config.smp,
         )
-
-    def _open_drives(self) -> list[AtaDevice | None]:
-        drives: list[AtaDevice | None] = [None] * 4
-        for drive in self.config.drives:
-            name, serial = f"ide{drive.index >> 1}-{drive.index & 1}", f"JV{drive.index + 1:05}"
-            cdrom = drive.media == "cdrom"
-            disk: BlockDevice = open_disk(drive.file, read_only=drive.readonly or cdrom, snapshot=drive.snapshot)
-            self._resources.callback(disk.close)
-            self.disks.append(disk)
-            if cdrom:
-                drives[drive.index] = AtapiCdrom(name, disk, serial=serial, trace=self.trace)
-            else:
-                drives[drive.index] = AtaDisk(name, disk, serial=serial, trace=self.trace)
-        return drives
 
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
@@ -445,6 +427,16 @@ class Machine:
             self._changed.notify_all()
 
     @property
+    def running(self) -> bool:
+        """A run has begun and has not ended; it may be paused."""
+        return self._running
+
+    @property
+    def paused(self) -> bool:
+        """`pause` was called, or `start_paused` is not over."""
+        return self._paused
+
+    @property
     def result(self) -> RunResult | None:
         """How the last run ended, None while it lasts and before the first."""
         return self._result
@@ -558,11 +550,6 @@ class Machine:
         """Store to physical memory; translated code there is dropped.  ROM and devices are left alone."""
         with self.lock:
             self.memory.write(gpa, data)
-
-    @property
-    def serial_tails(self) -> list[bytes]:
-        """The end of what the guest has sent to each serial port, whatever its backend."""
-        return [bytes(tail.bytes) for tail in self._tails]
 
     def screen_text(self) -> list[str]:
         """The rows of the VGA's text screen; none in graphics modes and before a mode is set."""

@@ -296,7 +296,7 @@ class Vcpu:
             if not self.interrupts_open():
                 ask = True
                 alone = bool(words[self._rflags] & IF)  # they open behind one instruction
-            elif self.half_done:
+            elif self.half_done or self.engine.injecting:
                 alone = True  # no window is asked for: it would be found before the instruction's end
             else:
                 vector = source.acknowledge()

@@ -36,6 +36,7 @@ from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
 from jitvm.isa.cpuid import DEFAULT_MODEL, FEATURE_CMOV, cpuid_table, feature_words
+from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
@@ -363,6 +364,11 @@ class VcpuEngine:
         """
         self._injected = vector
 
+    @property
+    def injecting(self) -> bool:
+        """An injected interrupt has not reached its handler yet."""
+        return self._injected is not None
+
     def _deliver_and_enter(self, budget: int) -> int:
         """`enter` behind the delivery of the injected interrupt; a fault on the way is delivered in its place."""
         self.words[self._io_pos] = 0
@@ -389,6 +395,7 @@ class VcpuEngine:
         """Registers were written from outside: derive the mode again, forget address translations."""
         with np.errstate(over="ignore"):
             update_mode(self.c)
+            update_debug(self.c)
         self.accel.flush(self.address)
 
     def reset(self) -> None:
@@ -455,5 +462,3 @@ class VcpuEngine:
                 if key not in self._known_handlers:
                     add_handler(c, u64(key), u64(address))
                     self._known_handlers.add(key)
-
-

@@ -52,14 +52,14 @@ def test_identity_is_qemus() -> None:
 
 def test_seabios_places_the_windows() -> None:
     b = Board()
-    assert b.placed == [("piix4.smbus", 0xB100)]
+    assert b.placed == [("piix4_pm.smbus", 0xB100)]
     b.chip.config_write(0x40, 4, 0x601)
-    assert b.placed == [("piix4.smbus", 0xB100)]
+    assert b.placed == [("piix4_pm.smbus", 0xB100)]
     b.chip.config_write(0x80, 1, 1)
     b.chip.config_write(0x90, 4, 0x701)
-    assert b.placed[1:] == [("piix4.pm", 0x600), ("piix4.smbus", None), ("piix4.smbus", 0x700)]
+    assert b.placed[1:] == [("piix4_pm.pm", 0x600), ("piix4_pm.smbus", None), ("piix4_pm.smbus", 0x700)]
     b.chip.reset()
-    assert b.placed[-3:] == [("piix4.pm", None), ("piix4.smbus", None), ("piix4.smbus", 0xB100)]
+    assert b.placed[-3:] == [("piix4_pm.pm", None), ("piix4_pm.smbus", None), ("piix4_pm.smbus", 0xB100)]
 
 
 def test_apmc_en_tells_seabios_whether_there_is_smm() -> None:

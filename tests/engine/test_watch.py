@@ -254,8 +254,8 @@ PHYSICAL = {
         [f"b {TABLE + 4 * 0x11:#x}", f"c {TABLE + 4 * 0x11:#x}"],
     ),
     "the walk of a fetch": (
-        "mov eax, 0x12000\n mov byte ptr [0x12000], 0xC3\n w: mov eax, cr3\n and byte ptr [0x31048], 0xDF\n x: mov cr3, eax\n"
-        " mov eax, 0x12000\n call eax\n b: hlt",
+        "mov eax, 0x12000\n mov byte ptr [0x12000], 0xC3\n w: mov eax, cr3\n and byte ptr [0x31048], 0xDF\n"
+        "x: mov cr3, eax\n mov eax, 0x12000\n call eax\n b: hlt",
         Point(W | P, 0x31048, 0x31048),
         ["w 0x31048", "x 0x31048", "0x12000 0x31048"],
     ),

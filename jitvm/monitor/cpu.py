@@ -1,0 +1,87 @@
+"""Monitor commands about the CPU: registers, program counter, descriptor tables, page walks, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jitvm.crash import place
+from jitvm.engine.dump import dump
+from jitvm.errors import ConfigError
+from jitvm.gdb_registers import mode_name
+from jitvm.gdb_tables import Command as Table
+from jitvm.gdb_tables import gdt, idt, ldt, pagewalk
+from jitvm.monitor.command import Command, Context, Run, address, number
+
+MAX_STEPS = 1_000_000
+
+
+def regs(context: Context, words: Sequence[str]) -> str:
+    """All registers of all vCPUs."""
+    _none("regs", words)
+    with context.machine.standing(), np.errstate(over="ignore"):
+        return "\n".join(
+            f"CPU{vcpu.index} {mode_name(vcpu.engine.c)}{', halted' if int(vcpu.engine.c.halted) else ''}\n"
+            + dump(vcpu.engine.c, context.machine.memory)
+            for vcpu in context.machine.vcpus
+        )
+
+
+def pc(context: Context, words: Sequence[str]) -> str:
+    """Where the CPU stands, and how that is counted."""
+    if list(words) not in ([], ["raw"], ["linear"]):
+        raise ConfigError("write pc raw or pc linear")
+    if words:
+        context.raw_pc = words[0] == "raw"
+    with context.machine.standing():
+        c = context.c
+        where = place(c, context.symbols, int(c.sel[1]), int(c.base[1]), int(c.rip))
+    return f"pc is {'raw' if context.raw_pc else 'linear'}; CS:IP (linear): {where}"
+
+
+def _table(show: Table) -> Run:
+    """A command of `jitvm.gdb_tables`; its address may be a symbol."""
+
+    def run(context: Context, words: Sequence[str]) -> str:
+        with context.machine.standing():
+            return show(context.c, context.memory(), [hex(address(context, "pagewalk", word)) for word in words])
+
+    return run
+
+
+def step(context: Context, words: Sequence[str]) -> str:
+    """Instructions, one by one, and where they led."""
+    if len(words) > 1:
+        raise ConfigError("write step [N]")
+    n = number("step", words[0]) if words else 1
+    if not 0 < n <= MAX_STEPS:
+        raise ConfigError(f"step: 1 to {MAX_STEPS} instructions")
+    if context.gdb_holds():
+        raise ConfigError("step: gdb holds the machine; use its stepi")
+    context.stops.step(n)
+    c = context.c
+    stands = place(c, context.symbols, int(c.sel[1]), int(c.base[1]), int(c.rip))
+    said = "" if context.stops.words == "stepped" else f"{context.stops.words}\n"
+    return f"{said}{stands}\n{dump(c, context.machine.memory).splitlines()[-1]}"
+
+
+def _none(name: str, words: Sequence[str]) -> None:
+    if words:
+        raise ConfigError(f"{name} takes no argument")
+
+
+COMMANDS = (
+    Command("regs", "the CPU's registers, segments with what is hidden, and the instruction at CS:IP", regs),
+    Command("pc [raw|linear]", "where the CPU stands; $pc as IP alone (raw) or with the base of CS (linear)", pc,
+            "gdb's $pc is linear unless raw is chosen: breakpoints, symbols and x/i at $pc then work in real mode.\n"
+            "gdb sees a change after: maintenance flush register-cache"),
+    Command("gdt", "the global descriptor table, one line a descriptor that is not null", _table(gdt)),
+    Command("ldt", "the local descriptor table", _table(ldt)),
+    Command("idt", "the interrupt descriptor table: gates, or real mode's far pointers", _table(idt)),
+    Command("pagewalk ADDRESS", "how a linear address is translated, level by level", _table(pagewalk),
+            "Nothing is changed: no accessed or dirty bit is set.  ADDRESS is a number or a symbol."),
+    Command("step [N]", "one instruction, or N, of a machine that is stopped", step,
+            "Interrupts that are due are delivered; the instruction is then the first one of the handler.\n"
+            "While gdb holds the machine its stepi is what steps."),
+)  # fmt: skip
