@@ -33,21 +33,18 @@ Ctrl-A x    end the run
 Ctrl-A c    to the monitor and back
 Ctrl-A a, Ctrl-A Ctrl-A    send Ctrl-A
 """
-MONITOR_HELP = """\
-info registers|status|irq|mem    the CPU, the run, the interrupt controllers, the memory map
-stats                            what the run cost so far
-x ADDR N                         N bytes of physical memory
-stop, cont                       pause, go on
-system_reset                     press the reset button
-quit                             end the run
-Ctrl-A c                         back to the guest
-"""
+BACK = "Ctrl-A c goes back to the guest\n"
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 """Places in what `termios.tcgetattr` gives."""
 
 
 class Monitor(Protocol):
-    """What answers the lines typed at the prompt; a machine has one."""
+    """What answers the lines typed at the prompt; a machine has one.
+
+    `tell` is called, on any thread, with a line when the machine stops by itself.
+    """
+
+    tell: Callable[[str], None]
 
     def command(self, line: str) -> str:
         """The answer to a command, lines without the last line end; `JitvmError` for one that there is not."""
@@ -74,7 +71,7 @@ class Console:
 
     Attributes:
         interactive: a person sits at it.
-        monitor: answers at the prompt; the machine sets it.
+        monitor: answers at the prompt, and tells of stops; the machine sets it.
         on_quit: ends the machine; called on another thread.
         before_output: called before each output.
         at_line_start: whether the cursor is at the beginning of a line.
@@ -83,7 +80,7 @@ class Console:
     def __init__(self, input_fd: int | None = None) -> None:
         self._fd = _stdin_fd() if input_fd is None else input_fd
         self.interactive = self._fd is not None and _is_foreground(self._fd) and _isatty(sys.stdout)
-        self.monitor: Monitor | None = None
+        self._monitor: Monitor | None = None
         self.on_quit: Callable[[], None] = lambda: None
         self.before_output: Callable[[], None] = lambda: None
         self.at_line_start = True
@@ -200,6 +197,22 @@ class Console:
             self.at_line_start = data[-1] in b"\r\n"
 
     # ---- the monitor ------------------------------------------------------------------------------------------------
+    @property
+    def monitor(self) -> Monitor | None:
+        """Answers at the prompt."""
+        return self._monitor
+
+    @monitor.setter
+    def monitor(self, monitor: Monitor | None) -> None:
+        self._monitor = monitor
+        if monitor is not None:
+            monitor.tell = self._tell
+
+    def _tell(self, line: str) -> None:
+        """The machine has stopped by itself."""
+        self.say(f"jitvm: {line}{'' if self._prompting else ' (Ctrl-A c, cont)'}\n")
+        self._show_prompt()
+
     def _toggle_prompt(self) -> None:
         self._prompting = not self._prompting
         self._line.clear()
@@ -235,9 +248,7 @@ class Console:
             self._emit(bytes([byte]))
 
     def _answer(self, line: str) -> None:
-        if line in ("help", "?"):
-            self.say(MONITOR_HELP)
-        elif line in ("quit", "q"):
+        if line in ("quit", "q"):
             self.on_quit()
         elif self.monitor is None:
             self.say("the machine is not ready\n")
@@ -248,6 +259,8 @@ class Console:
                 answer = f"error: {error}"
             if answer:
                 self.say(answer.rstrip("\n") + "\n")
+            if line in ("help", "?"):
+                self.say(BACK)
 
 
 class Guard:

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jitvm.console import Console
+from jitvm.console import BACK, Console
 from jitvm.errors import ConfigError
 from jitvm.progress import Progress
 
@@ -29,6 +29,8 @@ ESCAPE = b"\x01"
 # ---- keys, without a terminal --------------------------------------------------------------------------------------
 class EchoMonitor:
     """Answers with what was asked."""
+
+    tell: Callable[[str], None]
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -83,11 +85,21 @@ def test_the_monitor_takes_lines_until_ctrl_a_c(console: Console, capfdbinary: p
     assert isinstance(monitor, EchoMonitor)
     typed = ESCAPE + b"cinfo q\x7fstatus\rwrong\x15\rbad\r" + ESCAPE + b"h" + ESCAPE + ESCAPE + b"help\r"
     assert console.on_input(typed) == b""
-    assert monitor.lines == ["info status", "bad"]
+    assert monitor.lines == ["info status", "bad", "help"]
     said = capfdbinary.readouterr().out
     assert b"(jitvm) info q\x08 \x08status\nyou said info status\n(jitvm) " in said
-    assert b"error: no such command\n" in said and b"system_reset" in said
+    assert b"error: no such command\n" in said and said.endswith(b"you said help\n" + BACK.encode() + b"(jitvm) ")
     assert console.on_input(ESCAPE + b"cback") == b"back"
+
+
+def test_a_stop_is_told_at_the_prompt_and_outside(console: Console, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert console.monitor is not None
+    console.backend().write(b"half a line")
+    console.monitor.tell("caught: #PF")
+    assert capfdbinary.readouterr().out == b"half a line\njitvm: caught: #PF (Ctrl-A c, cont)\n"
+    console.on_input(ESCAPE + b"cst")
+    console.monitor.tell("caught: #GP")
+    assert capfdbinary.readouterr().out.endswith(b"(jitvm) st\njitvm: caught: #GP\n(jitvm) st")
 
 
 def test_quit_at_the_prompt_quits(console: Console, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
