@@ -27,6 +27,7 @@ FEATURE_CX8, FEATURE_APIC, FEATURE_SEP, FEATURE_MTRR = u64(1 << 8), u64(1 << 9),
 FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14), u64(1 << 15), u64(1 << 16)
 
 BUILT = {
+    "de": FEATURE_DE,
     "pse": FEATURE_PSE,
     "tsc": FEATURE_TSC,
     "msr": FEATURE_MSR,
@@ -39,11 +40,11 @@ BUILT = {
 
 MODELS: dict[str, tuple[int, str, tuple[str, ...], tuple[int, ...]]] = {
     "486": (0x0423, "jitvm i486 SX", (), ()),
-    "pentium": (0x052C, "jitvm Pentium without FPU", ("pse", "tsc", "msr", "cx8"), ()),
+    "pentium": (0x052C, "jitvm Pentium without FPU", ("de", "pse", "tsc", "msr", "cx8"), ()),
     "pentiumpro": (
         0x0619,
         "jitvm Pentium Pro without FPU",
-        ("pse", "tsc", "msr", "cx8", "mtrr", "pge", "cmov"),
+        ("de", "pse", "tsc", "msr", "cx8", "mtrr", "pge", "cmov"),
         (0x0302_0101, 0, 0, 0x0604_0A42),
     ),
 }
