@@ -13,6 +13,7 @@ side to the manual:
   3.4.5.1);
 * JMP through a call gate to a code segment that is not present is #GP instead of #NP (vol. 2, JMP, CALL-GATE);
 * the upper half of a 16-bit call gate's offset counts (vol. 3, 21.4: 16-bit gates have 16-bit offsets);
+* CALL through a call gate to a conforming code segment makes its DPL the RPL in CS (vol. 2, CALL: "CS(RPL) := CPL");
 * LTR takes a null selector (vol. 2, LTR: #GP(0));
 * a far JMP or CALL to a TSS selector with TI = 1 is #TS instead of #GP (vol. 3, 7.2.2);
 * EFLAGS.RF, VIF and VIP stay after IRET: our CPU announces no VME and drops RF (see `iret.py`).
