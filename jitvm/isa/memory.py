@@ -4,17 +4,21 @@ These are the complete, slow ways.  Translated code looks into the TLB first and
 page border, an unusual segment, MMIO, a page with translated code or with watched bytes.  A write that touches two pages is
 checked on both before either changes.
 
-Source: Intel SDM vol. 3, 5.3 (limits), 5.5 (types), 4.6.
+Alignment is checked at CPL 3 with CR0.AM and EFLAGS.AC, of what a program itself accesses: descriptor tables and TSS are
+the processor's own (`load_system` ...).  An operand in several parts is checked part by part.
 
-Not modelled: alignment checks (#AC).
+Source: Intel SDM vol. 3, 5.3 (limits), 5.5 (types), 4.6, 6.15 (#AC, table 6-7), 6.9 (a page fault goes before #AC),
+3.5.1 (pseudo-descriptors).
 """
 
 from __future__ import annotations
 
 from jitvm.isa.host import peek
+from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import mmio
 from jitvm.isa.paging import FETCH, PAGE_MASK, PAGE_OFFSET, READ, WRITE, host_of, store_host, tlb_slot
 from jitvm.isa.state import (
+    AC_FAULT,
     ATTR_CODE,
     ATTR_DB,
     ATTR_DC,
@@ -24,6 +28,7 @@ from jitvm.isa.state import (
     MODE_CODE64,
     MODE_PE,
     MODE_VM,
+    OK,
     SS,
     SS_FAULT,
     WATCH_READ,
@@ -219,10 +224,22 @@ def probe_linear(c, lin, size, user):
     return W0
 
 
+def check_alignment(c, lin, size, kind):
+    """Status: #AC(0) unless the address is a multiple of the size; a page that refuses the access goes first."""
+    if lin & (size - W1) == W0:
+        return OK
+    host_of(c, lin, kind, W1)
+    if c.status == OK and (lin & PAGE_OFFSET) + size > PAGE_SIZE:
+        host_of(c, cut_linear(c, (lin & PAGE_MASK) + PAGE_SIZE), kind, W1)
+    if c.status != OK:
+        return c.status
+    return fault(c, AC_FAULT, W0)
+
+
 def load(c, seg, off, size):
     """Value at seg:off; look at c.status."""
     lin = linear(c, seg, off, size, W0)
-    if c.status != W0:
+    if c.status != W0 or (c.tlb_off == CHECKED_TLB and check_alignment(c, lin, size, READ) != OK):
         return W0
     return load_linear(c, lin, size, READ, is_user(c))
 
@@ -230,7 +247,7 @@ def load(c, seg, off, size):
 def store(c, seg, off, size, v):
     """Store at seg:off; status."""
     lin = linear(c, seg, off, size, W1)
-    if c.status != W0:
+    if c.status != W0 or (c.tlb_off == CHECKED_TLB and check_alignment(c, lin, size, WRITE) != OK):
         return c.status
     return store_linear(c, lin, size, v, is_user(c))
 
@@ -238,7 +255,7 @@ def store(c, seg, off, size, v):
 def load_rmw(c, seg, off, size):
     """Value at seg:off, where a store will follow: all that could refuse the store refuses now."""
     lin = linear(c, seg, off, size, W1)
-    if c.status != W0:
+    if c.status != W0 or (c.tlb_off == CHECKED_TLB and check_alignment(c, lin, size, WRITE) != OK):
         return W0
     return load_linear(c, lin, size, WRITE, is_user(c))
 
@@ -246,7 +263,7 @@ def load_rmw(c, seg, off, size):
 def probe_store(c, seg, off, size):
     """Status: could `store` succeed?  Nothing is accessed."""
     lin = linear(c, seg, off, size, W1)
-    if c.status != W0:
+    if c.status != W0 or (c.tlb_off == CHECKED_TLB and check_alignment(c, lin, size, WRITE) != OK):
         return c.status
     return probe_linear(c, lin, size, is_user(c))
 
@@ -272,7 +289,9 @@ def push_at(c, sp, size, v):
 
 
 def cached_host(c, lin, kind):
-    """Host address of a linear address whose page the TLB knows, else 0: it is plain, and nobody watches it."""
+    """Host address of a linear address whose page the TLB knows, else 0: it is plain, and nobody looks at each access."""
+    if c.tlb_off == CHECKED_TLB:
+        return W0
     k = tlb_slot(lin, kind, is_user(c))
     if c.tlb[k] != lin & PAGE_MASK:
         return W0

@@ -30,6 +30,7 @@ from jitvm.isa.state import (
     ATTR_P,
     ATTR_RW,
     ATTR_S,
+    CR0_AM,
     CR0_EM,
     CR0_MP,
     CR0_PE,
@@ -64,7 +65,8 @@ from jitvm.isa.words import M16, M32, W0, W1, W2, W6, W16, W32, i64, u64
 CR4_OSFXSR = u64(1 << 9)
 CPL3 = u64(3)
 USER_TLB = u64(TLB_KINDS * TLB_ENTRIES * 16)
-"""Byte offset of the user half of `tlb`."""
+CHECKED_TLB = USER_TLB + USER_TLB
+"""Byte offsets in `tlb` of the user's part, and of the empty one: all accesses come to where alignment is checked."""
 SLOW = i64(-1)
 N_CODES, LAST_CODE = u64(64), u64(0xFFFF)
 EFLAGS = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | ID
@@ -78,7 +80,7 @@ def read_eflags(c):
 
 
 def write_eflags(c, v):
-    """Set all of EFLAGS; whoever may change TF or VM calls `update_mode` or `update_context`."""
+    """Set all of EFLAGS; whoever may change TF, VM or AC calls `update_mode` or `update_context`."""
     put_flags(c.lazy, v)
     c.rflags = (v & EFLAGS & ~ARITHMETIC) | RESERVED
     return W0
@@ -197,11 +199,13 @@ def update_context(c):
     c.tlb_off = W0
     if c.cpl == CPL3:
         c.tlb_off = USER_TLB
+        if c.rflags & AC != W0 and c.cr0 & CR0_AM != W0:
+            c.tlb_off = CHECKED_TLB
     return W0
 
 
 def update_mode(c):
-    """All derived state, after a change of CR0, CR4, EFER, EFLAGS.TF, EFLAGS.VM or CPL, or of many segments."""
+    """All derived state, after a change of CR0, CR4, EFER, EFLAGS.TF, .VM, .AC or CPL, or of many segments."""
     seg = W0
     while seg < W6:
         update_limits(c, seg)

@@ -79,15 +79,23 @@ def popa(c, size):
     return OK
 
 
-def probe_frames(c, size, level):
-    """Status: can the `level` - 1 frame pointers below BP be read?"""
+def probe_frame(c, size, k):
+    """Status: can the frame pointer `k` slots below BP be read?"""
+    off = cut_sp(c, c.gpr[RBP] - k * size)
+    if host_run(c, SS, off, size, W0) == W0:
+        load(c, SS, off, size)
+    return c.status
+
+
+def probe_enter(c, size, level):
+    """Status: can the outer frame pointers be read and all slots written?  In the order in which ENTER does it."""
+    sp = c.gpr[RSP]
     k = W1
-    while k < level:
-        off = cut_sp(c, c.gpr[RBP] - k * size)
-        if host_run(c, SS, off, size, W0) == W0:
-            load(c, SS, off, size)
-            if c.status != OK:
-                return c.status
+    while k <= level + W1:
+        if k > W1 and k <= level and probe_frame(c, size, k - W1) != OK:
+            return c.status
+        if probe_store(c, SS, cut_sp(c, sp - k * size), size) != OK:
+            return c.status
         k = k + W1
     return OK
 
@@ -115,9 +123,7 @@ def enter(c, size, imm, imm2):
     frame = c.gpr[RSP] - size
     slots = W1 + level
     bottom = c.gpr[RSP] - slots * size - (imm & M16)
-    if probe_slots(c, c.gpr[RSP], size, slots) != OK or probe_store(c, SS, cut_sp(c, bottom), size) != OK:
-        return c.status
-    if probe_frames(c, size, level) != OK:
+    if probe_enter(c, size, level) != OK or probe_store(c, SS, cut_sp(c, bottom), size) != OK:
         return c.status
     if push_at(c, cut_sp(c, frame), size, get_reg(c, RBP, size)) != OK:
         return c.status

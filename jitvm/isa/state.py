@@ -162,7 +162,7 @@ ARCHITECTURAL = [
     ("code_pages", U),  # host address of one byte a page of guest memory: translated code is on it
     ("gpa", U),  # physical address of the last translation (jitvm/isa/paging.py)
     ("tlb_host", U),  # host address of `tlb`
-    ("tlb_off", U),  # byte offset of the current privilege's half of `tlb`
+    ("tlb_off", U),  # byte offset of the part of `tlb` in which translated code looks, derived: jitvm/isa/mode.py
     ("tlb", U, (TLB_WORDS,)),
 ]
 

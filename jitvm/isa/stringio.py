@@ -15,6 +15,7 @@ from jitvm.isa.flags import DF
 from jitvm.isa.host import peek, poke
 from jitvm.isa.io import io_allowed
 from jitvm.isa.memory import is_user, linear, load, probe_store, store
+from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import port_access, port_string
 from jitvm.isa.paging import READ, host_of
 from jitvm.isa.registers import get_reg
@@ -58,7 +59,7 @@ def string_host(c, seg, off, size, n, write):
         off = off - (n - W1) * size
     lin = linear(c, seg, off, n * size, write)
     h = W0
-    if c.status == OK:
+    if c.status == OK and c.tlb_off != CHECKED_TLB:
         h = host_of(c, lin, READ, is_user(c))
         if c.n_watch != W0:
             host_of(c, lin, write, is_user(c))

@@ -454,7 +454,7 @@ def popf(c, size):
         kept = kept & ~RF
     c.rflags = ((kept | (v & bits)) & ~ARITHMETIC) | RESERVED
     put_flags(c.lazy, v)
-    if (old ^ c.rflags) & TF == W0:
+    if (old ^ c.rflags) & (TF | AC) == W0:
         return OK
     update_context(c)
     return go_on(c)
