@@ -153,6 +153,8 @@ def boot_parser() -> Parser:
         "PATTERNS[:FILE]")  # fmt: skip
     add("stats", "statistics at the end: as a table, or one line of JSON", "json|table")
     add("cache", "keep compiled code in the cache folder (default on)", "on|off", default="on")
+    add("jit", "handlers, stencils (copied machine code too), regions (default: hot loops compiled too) or sync", "TIER",
+        default="regions")  # fmt: skip
     add("opt", f"experiments of the engine: {', '.join(config.ENGINE_OPTIONS)}", "NAME=on|off", action="append", default=[])
     add("debug", "show tracebacks and what is compiled")
     return result
@@ -216,6 +218,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         trace_file=trace_file,
         stats=options.stats or "",
         cache=config.parse_switch("--cache", options.cache),
+        jit=options.jit,
         engine=tuple(pair for text in options.opt for pair in config.parse_opt(text)),
     )
 

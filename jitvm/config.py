@@ -36,6 +36,13 @@ DEVICES: Mapping[str, Mapping[str, int]] = {"isa-debug-exit": {"iobase": 0x501, 
 """What --device can name, with the properties and their defaults."""
 ENGINE_OPTIONS = ("regions", "stencils", "fuse", "dead_flags", "chain")
 """What --opt can switch off (`jitvm.engine.accel.Options`)."""
+JITS: Mapping[str, Mapping[str, bool]] = {
+    "handlers": {"stencils": False, "regions": False},
+    "stencils": {"regions": False},
+    "regions": {},
+    "sync": {"sync": True},
+}
+"""The tiers up to which --jit goes, as `jitvm.engine.accel.Options`; sync: the guest waits for its regions."""
 SIZE_SUFFIX = {"b": 1, "k": KIB, "m": MIB, "g": GIB, "t": GIB * KIB}
 
 Clock = Literal["auto", "icount", "realtime"]
@@ -115,6 +122,7 @@ class MachineConfig:
         max_insns: end after so many instructions, None for no limit; `timeout_s` likewise in the host's seconds.
         trace: patterns of events, "" for none, and a file for them, None for standard error.
         cache: whether compiled code is kept on disk.
+        jit: the highest tier: handlers, stencils, regions, or sync (regions compiled while the guest waits).
         engine: (option, on or off) pairs of the engine's experiments.
     """
 
@@ -148,6 +156,7 @@ class MachineConfig:
     trace_file: Path | None = None
     stats: Literal["", "table", "json"] = ""
     cache: bool = True
+    jit: str = "regions"
     engine: tuple[tuple[str, bool], ...] = ()
 
     def __post_init__(self) -> None:
@@ -185,6 +194,8 @@ class MachineConfig:
             if letter not in BOOT_LETTERS or self.boot.count(letter) > 1:
                 names = ", ".join(f"{key} {what}" for key, what in BOOT_LETTERS.items())
                 fail(f"--boot: '{self.boot}' is no order of {names}, each at most once")
+        if self.jit not in JITS:
+            fail(f"--jit: '{self.jit}' is none of {', '.join(JITS)}")
         for name, _ in self.engine:
             if name not in ENGINE_OPTIONS:
                 fail(f"--opt: unknown option '{name}'; known: {', '.join(ENGINE_OPTIONS)}")

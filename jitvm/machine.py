@@ -35,7 +35,7 @@ from jitvm.backends.tail import Tail
 from jitvm.bare import CONTROL_NAMES, GPR_NAMES, SEGMENT_NAMES
 from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
-from jitvm.config import MachineConfig, read_bios
+from jitvm.config import JITS, MachineConfig, read_bios
 from jitvm.debugger import Gate
 from jitvm.devices.debugcon import Sink
 from jitvm.drives import open_drives
@@ -204,7 +204,7 @@ class Machine:
 
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
-        engine = VcpuEngine(self.accel, self.memory, Options(**dict(config.engine)))
+        engine = VcpuEngine(self.accel, self.memory, Options(**{**JITS[config.jit], **dict(config.engine)}))
         features = config.cpu_features
         engine.set_cpu(
             config.cpu or DEFAULT_MODEL, [n for n, on in features if on], [n for n, on in features if not on]

@@ -80,6 +80,13 @@ def collect(
         "flushes": total("stat_flushes"),
         "lookups": total("stat_lookups"),
         "faults": total("stat_faults"),
+        "promoted_blocks": total("stat_promoted"),
+        "stencil_bytes": total("stat_code_bytes"),
+        "regions": {
+            "asked": sum(vcpu.engine.regions.asked for vcpu in vcpus),
+            "installed": sum(vcpu.engine.regions.installed for vcpu in vcpus),
+            "compile_seconds": round(accel.compiler.seconds, 6),
+        },
         "forms": len(accel.known),
         "handlers_compiled": accel.code.compiled,
         "handlers_from_cache": accel.code.from_cache,

@@ -34,6 +34,8 @@ class Made:
     name: str
     code: bytes
     imports: tuple[str, ...]
+    seconds: float
+    """What it took to compile."""
 
 
 def _send(stream: IO[bytes], value: object) -> None:
@@ -52,14 +54,16 @@ def _receive(stream: IO[bytes]) -> Any:
 
 
 class Compiler:
-    """The process as its parent sees it.  `warn` is told, once, when it ended by itself."""
+    """The process as its parent sees it.  `warn` is told when it ended by itself; regions are then no longer made."""
 
     def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
         self._folder, self._warn = folder, warn
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: dict[int, Callable[[Made], None]] = {}
         self._n = 0
-        self._broken = self._closing = False
+        self.seconds = 0.0
+        """Spent by the process on what it delivered."""
+        self._broken = False
         self._lock = threading.Lock()
 
     def submit(self, nodes: Sequence[Node], done: Callable[[Made], None]) -> None:
@@ -68,48 +72,46 @@ class Compiler:
             if self._broken:
                 return
             if self._process is None:
-                self._start()
-            assert self._process is not None and self._process.stdin is not None
+                self._process = self._start()
+            assert self._process.stdin is not None
             self._n += 1
             self._waiting[self._n] = done
-            try:
+            with contextlib.suppress(OSError):  # it ended: the reader says so
                 _send(self._process.stdin, (self._n, tuple(nodes)))
-            except OSError:
-                self._broken = True
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jitvm.engine.compiler", str(self._folder or "")]
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
-        threading.Thread(target=self._read, name="jitvm regions", daemon=True).start()
+        threading.Thread(target=self._read, args=(process,), name="jitvm regions", daemon=True).start()
+        return process
 
-    def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        while (message := _receive(self._process.stdout)) is not None:
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        while (message := _receive(process.stdout)) is not None:
             number, made = message
-            done = self._waiting.pop(number)
-            if made is not None:
-                done(made)
+            self.seconds += made.seconds
+            self._waiting.pop(number)(made)
+        status = process.wait()
         with self._lock:
-            self._broken = True
-            if not self._closing:
-                status = self._process.wait()
+            if process is self._process:
+                self._broken = True
                 self._warn(f"the compiler process ended (status {status}); hot loops stay with copied code")
 
     def close(self) -> None:
-        """Let the process end; what it is at is finished for the cache's sake."""
+        """Let the process end when it is through with what it was given, which the cache keeps; a later one starts anew."""
         with self._lock:
-            self._closing = True
-            if self._process is not None and self._process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    self._process.stdin.close()
+            process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
 
 
 def main(folder: str) -> None:

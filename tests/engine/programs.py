@@ -6,6 +6,7 @@ that continues at the address in `resume`.  FS is the MMIO window, GS a segment 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 
@@ -393,6 +394,12 @@ COMPUTE: Pieces = [
 def program(seed: int, bits: int, length: int = 14, pieces: Pieces | None = None) -> str:
     """Source of a random program that ends with HLT."""
     return Generator(seed, bits, length, pieces).text
+
+
+def looping(seed: int, bits: int, length: int = 10) -> str:
+    """A random compute program whose loops run a few times more often than others' do."""
+    source = program(seed, bits, length, COMPUTE)
+    return re.sub(r"(mov e?cx, )([1-4])$", lambda m: f"{m[1]}{4 * int(m[2]) + 1}", source, flags=re.M)
 
 
 def loaded(engine: str, source: str, bits: int, options: Options | None = None) -> Guest:

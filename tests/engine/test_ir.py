@@ -12,13 +12,16 @@ import llvmlite.binding as llvm
 import pytest
 
 from jitvm.bare import accelerator
-from jitvm.engine import backend, stitch
+from jitvm.engine import backend, regions, stitch
+from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.backend import simplify
+from jitvm.engine.grow import Grown, grow
 from jitvm.engine.primitives import PRIMITIVES
+from jitvm.engine.region import RegionBuilder
 from jitvm.engine.units import check, symbol
 from jitvm.errors import EngineError
 from tests.engine.native_decoder import Decoder
-from tests.engine.programs import loaded, program
+from tests.engine.programs import loaded, looping, program
 
 RECORDS = ("%c", "%cpu", "%uop", "%0")
 STORE = re.compile(r"^\s*store (volatile )?\S+ .*?, ptr (%[\w.]+|@[\w.]+|null)")
@@ -152,6 +155,27 @@ def test_handlers_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
         used = {symbol(u) for u in b.used} | set(b.specials)
         called = set(re.findall(r"call [^@\n]*@([\w.]+)", b.text()))
         assert {n for n in called if not n.startswith("llvm.")} <= used
+
+
+def test_regions_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regions too: the record, local variables, guest memory by volatile accesses, and what their table leads to."""
+    found: list[Grown] = []
+
+    def noting(engine: VcpuEngine) -> Grown | None:
+        grown = grow(engine)
+        found.extend([grown] if grown else [])
+        return grown
+
+    monkeypatch.setattr(regions, "grow", noting)
+    for seed, bits in ((1, 32), (2, 16), (3, 32)):
+        assert loaded("regions", looping(seed, bits), bits).go(20_000) == "hlt"
+    assert len(found) > 3
+    for k, grown in enumerate(found):
+        b = RegionBuilder(accelerator().units, f"r{k}", grown.nodes)
+        b.build()
+        assert audit(b.text(), code_pointers=True) == []
+        called = set(re.findall(r"call [^@\n]*@([\w.]+)", b.text()))
+        assert {n for n in called if not n.startswith("llvm.")} <= {symbol(u) for u in b.used}
 
 
 OWN_TABLES = frozenset({"host.fill"})

@@ -5,21 +5,13 @@ Random programs (tests/engine/programs.py) with longer loops, regions made after
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from jitvm.engine.accel import Options
-from tests.engine.programs import COMPUTE, loaded, program
+from tests.engine.programs import loaded, looping
 from tests.engine.test_counts import LIMIT, check, to_the_end
 
 SOON = Options(hot=1, region_hot=2, drops=4, sync=True)
-
-
-def looping(seed: int, bits: int, length: int = 10) -> str:
-    """A random program whose loops run a few times more often."""
-    source = program(seed, bits, length, COMPUTE)
-    return re.sub(r"(mov e?cx, )([1-4])$", lambda m: f"{m[1]}{4 * int(m[2]) + 1}", source, flags=re.M)
 
 
 @pytest.mark.parametrize("bits", [32, 16])

@@ -1,0 +1,93 @@
+"""The compiler process: what it delivers while a guest runs, and how its end is borne."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from jitvm.engine import regions
+from jitvm.engine.accel import Options
+from jitvm.engine.compiler import Compiler, Made
+from jitvm.engine.grow import grow
+from jitvm.engine.region import Node
+from tests.engine.guest import Guest, same
+
+LOOP = "mov ecx, 1000\n1: add eax, ecx\n xor [0x8000], eax\n dec ecx\n jnz 1b\n mov ecx, 77\n jmp 1b"
+BESIDE = Options(hot=1, region_hot=2)
+PATIENCE = 60
+"""Seconds that a busy host may take to compile a loop."""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> tuple[Node, ...]:
+    """A small region's."""
+    found: list[tuple[Node, ...]] = []
+    patch = pytest.MonkeyPatch()
+
+    def noting(engine):  # type: ignore[no-untyped-def]  # as `grow`
+        grown = grow(engine)
+        found.extend([grown.nodes] if grown else [])
+        return grown
+
+    patch.setattr(regions, "grow", noting)
+    guest = Guest("regions")
+    guest.load(LOOP)
+    guest.go(10_000)
+    patch.undo()
+    return found[0]
+
+
+@pytest.fixture
+def compiler() -> Iterator[tuple[Compiler, list[str]]]:
+    """A process without a cache, and what it warned of."""
+    warnings: list[str] = []
+    compiler = Compiler(None, warnings.append)
+    yield compiler, warnings
+    compiler.close()
+
+
+def deliver(compiler: Compiler, nodes: tuple[Node, ...]) -> Made:
+    """One region, waited for."""
+    made: queue.Queue[Made] = queue.Queue()
+    compiler.submit(nodes, made.put)
+    return made.get(timeout=PATIENCE)
+
+
+def test_a_guest_runs_on_while_a_region_is_made() -> None:
+    guest, other = Guest("handlers", options=BESIDE), Guest("handlers")
+    for g in (guest, other):
+        g.load(LOOP)
+    end = time.monotonic() + PATIENCE
+    while not guest.bare.vcpu.regions.installed and time.monotonic() < end:
+        assert guest.go(100_000) == "limit"
+    assert guest.bare.vcpu.regions.installed == 1
+    assert guest.go(12_345) == "limit"
+    other.go(guest.retired)
+    same(guest.state(), other.state(), "with a region installed on the way")
+
+
+def test_it_delivers_and_begins_again_after_close(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
+    first = deliver(compiler[0], nodes)
+    assert first.code.startswith(b"\x7fELF")
+    compiler[0].close()
+    assert deliver(compiler[0], nodes).name == first.name
+    assert not compiler[1]
+
+
+def test_its_end_is_told_once(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
+    deliver(compiler[0], nodes)
+    process = compiler[0]._process
+    assert process is not None
+    process.kill()
+    end = time.monotonic() + PATIENCE
+    while not compiler[1] and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(compiler[1]) == 1
+    assert "status -9" in compiler[1][0]
+    made: list[Made] = []
+    compiler[0].submit(nodes, made.append)
+    assert len(compiler[1]) == 1
+    assert not made
