@@ -24,12 +24,12 @@ from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.plain import PlainEngine
 from jitvm.errors import ConfigError
 from jitvm.exits import ExitReason
-from jitvm.isa.flags import ARITHMETIC, RESERVED, put_flags
-from jitvm.isa.mode import read_eflags, update_mode
+from jitvm.isa.mode import update_mode
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import CR0_PE
 from jitvm.isa.words import u64
 from jitvm.memory import GuestMemory
+from jitvm.registers import CONTROL_NAMES, SEGMENT_NAMES, read_registers, write_registers
 
 ENGINES: dict[str, Options | None] = {
     "plain": None,
@@ -38,9 +38,6 @@ ENGINES: dict[str, Options | None] = {
     "regions": Options(hot=1, region_hot=2, drops=4, sync=True),
 }
 """Engines by name: plain Python; handlers alone; machine code for every block, at its first execution."""
-GPR_NAMES = "eax ecx edx ebx esp ebp esi edi".split()
-SEGMENT_NAMES = "es cs ss ds fs gs".split()
-CONTROL_NAMES = ("cr0", "cr2", "cr3", "cr4")
 DATA_ATTR, CODE_ATTR, BIG = 0x93, 0x9B, 0xC000
 
 _accelerator: Accelerator | None = None
@@ -107,31 +104,15 @@ class Bare:
 
     def registers(self) -> dict[str, int]:
         """General registers, eip, eflags, selectors and control registers."""
-        c = self.c
-        out = {name: int(c.gpr[k]) & 0xFFFF_FFFF for k, name in enumerate(GPR_NAMES)}
-        with np.errstate(over="ignore"):
-            out |= {"eip": int(c.rip), "eflags": int(read_eflags(c))}
-        out |= {name: int(c.sel[k]) for k, name in enumerate(SEGMENT_NAMES)}
-        return out | {name: int(getattr(c, name)) for name in CONTROL_NAMES}
+        return read_registers(self.c)
 
     def set_registers(self, values: Mapping[str, int]) -> None:
         """Write registers by name (those of `registers`, but no selectors); a control register takes effect at once."""
-        c = self.c
+        write_registers(self.c, values)
         with np.errstate(over="ignore"):
-            for name, v in values.items():
-                if name in GPR_NAMES:
-                    c.gpr[GPR_NAMES.index(name)] = u64(v & 0xFFFF_FFFF)
-                elif name == "eip":
-                    c.rip = u64(v)
-                elif name == "eflags":
-                    put_flags(c.lazy, u64(v))
-                    c.rflags = (u64(v) & ~ARITHMETIC) | RESERVED
-                elif name in CONTROL_NAMES:
-                    setattr(c, name, u64(v))
-                    self.vcpu.accel.flush(self.vcpu.address)
-                else:
-                    raise ConfigError(f"register '{name}' can't be set")
-            update_mode(c)
+            update_mode(self.c)
+        if not values.keys().isdisjoint(CONTROL_NAMES):
+            self.vcpu.accel.flush(self.vcpu.address)
 
     def write(self, gpa: int, data: bytes) -> None:
         """Store bytes in RAM; translated code there is dropped."""

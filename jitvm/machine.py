@@ -32,7 +32,6 @@ import numpy.typing as npt
 from jitvm import stats
 from jitvm.backends.chardev import CharBackend, MemoryBackend, open_chardev
 from jitvm.backends.tail import Tail
-from jitvm.bare import CONTROL_NAMES, GPR_NAMES, SEGMENT_NAMES
 from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
 from jitvm.config import JITS, MachineConfig, read_bios
@@ -45,11 +44,10 @@ from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
 from jitvm.irq import Interrupts
 from jitvm.isa.cpuid import DEFAULT_MODEL
-from jitvm.isa.flags import ARITHMETIC, IF, RESERVED, put_flags
-from jitvm.isa.mode import read_eflags
-from jitvm.isa.words import u64
+from jitvm.isa.flags import IF
 from jitvm.monitor import Monitor
 from jitvm.pace import Pace
+from jitvm.registers import read_registers, write_registers
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
 
@@ -510,31 +508,12 @@ class Machine:
     # ---- looking and touching
     def registers(self, vcpu: int = 0) -> dict[str, int]:
         """General registers, eip, eflags, selectors and control registers of a vCPU that stands."""
-        c = self.vcpus[vcpu].engine.c
-        out = {name: int(c.gpr[k]) & 0xFFFF_FFFF for k, name in enumerate(GPR_NAMES)}
-        with np.errstate(over="ignore"):
-            out |= {"eip": int(c.rip), "eflags": int(read_eflags(c))}
-        out |= {name: int(c.sel[k]) for k, name in enumerate(SEGMENT_NAMES)}
-        return out | {name: int(getattr(c, name)) for name in CONTROL_NAMES}
+        return read_registers(self.vcpus[vcpu].engine.c)
 
     def set_registers(self, values: Mapping[str, int], vcpu: int = 0) -> None:
         """Write registers by name (those of `registers`, but no selectors) of a vCPU that stands."""
-        target = self.vcpus[vcpu]
-        c = target.engine.c
-        with np.errstate(over="ignore"):
-            for name, value in values.items():
-                if name in GPR_NAMES:
-                    c.gpr[GPR_NAMES.index(name)] = u64(value & 0xFFFF_FFFF)
-                elif name == "eip":
-                    c.rip = u64(value)
-                elif name == "eflags":
-                    put_flags(c.lazy, u64(value))
-                    c.rflags = (u64(value) & ~ARITHMETIC) | RESERVED
-                elif name in CONTROL_NAMES:
-                    setattr(c, name, u64(value))
-                else:
-                    raise ConfigError(f"register '{name}' can't be set; there are {', '.join(self.registers())}")
-        target.registers_dirty = True
+        write_registers(self.vcpus[vcpu].engine.c, values)
+        self.vcpus[vcpu].registers_dirty = True
 
     @property
     def ram(self) -> npt.NDArray[np.uint8]:

@@ -99,6 +99,43 @@ def test_a_kick_leaves_within_a_bounded_number_of_instructions() -> None:
     assert guest.vcpu.retired == 2 * guest.word(0x500, 4) + (guest.reg("eip") != START)
 
 
+@pytest.mark.parametrize(("name", "opcode"), [
+    ("movsb", "a4"), ("stosb", "aa"), ("lodsb", "ac"), ("repe scasb", "ae"), ("repe cmpsb", "a6"),
+])  # fmt: skip
+def test_a_kick_leaves_a_repeated_instruction_within_the_elements_of_two_pages(name: str, opcode: str) -> None:
+    """The run that it meets, and one more that began while the kick was on its way; a chunk would be 16 pages.
+
+    Where the instruction is gets looked up when the kick is there, so a slow test thread sees less, never more.
+    """
+    program = code(
+        "66 be 00 00 01 00 ; mov esi, 10000h", "66 bf 00 00 05 00 ; mov edi, 50000h", "66 b9 00 00 04 00 ; mov ecx, 40000h",
+        f"67 f3 {opcode} ; rep {name}", "66 ff 06 00 05 ; inc dword [500h]", "eb e4 ; jmp $-26",
+    )  # fmt: skip
+    guest = Guest(program)
+    guest.trace.listeners.clear()
+    for k in (0, 3):
+        guest.c.sel[k], guest.c.base[k], guest.c.limit[k] = 0, 0, 0xFFFF_FFFF
+    guest.vcpu.registers_dirty = True
+    words, gpr = guest.engine.words, at("gpr") // 8
+
+    def elements() -> int:
+        """Elements since the start; read again when a round was completed meanwhile."""
+        while True:
+            rounds, left = guest.word(0x500, 4), words[gpr + 1]
+            if rounds == guest.word(0x500, 4):
+                return 0x4_0000 * rounds + (0x4_0000 - left)
+
+    for _ in range(50):
+        turn = guest.thread()
+        while guest.word(0x500, 4) % 64 != 63:
+            assert turn.alive()
+        guest.vcpu.request_exit()
+        seen = elements()
+        assert turn.join() is Outcome.INTERRUPT
+        assert elements() - seen <= 2 * 4096
+        guest.memory.write(0x500, bytes(4))
+
+
 @pytest.mark.parametrize("name", ["a tight loop of one block", "a computing loop", "endless faults"])
 def test_a_kick_that_comes_before_the_entry_is_seen_within_one_block(name: str) -> None:
     guest = Guest(GUESTS[name], {6: FAULTS})

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from jitvm.isa.memory import host_run, load, probe_store, push_at
 from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp
-from jitvm.isa.state import OK, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, SS
-from jitvm.isa.words import M16, W0, W1, W2, W4, W5, W6, W7, W8, W31, cut
+from jitvm.isa.state import OK, RBP, RSP, SS
+from jitvm.isa.words import M16, W0, W1, W3, W7, W8, W31, cut
+
+SKIPPED = W3
+"""The slot of SP among those of POPA."""
 
 
 def probe_slots(c, sp, size, n):
@@ -39,42 +42,22 @@ def pusha(c, size):
     return OK
 
 
-def stack_slot(c, sp, size, k):
-    """Value of the slot `k` above `sp`; look at c.status."""
-    return load(c, SS, cut_sp(c, sp + k * size), size)
-
-
 def popa(c, size):
-    """POPA, POPAD: DI, SI, BP, a slot that is skipped, BX, DX, CX, AX."""
+    """POPA, POPAD: DI, SI, BP, a slot that is skipped, BX, DX, CX, AX; collected in the scratch words `io_data`."""
     sp = c.gpr[RSP]
-    di = stack_slot(c, sp, size, W0)
-    if c.status != OK:
-        return c.status
-    si = stack_slot(c, sp, size, W1)
-    if c.status != OK:
-        return c.status
-    bp = stack_slot(c, sp, size, W2)
-    if c.status != OK:
-        return c.status
-    bx = stack_slot(c, sp, size, W4)
-    if c.status != OK:
-        return c.status
-    dx = stack_slot(c, sp, size, W5)
-    if c.status != OK:
-        return c.status
-    cx = stack_slot(c, sp, size, W6)
-    if c.status != OK:
-        return c.status
-    ax = stack_slot(c, sp, size, W7)
-    if c.status != OK:
-        return c.status
-    set_reg(c, RDI, size, di)
-    set_reg(c, RSI, size, si)
-    set_reg(c, RBP, size, bp)
-    set_reg(c, RBX, size, bx)
-    set_reg(c, RDX, size, dx)
-    set_reg(c, RCX, size, cx)
-    set_reg(c, RAX, size, ax)
+    k = W0
+    while k < W8:
+        if k != SKIPPED:
+            v = load(c, SS, cut_sp(c, sp + k * size), size)
+            if c.status != OK:
+                return c.status
+            c.io_data[k] = v
+        k = k + W1
+    k = W0
+    while k < W8:
+        if k != SKIPPED:
+            set_reg(c, W7 - k, size, c.io_data[k])
+        k = k + W1
     set_sp(c, sp + W8 * size)
     return OK
 

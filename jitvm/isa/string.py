@@ -1,7 +1,8 @@
 """String instructions: MOVS, CMPS, SCAS, LODS, STOS, alone and repeated.
 
 One iteration of a repeated instruction counts as one instruction.  A call does at most `CHUNK` iterations and at most
-as many as may still retire; then it returns AGAIN and the instruction starts again with what SI, DI and CX say.
+as many as may still retire, and after a kick no more than one run; then it returns AGAIN and the instruction starts again
+with what SI, DI and CX say.
 
 While both operands are plain memory, the elements that lie in one page are done by a loop over host addresses; every
 other element (over a page border, at a segment's limit, MMIO, code pages) is done alone and completely.  An element that
@@ -26,8 +27,6 @@ from jitvm.isa.words import W0, W1, W2, W3, W4, W7, W8, W16, W32, cut, i64, mask
 CHUNK = u64(0x1_0000)
 """Iterations in one call at most."""
 PAGE_SIZE = u64(0x1000)
-MORE = u64(0x100)
-"""Not a status: the repeated instruction is not complete and may go on in this call."""
 NO_BUDGET = i64(0)
 
 
@@ -115,20 +114,39 @@ def iterations(c):
     return CHUNK
 
 
-def string_budget(c, asize, chunk):
-    """Iterations that may be done now: by CX, by the chunk, by the instructions that may still retire."""
-    return lesser(lesser(get_reg(c, RCX, asize), chunk), u64(c.left))
+def string_budget(c, asize, most):
+    """Iterations of `most` that may be done now: by CX, by the instructions that may still retire."""
+    if c.left <= NO_BUDGET:
+        return W0
+    return lesser(lesser(get_reg(c, RCX, asize), most), u64(c.left))
 
 
-def count_down(c, asize, n, found):
-    """Book `n` iterations: OK when the instruction is complete (also by `found`), MORE when not."""
+def book(c, asize, n, found):
+    """Take `n` iterations from CX and from the budget; 1 when the instruction is complete (also by `found`), else 0.
+
+    A complete one leaves its last iteration to be counted as all instructions are.
+    """
     count = cut(asize, get_reg(c, RCX, asize) - n)
     set_reg(c, RCX, asize, count)
     if count == W0 or found != W0:
         c.left = c.left - i64(n - W1)
-        return OK
+        return W1
     c.left = c.left - i64(n)
-    return MORE
+    return W0
+
+
+def count_down(c, asize, n, budget, found):
+    """Book `n` iterations of `budget`; how many may follow in this call: 0 when the instruction is complete, or kicked."""
+    if book(c, asize, n, found) != W0 or c.left < c.floor:
+        return W0
+    return budget - n
+
+
+def string_status(c, asize, found):
+    """How a call that did what it could ends: OK when the instruction is complete (also by `found`)."""
+    if found != W0 or get_reg(c, RCX, asize) == W0:
+        return OK
+    return AGAIN
 
 
 # ---- loops over host memory ------------------------------------------------------------------------------------------
@@ -261,11 +279,12 @@ def string_flags(c, size, a, b):
     return sub_flags(c.lazy, size, a, b, cut(size, a - b))
 
 
-def restore_flags(f, res, aux):
-    """The flags as they were: a repeated comparison writes them when it is complete."""
-    f.res = res
-    f.aux = aux
-    return W0
+def keep_flags(c, status, res, aux):
+    """`status` of a repeated comparison, which has written the flags only when it is complete; else they are as before."""
+    if status != OK:
+        c.lazy.res = res
+        c.lazy.aux = aux
+    return status
 
 
 # ---- MOVS ------------------------------------------------------------------------------------------------------------
@@ -318,20 +337,16 @@ def movs(c, size, asize, seg, rep):
     """MOVS: seg:SI to ES:DI."""
     if rep == W0:
         return movs_one(c, size, asize, seg)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
-    chunk = iterations(c)
-    while chunk != W0 and c.left > NO_BUDGET:
-        n = movs_run(c, size, asize, seg, string_budget(c, asize, chunk))
+    budget = string_budget(c, asize, iterations(c))
+    while budget != W0:
+        n = movs_run(c, size, asize, seg, budget)
         if n == W0:
             if movs_one(c, size, asize, seg) != OK:
                 return c.status
             n = W1
-            chunk = W1
-        if count_down(c, asize, n, W0) == OK:
-            return OK
-        chunk = chunk - n
-    return AGAIN
+            budget = W1
+        budget = count_down(c, asize, n, budget, W0)
+    return string_status(c, asize, W0)
 
 
 # ---- LODS ------------------------------------------------------------------------------------------------------------
@@ -365,19 +380,15 @@ def lods(c, size, asize, seg, rep):
     """LODS: seg:SI to AL, AX, EAX."""
     if rep == W0:
         return lods_one(c, size, asize, seg)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
-    chunk = iterations(c)
-    while chunk != W0 and c.left > NO_BUDGET:
-        n = lods_run(c, size, asize, seg, string_budget(c, asize, chunk))
+    budget = string_budget(c, asize, iterations(c))
+    while budget != W0:
+        n = lods_run(c, size, asize, seg, budget)
         if n == W0:
             if lods_one(c, size, asize, seg) != OK:
                 return c.status
             n = W1
-        if count_down(c, asize, n, W0) == OK:
-            return OK
-        chunk = chunk - n
-    return AGAIN
+        budget = count_down(c, asize, n, budget, W0)
+    return string_status(c, asize, W0)
 
 
 # ---- STOS ------------------------------------------------------------------------------------------------------------
@@ -407,20 +418,16 @@ def stos(c, size, asize, rep):
     """STOS: AL, AX, EAX to ES:DI."""
     if rep == W0:
         return stos_one(c, size, asize)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
-    chunk = iterations(c)
-    while chunk != W0 and c.left > NO_BUDGET:
-        n = stos_run(c, size, asize, string_budget(c, asize, chunk))
+    budget = string_budget(c, asize, iterations(c))
+    while budget != W0:
+        n = stos_run(c, size, asize, budget)
         if n == W0:
             if stos_one(c, size, asize) != OK:
                 return c.status
             n = W1
-            chunk = W1
-        if count_down(c, asize, n, W0) == OK:
-            return OK
-        chunk = chunk - n
-    return AGAIN
+            budget = W1
+        budget = count_down(c, asize, n, budget, W0)
+    return string_status(c, asize, W0)
 
 
 # ---- SCAS ------------------------------------------------------------------------------------------------------------
@@ -459,31 +466,25 @@ def scas_run(c, size, asize, n, want):
 
 def scas_repeated(c, size, asize, rep):
     """All iterations that may be done now; their flags are in `c.lazy` whatever the status."""
-    want = rep & W1
-    chunk = iterations(c)
-    while chunk != W0 and c.left > NO_BUDGET:
-        n = scas_run(c, size, asize, string_budget(c, asize, chunk), want)
+    want, found = rep & W1, W0
+    budget = string_budget(c, asize, iterations(c))
+    while budget != W0:
+        n = scas_run(c, size, asize, budget, want)
         if n == W0:
             if scas_one(c, size, asize) != OK:
                 return c.status
             n = W1
-        if count_down(c, asize, n, get_zf(c.lazy) ^ want) == OK:
-            return OK
-        chunk = chunk - n
-    return AGAIN
+        found = get_zf(c.lazy) ^ want
+        budget = count_down(c, asize, n, budget, found)
+    return string_status(c, asize, found)
 
 
 def scas(c, size, asize, rep):
     """SCAS: compares AL, AX, EAX with ES:DI."""
     if rep == W0:
         return scas_one(c, size, asize)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
     res, aux = c.lazy.res, c.lazy.aux
-    status = scas_repeated(c, size, asize, rep)
-    if status != OK:
-        restore_flags(c.lazy, res, aux)
-    return status
+    return keep_flags(c, scas_repeated(c, size, asize, rep), res, aux)
 
 
 # ---- CMPS ------------------------------------------------------------------------------------------------------------
@@ -537,28 +538,22 @@ def cmps_run(c, size, asize, seg, n, want):
 
 def cmps_repeated(c, size, asize, seg, rep):
     """All iterations that may be done now; their flags are in `c.lazy` whatever the status."""
-    want = rep & W1
-    chunk = iterations(c)
-    while chunk != W0 and c.left > NO_BUDGET:
-        n = cmps_run(c, size, asize, seg, string_budget(c, asize, chunk), want)
+    want, found = rep & W1, W0
+    budget = string_budget(c, asize, iterations(c))
+    while budget != W0:
+        n = cmps_run(c, size, asize, seg, budget, want)
         if n == W0:
             if cmps_one(c, size, asize, seg) != OK:
                 return c.status
             n = W1
-        if count_down(c, asize, n, get_zf(c.lazy) ^ want) == OK:
-            return OK
-        chunk = chunk - n
-    return AGAIN
+        found = get_zf(c.lazy) ^ want
+        budget = count_down(c, asize, n, budget, found)
+    return string_status(c, asize, found)
 
 
 def cmps(c, size, asize, seg, rep):
     """CMPS: compares seg:SI with ES:DI."""
     if rep == W0:
         return cmps_one(c, size, asize, seg)
-    if get_reg(c, RCX, asize) == W0:
-        return OK
     res, aux = c.lazy.res, c.lazy.aux
-    status = cmps_repeated(c, size, asize, seg, rep)
-    if status != OK:
-        restore_flags(c.lazy, res, aux)
-    return status
+    return keep_flags(c, cmps_repeated(c, size, asize, seg, rep), res, aux)

@@ -2,7 +2,8 @@
 
 A repeated one asks the outside for many elements at once: those that lie in one page of plain memory, within the
 segment, within the budget and within `io_data`.  Which these are depends on the guest's state alone, never on what is
-cached, so that a run asks for the same strings on every engine.  Everything else goes element by element.
+cached, so that a run asks for the same strings on every engine.  Everything else goes element by element.  A string that
+INS stores ends with the first element that overwrites the instruction, which is then fetched again.
 
 Source: Intel SDM vol. 2, INS, OUTS, REP; vol. 1, 19.5.
 
@@ -14,12 +15,12 @@ from __future__ import annotations
 from jitvm.isa.flags import DF
 from jitvm.isa.host import peek, poke
 from jitvm.isa.io import io_allowed
-from jitvm.isa.memory import is_user, linear, load, probe_store, store
+from jitvm.isa.memory import cut_linear, fetch_host, is_user, linear, load, probe_store, store
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import port_access, port_string
 from jitvm.isa.paging import READ, host_of
 from jitvm.isa.registers import get_reg
-from jitvm.isa.state import AGAIN, ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
+from jitvm.isa.state import CS, ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
 from jitvm.isa.string import (
     advance_index,
     count_down,
@@ -29,6 +30,7 @@ from jitvm.isa.string import (
     run_host,
     run_length,
     string_budget,
+    string_status,
 )
 from jitvm.isa.watch import watched_page
 from jitvm.isa.words import M16, W0, W1, W3, W7, cut, mask, u64
@@ -100,9 +102,8 @@ def string_count(c, seg, off, size, asize):
 
 def string_finish(c, asize, n):
     """Book `n` elements of a repeated instruction: OK or AGAIN."""
-    if count_down(c, asize, n, W0) == OK:
-        return OK
-    return AGAIN
+    count_down(c, asize, n, n, W0)
+    return string_status(c, asize, W0)
 
 
 # ---- INS -------------------------------------------------------------------------------------------------------------
@@ -120,6 +121,18 @@ def ins_one(c, size, asize):
         return c.status
     advance_index(c, RDI, size, asize, W1)
     return OK
+
+
+def up_to_itself(c, at, size, n):
+    """How many of `n` elements, whose lowest goes to host address `at`, INS may store before it must be fetched again."""
+    most, length, k = n, c.next_rip - c.rip, W0
+    while k < length:
+        own = fetch_host(c, cut_linear(c, c.base[CS] + c.rip + k))
+        if own >= at and own < at + n * size:
+            most = lesser(most, W1 + (string_place(c, size, n, (own - at) >> log2_size(size)) >> log2_size(size)))
+        k = k + W1
+    c.status = OK
+    return most
 
 
 def ins_string(c, size, asize, n):
@@ -153,8 +166,12 @@ def ins(c, size, asize, rep):
     if probe_store(c, ES, di, size) != OK:
         return c.status
     n = string_count(c, ES, di, size, asize)
-    if n > W1 and string_host(c, ES, di, size, n, W1) != W0:
-        return ins_string(c, size, asize, n)
+    if n > W1:
+        at = string_host(c, ES, di, size, n, W1)
+        if at != W0:
+            n = up_to_itself(c, at, size, n)
+            if n > W1:
+                return ins_string(c, size, asize, n)
     if ins_one(c, size, asize) != OK:
         return c.status
     return string_finish(c, asize, W1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
 import numpy as np
 import pytest
 
-from jitvm.isa import state
+from jitvm.bare import Bare
+from jitvm.engine.accel import KICK
+from jitvm.isa import host, state
 from jitvm.isa.state import AGAIN, EXIT, FAULT
 from jitvm.isa.string import CHUNK, cmps, lods, movs, scas, stos
 from tests.isa.on_window import Function, call, compare, cpu_of, result_of
@@ -156,6 +159,47 @@ def test_a_call_does_one_chunk() -> None:
     c.gpr[RCX], c.left = n + 1, 1 << 40
     assert call(stos, c, 4, 4, 3) == AGAIN
     assert (c.left, c.gpr[RCX], c.gpr[RDI]) == ((1 << 40) - n, 1, 0x20000 + 4 * n)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("name", OPCODES)
+def test_a_kick_is_seen_behind_the_elements_of_one_page(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kick that comes in the middle of an access lets the run that it meets end, and no other begin."""
+    c, _ = flat()
+    c.gpr[RCX], c.left = 0x10000, 1 << 40
+    accesses = itertools.count(1)
+    at_kick: list[int] = []
+
+    def counted(access: Function) -> Function:
+        def do(*words: Any) -> Any:
+            if next(accesses) == (3 if name == "lods" else 300):
+                c.floor = KICK
+                at_kick.append(0x10000 - int(c.gpr[RCX]))
+            return access(*words)
+
+        return do
+
+    for access in ("peek", "poke"):
+        monkeypatch.setattr(f"jitvm.isa.string.{access}", counted(getattr(host, access)))
+    words = [size, 4, DS, 3] if OPCODES[name][2] else [size, 4, 3]
+    assert call(OPCODES[name][0], c, *words) == AGAIN
+    done = 0x10000 - int(c.gpr[RCX])
+    assert at_kick and done - at_kick[0] == 4096 // size, "counted from the last run that was complete"
+    assert c.left == (1 << 40) - done
+
+
+@pytest.mark.parametrize("name", OPCODES)
+def test_a_call_that_begins_with_a_kick_does_one_run(name: str) -> None:
+    """Compiled.  Not nothing: the trap of a single step would come behind no iteration."""
+    bare = Bare()
+    bare.set_mode("prot32")
+    bare.set_registers({"ecx": 0x20000, "esi": 0x10000, "edi": 0x40000, "eax": 0})
+    c = bare.c
+    c.horizon, c.left, c.floor = 1 << 40, 1 << 40, KICK
+    words = [1, 4, DS, 3] if OPCODES[name][2] else [1, 4, 3]
+    compiled = bare.vcpu.accel.code.function(f"string.{name}", len(words))
+    assert compiled(bare.vcpu.address, *words) == AGAIN
+    assert (1 << 40) - int(c.left) == 4096 == 0x20000 - int(c.gpr[RCX])
 
 
 def test_scas_ends_with_its_match_as_the_last_count() -> None:
