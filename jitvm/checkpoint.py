@@ -12,6 +12,8 @@ Not part of it: what the guest wrote to disk images (they stay as they are now: 
 system that is older or newer than its memory), what has left the machine through serial and debug ports, input that no
 chip has taken yet, statistics, trace, `--max-insns`, and with `--clock realtime` the host's time.
 
+Watchpoints and catches of a debugger stay as they are; whether a caught event was told already is state.
+
 Translated code is dropped at a restore and made again: it is no state.
 """
 
@@ -35,7 +37,12 @@ if TYPE_CHECKING:
 
 HOST = frozenset({"ram", "page_read", "page_write", "n_pages", "code_pages", "tlb_host", "tlb_off", "tlb", "floor"})
 """Fields of the record that belong to the host: addresses, what is looked up again, kicks."""
-FIELDS = tuple(name for name in (str(field[0]) for field in ARCHITECTURAL) if name not in HOST)
+DEBUGGER = frozenset(
+    "n_watch n_points watch_kind watch_first watch_last dr_seen code_breaks port_breaks n_catch catch catch_number "
+    "step_stop".split()
+)
+"""What a debugger has set stays as it is, and with it the tables that are made from the guest's debug registers."""
+FIELDS = tuple(name for name in (str(field[0]) for field in ARCHITECTURAL) if name not in HOST | DEBUGGER)
 
 Pages = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
 """Numbers and contents of pages."""

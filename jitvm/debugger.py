@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from jitvm.engine.points import MOST_WATCHES, NONE, Hit, Point, hits, set_catches, set_watches
 from jitvm.errors import ConfigError
 from jitvm.exits import Outcome
+from jitvm.faults import fault_words
 from jitvm.isa.state import (
     CATCH_CR3,
     CATCH_MSR,
@@ -36,9 +37,6 @@ from jitvm.memory import PAGE, weakly
 if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
 
-VECTOR_NAMES = dict(
-    zip((*range(9), *range(10, 15), 16, 17), "DE DB NMI BP OF BR UD NM DF TS NP SS GP PF MF AC".split(), strict=True)
-)
 N_VECTORS, PF = 256, int(PF_FAULT)
 
 WatchKind = Literal["write", "read", "access"]
@@ -89,16 +87,8 @@ class Caught:
             return f"{self.value:#x} is about to be loaded into CR3"
         if self.kind == "msr":
             return f"MSR {self.number:#x} is about to be " + (f"given {self.value:#x}" if self.write else "read")
-        error = "" if self.error is None else f", error code {self.error:#x}"
-        cr2 = f", CR2 {self.cr2:#x}" if self.vector == PF else ""
-        what = "ends the CPU: a triple fault" if self.kind == "triple" else "is about to be delivered"
-        return f"{vector_name(self.vector)} {what}{error}{cr2}"
-
-
-def vector_name(vector: int) -> str:
-    """A vector with the name of its exception."""
-    name = VECTOR_NAMES.get(vector)
-    return f"vector {vector}" if name is None else f"vector {vector} (#{name})"
+        what = "ends the CPU, a triple fault" if self.kind == "triple" else "is about to be delivered"
+        return f"vector {self.vector} {what}: {fault_words(self.vector, self.error, self.cr2)}"
 
 
 Reason = Watched | Caught

@@ -8,7 +8,7 @@ Not modelled: the 16-byte descriptors of long mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gdbstub.errors import TargetError
@@ -123,6 +123,3 @@ def pagewalk(c: Any, memory: LinearMemory, words: Sequence[str]) -> str:
     gpa = memory.walk(lin)
     lines.append("not mapped" if gpa is None else f"physical {gpa:08x}")
     return "\n".join(lines)
-
-
-TABLE_COMMANDS: Mapping[str, Command] = {"gdt": gdt, "ldt": ldt, "idt": idt, "pagewalk": pagewalk}

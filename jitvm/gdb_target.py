@@ -55,12 +55,12 @@ from gdbstub.target import (
 from jitvm.debugger import Debugger, Reason, Watched
 from jitvm.debugger import WatchKind as Kind
 from jitvm.engine.layout import N_BREAKPOINTS
+from jitvm.engine.points import set_range
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory, memory_map
-from jitvm.gdb_registers import Registers, mode_name
-from jitvm.gdb_tables import TABLE_COMMANDS
-from jitvm.isa.state import STOP_STEP
+from jitvm.gdb_registers import CS, Registers, mode_name
+from jitvm.isa.state import STOP_RANGE, STOP_STEP
 from jitvm.machine import Machine, RunResult
 from jitvm.symbols import program
 from jitvm.vcpu import NEVER
@@ -69,11 +69,6 @@ THREAD = 1
 KINDS: dict[WatchKind, Kind] = {WatchKind.WRITE: "write", WatchKind.READ: "read", WatchKind.ACCESS: "access"}
 WORDS = {kind: word for word, kind in KINDS.items()}
 ADDRESS_END = 1 << 32
-HELP = """\
-reset               the reset button, and stand there
-pc [raw|linear]     whether $pc is the instruction pointer alone, or with the base of CS
-gdt, ldt, idt       the descriptor tables
-pagewalk ADDRESS    how a linear address is translated, level by level"""
 
 
 def default_exit_code(result: RunResult) -> int:
@@ -169,16 +164,18 @@ class GdbTarget:
         with machine.lock:
             if not isinstance(action, Continue) and not self._steps & STEP_ENABLE:
                 action = Continue()
-            stepping = isinstance(action, Step)
+            stepping = isinstance(action, Step) or (isinstance(action, RangeStep) and action.end <= action.start)
             vcpu.hold_interrupts = not isinstance(action, Continue) and bool(self._steps & STEP_NOIRQ)
             c.breaks_off = stepping
-            c.step_stop = not isinstance(action, Continue)
+            c.step_stop = stepping
+            start, size = self._range(action)
+            set_range(vcpu.engine, start, size)
             if not stepping and self._in_force != self._points.keys():
                 self._in_force = frozenset(self._points)
                 vcpu.engine.set_breakpoints(self._in_force)
-            c.resume_at, c.resume_lin = vcpu.retired, self._stopped_at
+            c.resume_at, c.resume_lin = vcpu.retired, self.registers.linear_pc() if size else self._stopped_at
             self._action, self._interrupt = action, False
-            vcpu.halt_at = NEVER if isinstance(action, Continue) else vcpu.retired + 1
+            vcpu.halt_at = vcpu.retired + 1 if stepping else NEVER
             machine.release()
 
     def interrupt(self) -> None:
@@ -199,7 +196,7 @@ class GdbTarget:
         return True
 
     def _reason(self, outcome: Outcome | None) -> Stop | None:
-        vcpu, action = self._vcpu, self._action
+        vcpu = self._vcpu
         if outcome is Outcome.DEBUG:
             return self._debug_stop()
         if outcome is Outcome.ERROR:
@@ -208,16 +205,20 @@ class GdbTarget:
         if dma is not None:
             return event_stop(dma)
         if vcpu.halt_at <= vcpu.retired:
-            if not isinstance(action, RangeStep) or not action.start <= self.registers.read("rip") < action.end:
-                return Stepped(THREAD)
-            vcpu.halt_at = vcpu.retired + 1
+            return Stepped(THREAD)
         return Interrupted(THREAD) if self._interrupt else None
 
-    def _debug_stop(self) -> Stop | None:
-        """What the vCPU left translated code for; None: to go on with a range step."""
-        if int(self._c.stop_why) == STOP_STEP:
-            self._vcpu.halt_at = self._vcpu.retired
-            return self._reason(None)
+    def _range(self, action: Action) -> tuple[int, int]:
+        """Linear address and size of the range that is stepped over; an empty range is a step."""
+        if not isinstance(action, RangeStep):
+            return 0, 0
+        base = int(self._c.base[CS]) if self.registers.raw else 0
+        return action.start + base, max(0, action.end - action.start)
+
+    def _debug_stop(self) -> Stop:
+        """What the vCPU left translated code for."""
+        if int(self._c.stop_why) in (STOP_STEP, STOP_RANGE):
+            return Stepped(THREAD)
         reason = self._debugger.reason()
         if reason is not None:
             return event_stop(reason)
@@ -288,32 +289,21 @@ class GdbTarget:
         return found[1] if found is not None else 0
 
     def monitor(self, command: str, write: Callable[[str], None]) -> None:
-        """The machine's monitor, and what `jitvm.gdb_tables` and this class add to it."""
+        """The machine's monitor; a reset, here, stands at the reset vector."""
         words = command.split()
-        name, rest = (words[0], words[1:]) if words else ("", [])
-        if name in ("reset", "system_reset"):
+        if words in (["reset"], ["system_reset"]):
             self.reset()
             answer = "the machine stands at the reset vector; gdb sees it after: maintenance flush register-cache"
-        elif name == "pc":
-            answer = self._pc_command(rest)
-        elif name in TABLE_COMMANDS:
-            answer = TABLE_COMMANDS[name](self._c, self.memory, rest)
         else:
             try:
                 answer = self._machine.monitor.command(command)
             except JitvmError as e:
                 raise TargetError(str(e)) from None
-        if words == ["help"]:
-            answer += "\n" + HELP
+            self.registers.raw = self._machine.monitor.context.raw_pc
+            if words[:2] == ["checkpoint", "restore"]:
+                self._stopped_at = self.registers.linear_pc()
         if answer:
             write(answer + "\n")
-
-    def _pc_command(self, words: list[str]) -> str:
-        if words not in ([], ["raw"], ["linear"]):
-            raise TargetError("write pc raw or pc linear")
-        if words:
-            self.registers.raw = words == ["raw"]
-        return f"pc is {'raw' if self.registers.raw else 'linear'}"
 
     def reset(self) -> None:
         """The reset button, and stand at the reset vector."""

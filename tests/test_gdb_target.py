@@ -71,7 +71,8 @@ def test_the_program_counter_is_linear_or_raw(tmp_path: Path) -> None:
         assert b.read("rip") == 2
         b.write({"rip": 1})
         b.target.monitor("pc linear", said.append)
-        assert b.read("rip") == START + 1 and said == ["pc is raw\n", "pc is linear\n"]
+        assert b.read("rip") == START + 1
+        assert said[0].startswith("pc is raw;") and said[1].startswith("pc is linear;")
         with pytest.raises(TargetError, match="outside of CS"):
             b.write({"rip": 0x2000})
 
@@ -105,7 +106,7 @@ def test_memory_ends_at_the_first_byte_that_is_none(tmp_path: Path) -> None:
         with pytest.raises(TargetError, match="0xa0000"):
             b.target.write_memory(1, 0x9FFFE, b"1234")
         assert read(1, 0x9FFFE, 2) == b"\0\0"
-        assert b.target.memory_map() == [MemoryRegion(0, 1 << 32)]
+        assert b.target.memory_map()[0] == MemoryRegion(0, START)
 
 
 def test_reads_follow_the_page_tables_and_leave_no_trace() -> None:
@@ -306,7 +307,7 @@ def test_the_monitor(tmp_path: Path) -> None:
         said: list[str] = []
         b.target.monitor("help", said.append)
         b.target.monitor("info registers", said.append)
-        assert "system_reset" in said[0] and "pc [raw|linear]" in said[0] and "EAX=" in said[1]
+        assert "reset" in said[0] and "pc [raw|linear]" in said[0] and "EAX=" in said[1]
         with pytest.raises(TargetError, match="unknown command"):
             b.target.monitor("dance", said.append)
 
@@ -330,7 +331,7 @@ def test_the_tables_in_words() -> None:
         walk = ask(f"pagewalk {b.pc:#x}")
         assert "PDE at" in walk and walk.endswith(f"physical {b.target.memory.walk(b.pc):08x}\n")
         for wrong in ("pagewalk", "pagewalk x", "pagewalk 1 2", "pagewalk -1", "pc up"):
-            with pytest.raises(TargetError, match="write p"):
+            with pytest.raises(TargetError, match=r"^(write )?p"):
                 ask(wrong)
         assert "reset vector" in ask("reset") and b.pc == RESET
 

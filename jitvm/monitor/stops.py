@@ -6,32 +6,16 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jitvm.debugger import Caught, Debugger, Reason, Watched
+from jitvm.debugger import Debugger
 from jitvm.errors import ConfigError
 from jitvm.exits import Outcome
-from jitvm.faults import fault_words
+from jitvm.isa.state import STOP_STEP
 from jitvm.vcpu import NEVER
 
 if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
 
 STEP_PATIENCE_S = 60.0
-
-
-def reason_words(reason: Reason | None) -> str:
-    """Why a vCPU stands."""
-    if isinstance(reason, Watched):
-        where = f"{'physical ' if reason.physical else ''}{reason.address:08x}"
-        return f"{reason.kind} of {where} (watched from {reason.first:08x} on){', by DMA' if reason.dma else ''}"
-    if not isinstance(reason, Caught):
-        return "stopped"
-    if reason.kind == "cr3":
-        return f"caught: CR3 is about to become {reason.value:08x}"
-    if reason.kind == "msr":
-        what = f"get {reason.value:016x}" if reason.write else "be read"
-        return f"caught: MSR {reason.number:08x} is about to {what}"
-    words = fault_words(reason.vector, reason.error, reason.cr2)
-    return f"caught: {'a triple fault, by ' if reason.kind == 'triple' else ''}{words}, before its delivery"
 
 
 class Stops:
@@ -61,6 +45,7 @@ class Stops:
                 raise ConfigError("step: the machine runs; stop it first")
             self.stopped.clear()
             vcpu.halt_at = vcpu.retired + n
+            vcpu.engine.c.step_stop = n == 1  # a step that ends in an event stops at its handler, as gdb's do
             machine.release()
         if not self.stopped.wait(STEP_PATIENCE_S):
             machine.pause()
@@ -69,15 +54,17 @@ class Stops:
     # ---- debugger.Client, with the lock held
     def standing(self, outcome: Outcome | None) -> bool:
         """Whether the vCPU, which stands, stays so."""
-        vcpu = self._machine.vcpus[0]
-        if outcome is Outcome.DEBUG:
-            self.words = reason_words(Debugger.of(self._machine).reason())
-            self.tell(self.words)
-        elif vcpu.halt_at <= vcpu.retired:
-            self.words = "stepped"
-        else:
+        vcpu, debugger = self._machine.vcpus[0], Debugger.of(self._machine)
+        found = debugger.reason() if outcome is Outcome.DEBUG else debugger.take_dma()
+        stepped = vcpu.halt_at <= vcpu.retired or (
+            outcome is Outcome.DEBUG and int(vcpu.engine.c.stop_why) == int(STOP_STEP)
+        )
+        if found is None and not stepped:
             return False
-        vcpu.halt_at = NEVER
+        self.words = found.text() if found is not None else "stepped"
+        vcpu.halt_at, vcpu.engine.c.step_stop = NEVER, 0
+        if found is not None:
+            self.tell(self.words)
         self.stopped.set()
         return True
 

@@ -112,7 +112,7 @@ def test_caught_events_are_told_in_words(tmp_path: Path) -> None:
         debugger = Debugger.of(b.machine)
         debugger.catch("vector", 6)
         stop = b.run()
-        assert stop == Signalled(1, Signal.TRAP, "vector 6 (#UD) is about to be delivered")
+        assert stop == Signalled(1, Signal.TRAP, "vector 6 is about to be delivered: #UD invalid opcode")
         assert debugger.reason() == Caught("vector", 6) and b.pc == START + 16
         assert b.step() == Stepped(1) and b.pc == START + 0x100, "delivery is the step"
         debugger.uncatch("vector")
@@ -157,3 +157,41 @@ def test_a_breakpoint_of_the_guest_is_its_own(tmp_path: Path) -> None:
             b.read("dr6") == 0xFFFF0FF1
             and int.from_bytes(b.target.read_memory(1, b.read("rsp"), 2), "little") == at - START
         )
+
+
+RANGE = "90 b90000 66ba00000100 40 e2fd 664a 75f9 90 90"
+"""nop; mov cx, 0; mov edx, 10000h; a: inc ax; loop a; dec edx; jnz a; nop"""
+
+
+def test_a_range_step_runs_natively_and_ends_outside(tmp_path: Path) -> None:
+    with bench(rom(tmp_path, RANGE.replace("00000100", "00010000"))) as b:  # edx = 100h
+        b.step()
+        before = b.machine.vcpus[0].retired
+        assert b.range_step(START + 1, START + 17) == Stepped(1)
+        assert (b.pc, b.read("rcx"), b.read("rdx")) == (START + 17, 0, 0)
+        done = b.machine.vcpus[0].retired - before
+        assert done == 3 + 0x100 * (2 * 0x10000 + 2)
+        assert b.range_step(START, START + 1) == Stepped(1) and b.pc == START + 18, "one instruction from outside"
+
+
+def test_a_range_step_stops_at_points_in_the_range(tmp_path: Path) -> None:
+    code = "b90300 a30005 40 e2fa 90 90"  # mov cx, 3; 3: mov [500h], ax; 6: inc ax; loop 3; 9: nop
+    with bench(rom(tmp_path, code)) as b:
+        b.step()
+        b.target.insert_breakpoint(BreakpointKind.SOFTWARE, START + 6, 1)
+        for cx in (3, 2, 1):
+            assert b.range_step(START, START + 9) == BreakpointHit(1) and b.read("rcx") == cx
+        b.target.remove_breakpoint(BreakpointKind.SOFTWARE, START + 6, 1)
+        assert b.range_step(START, START + 9) == Stepped(1) and b.pc == START + 9
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_call_leaves_the_range(tmp_path: Path, raw: bool) -> None:
+    with bench(rom(tmp_path, "bc0080 e80200 90 f4 40 c3")) as b:  # mov sp, 8000h; call 8; nop; hlt; 8: inc ax; ret
+        b.step()
+        said: list[str] = []
+        b.target.monitor("pc raw" if raw else "pc linear", said.append)
+        base = 0 if raw else START
+        assert b.range_step(base, base + 7) == Stepped(1) and b.pc == START + 8
+        assert b.range_step(base + 8, base + 10) == Stepped(1) and b.pc == START + 6, "the return does"
+        assert b.range_step(base + 6, base + 6) == Stepped(1) and b.pc == START + 7, "an empty range is a step"
