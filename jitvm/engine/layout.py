@@ -78,6 +78,9 @@ ENGINE = [
     ("n_breakpoints", U),
     ("breakpoints", U, (N_BREAKPOINTS,)),  # linear addresses before whose instructions a debugger wants to stop
     ("breaks_off", U),  # 1: run over them
+    ("range_on", U),  # 1: a debugger wants to stop before the first instruction outside of `range_size` linear addresses
+    ("range_first", U),
+    ("range_size", U),
     ("resume_at", U),  # `retired` and linear address at which the instruction is run, breakpoint or not: the debugger was
     ("resume_lin", U),  # told of it, or a string instruction goes on
     ("n_blocks", U),

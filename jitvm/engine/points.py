@@ -1,4 +1,7 @@
-"""What a debugger writes into a CPU record: watched memory, caught events.  Only while the vCPU stands."""
+"""What a debugger writes into a CPU record: watched memory, caught events, a range to step over.
+
+Only while the vCPU stands.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,14 @@ def set_catches(engine: VcpuEngine, vectors: Collection[int], others: int = 0, m
     c.catch[:] = [*(sum(1 << v % 64 for v in vectors if v // 64 == n) for n in range(4)), others]
     c.n_catch = len(vectors) + others
     c.catch_number = NONE if msr is None else msr
+
+
+def set_range(engine: VcpuEngine, first: int, size: int) -> None:
+    """Stop (STOP_RANGE) before the first instruction outside of `size` linear addresses; 0: wherever it is.
+
+    Blocks end where the range ends, so all translations go when it is another one.
+    """
+    c = engine.c
+    if (int(c.range_on), int(c.range_first), int(c.range_size)) != (int(size > 0), first, size):
+        c.range_on, c.range_first, c.range_size = int(size > 0), first, size
+        engine.accel.forget(engine.address)

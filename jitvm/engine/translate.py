@@ -79,6 +79,7 @@ from jitvm.isa.state import (
     MODE_TF,
     OK,
     STOP_BREAK,
+    STOP_RANGE,
     fault,
     retired,
 )
@@ -164,7 +165,12 @@ def decode_at(c, host, rip, lin, k):
 
 
 def is_breakpoint(c, lin):
-    """1 when a debugger, or the guest, wants to stop before the instruction at a linear address."""
+    """1 when a debugger, or the guest, wants to stop before the instruction at a linear address.
+
+    For a debugger that steps over a range every address outside of it is one.
+    """
+    if c.range_on != W0 and lin - c.range_first >= c.range_size:
+        return W1
     n = c.n_breakpoints
     while n != W0:
         n -= W1
@@ -451,16 +457,22 @@ def stops_here(c, lin):
     """1 when the run ends before the instruction at the breakpoint `lin`: it leaves with EXIT_DEBUG."""
     if c.breaks_off != W0 or (c.resume_at == retired(c) and c.resume_lin == lin):
         return W0
+    why = W0
+    if c.range_on != W0 and lin - c.range_first >= c.range_size:
+        why = STOP_RANGE
+    found = u64(why != W0)
     n = c.n_breakpoints
     while n != W0:
         n -= W1
         if c.breakpoints[n] == lin:
-            c.status = EXIT
-            c.why = WHY_EXIT
-            c.exit_reason = EXIT_DEBUG
-            c.stop_why = STOP_BREAK
-            return W1
-    return W0
+            why = STOP_BREAK
+            found = W1
+    if found != W0:
+        c.status = EXIT
+        c.why = WHY_EXIT
+        c.exit_reason = EXIT_DEBUG
+        c.stop_why = why
+    return found
 
 
 def find_block(c):
@@ -470,7 +482,7 @@ def find_block(c):
     """
     rip, ctx = c.rip, c.ctx
     held = W0
-    if c.n_breakpoints | c.code_breaks != W0:
+    if c.n_breakpoints | c.code_breaks | c.range_on != W0:
         lin = cut_linear(c, c.base[CS] + rip)
         held = is_breakpoint(c, lin)
         if held != W0 and (stops_here(c, lin) != W0 or code_break(c, lin) != OK):
