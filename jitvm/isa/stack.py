@@ -1,6 +1,7 @@
 """PUSHA, POPA and ENTER: the instructions that use several stack slots.
 
-Each checks all its slots before it changes the first, so that a fault or an exit starts it again from the old state.
+Each checks all its slots before it changes the first, so that an exit (and a fault, but for POPA) starts it again from the
+old state.
 
 Source: Intel SDM vol. 2, PUSHA, POPA, ENTER; vol. 1, 6.5.
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from jitvm.isa.memory import host_run, load, probe_store, push_at
 from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp
-from jitvm.isa.state import OK, RBP, RSP, SS
+from jitvm.isa.state import FAULT, OK, RBP, RSP, SS
 from jitvm.isa.words import M16, W0, W1, W3, W7, W8, W31, cut
 
 SKIPPED = W3
@@ -43,23 +44,28 @@ def pusha(c, size):
 
 
 def popa(c, size):
-    """POPA, POPAD: DI, SI, BP, a slot that is skipped, BX, DX, CX, AX; collected in the scratch words `io_data`."""
-    sp = c.gpr[RSP]
-    k = W0
-    while k < W8:
-        if k != SKIPPED:
-            v = load(c, SS, cut_sp(c, sp + k * size), size)
+    """POPA, POPAD: DI, SI, BP, a slot that is skipped, BX, DX, CX, AX; collected in the scratch words `io_data`.
+
+    A fault leaves the registers before it popped, and SP where it was (measured on silicon).
+    """
+    sp, n = c.gpr[RSP], W0
+    while n < W8:
+        if n != SKIPPED:
+            v = load(c, SS, cut_sp(c, sp + n * size), size)
             if c.status != OK:
-                return c.status
-            c.io_data[k] = v
-        k = k + W1
+                break
+            c.io_data[n] = v
+        n = n + W1
+    if c.status != OK and c.status != FAULT:
+        return c.status
     k = W0
-    while k < W8:
+    while k < n:
         if k != SKIPPED:
             set_reg(c, W7 - k, size, c.io_data[k])
         k = k + W1
-    set_sp(c, sp + W8 * size)
-    return OK
+    if c.status == OK:
+        set_sp(c, sp + W8 * size)
+    return c.status
 
 
 def probe_frame(c, size, k):
