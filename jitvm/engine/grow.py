@@ -13,13 +13,16 @@ import ctypes
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jitvm.engine import layout as lay
 from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
 from jitvm.engine.forms import Shape
 from jitvm.engine.hot import PREFIX
 from jitvm.engine.region import OUT, TABLE_BLOCKS, Node, Op
 from jitvm.engine.stencil import KINDS
-from jitvm.engine.translate import SKIPPED
+from jitvm.engine.translate import SKIPPED, is_breakpoint
+from jitvm.isa.words import u64
 
 if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
@@ -55,7 +58,6 @@ class _Grower:
         self.head = int(self.c.hot_block)
         self.offset, self.rip = int(self.c.block_offset[self.head]), int(self.c.block_rip[self.head])
         self.ctx = int(self.c.block_ctx[self.head])
-        self.breaks = {int(lin) for lin in self.c.breakpoints[: int(self.c.n_breakpoints)]}
         self.base = int(self.c.base[1])
 
     def holds(self, shape: Shape) -> bool:
@@ -65,15 +67,20 @@ class _Grower:
     def block_at(self, rip: int) -> int:
         """The hot block at an EIP, -1 for none."""
         offset = self.offset + rip - self.rip
-        if offset >> PAGE_SHIFT != self.offset >> PAGE_SHIFT or (self.base + rip) & 0xFFFF_FFFF in self.breaks:
-            return -1
         c = self.c
+        if offset >> PAGE_SHIFT != self.offset >> PAGE_SHIFT or self.is_break(rip):
+            return -1
         b = self.engine.accel.known_block(self.engine.address, offset, rip, self.ctx)
         if b == int(NO_BLOCK) or not int(c.block_state[b]) & int(BLOCK_VALID) or int(c.block_bytes[b]) >> 32:
             return -1
         if not self.has_entry(b) or _word(int(c.block_uop[b])) == int(c.h_count):
             return -1
         return b
+
+    def is_break(self, rip: int) -> bool:
+        """Whether somebody wants to stop there."""
+        with np.errstate(over="ignore"):
+            return bool(is_breakpoint(self.c, u64((self.base + rip) & 0xFFFF_FFFF)))
 
     def has_entry(self, b: int) -> bool:
         """Whether the block begins with an entry record."""

@@ -13,7 +13,7 @@ import pytest
 from tests.engine.debug_cases import CASES, DB_HANDLER, LOG, UD_HANDLER, source_of
 from tests.engine.guest import CODE, Guest, same
 
-ENGINES = ("plain", "handlers", "stencils")
+ENGINES = ("plain", "handlers", "stencils", "regions")
 MARK = struct.pack("<I", 0xE0D0E0D)
 
 

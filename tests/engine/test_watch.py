@@ -17,7 +17,7 @@ from jitvm.isa.state import STOP_WATCH, WATCH_PHYSICAL, WATCH_READ, WATCH_WRITE
 from tests.engine.guest import CODE, DATA, Guest, same
 from tests.engine.programs import prepare, program
 
-ENGINES = ("plain", "handlers", "stencils")
+ENGINES = ("plain", "handlers", "stencils", "regions")
 W, R = int(WATCH_WRITE), int(WATCH_READ)
 A, P = W | R, int(WATCH_PHYSICAL)
 Stop = tuple[int, int, list[tuple[int, int]]]
@@ -172,7 +172,7 @@ def test_random_programs(seed: int, bits: int) -> None:
         same(result, results[0], f"seed {seed}")
     changed = changes(seed, bits, [p for p in points if p.kind & W])
     assert changed <= {retired for _, retired, _ in results[0]["stops"]}
-    guest = Guest("stencils")
+    guest = Guest("regions")
     prepare(guest, bits)
     guest.load(program(seed, bits, 8), bits=bits)
     assert run(guest, [])[0] == "hlt"
