@@ -20,7 +20,8 @@ from jitvm.engine.cache import Batch, Cache
 from jitvm.engine.compiler import Made
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import CPU
-from jitvm.engine.region import Node, region_text
+from jitvm.engine.region import Node
+from jitvm.engine.region_ir import region_text
 from jitvm.engine.units import Units, symbol
 
 RUN_UNITS = (

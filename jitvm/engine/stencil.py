@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from jitvm.engine import layout as lay
 from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.compose import compose
+from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
 from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
 from jitvm.engine.units import Units
@@ -73,7 +74,7 @@ class Stencil:
         return struct.pack("<II", len(self.code), len(words)) + padded + struct.pack(f"<{len(words)}Q", *words)
 
 
-class StencilBuilder(HandlerBuilder):
+class StencilBuilder(FastPathBuilder):
     """The handler builder with holes for parameters and no slow paths."""
 
     def __init__(self, units: Units, name: str, seg: int, scale: int) -> None:
@@ -109,52 +110,13 @@ class StencilBuilder(HandlerBuilder):
     def set_slot_reg(self, slot: str, size: int, v: str) -> None:
         self._write(self.gep("%cpu", self.hole(slot)), size, v)
 
-    # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
-    def _again(self) -> str:
+    def again(self) -> str:
         self._missed = True
         return "again"
-
-    def _load(self, slow: str, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str]:
-        hit_label = self.label()
-        lin, hit, entry = self._lookup(seg, flat, off, size, write)
-        self.cond_branch(hit, hit_label, self._again(), True)
-        self.place(hit_label)
-        host = self._host(lin, entry)
-        return self._guest_load(host, size), host
-
-    def store_back(self, where: str, seg: str, off: str, size: int, v: str) -> None:
-        self._guest_store(where, size, v)
-
-    def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
-        go = self.label()
-        lin, hit, entry = self._lookup(seg, flat, off, size, True)
-        self.cond_branch(hit, go, self._again(), True)
-        self.place(go)
-        self._guest_store(self._host(lin, entry), size, v)
-
-    def check_target(self, target: str) -> None:
-        go = self.label()
-        limit = self.new(f"load i64, ptr {self.cpu('limit', 1)}")
-        self.cond_branch(self.new(f"icmp ugt i64 {target}, {limit}"), self._again(), go, False)
-        self.place(go)
 
     # ---- where to go --------------------------------------------------------------------------------------------------
     def next(self) -> None:
         self.go("@next", "%uop", "%budget")
-
-    def tail(self, special: str, value: str) -> None:
-        self.go(self.new(f"load ptr, ptr {self.cpu(special)}"), "%uop", value)
-
-    def enter(self, u: str, budget: str) -> None:
-        n = self.new(f"zext i16 {self.new(f'load i16, ptr {self.gep(u, lay.UOP_REST)}')} to i64")
-        left = self.new(f"sub i64 {budget}, {n}")
-        floor = self.new(f"load volatile i64, ptr {self.cpu('floor')}")
-        go, out = self.label(), self.label()
-        self.cond_branch(self.new(f"icmp slt i64 {left}, {floor}"), out, go, False)
-        self.place(out)
-        self.go(self.new(f"load ptr, ptr {self.cpu('h_out')}"), u, budget)
-        self.place(go)
-        self.go(self.new(f"load ptr, ptr {u}"), u, left)
 
     def _follow(self, slot: int) -> None:
         where = self.gep("%uop", self.hole("end"))

@@ -43,10 +43,15 @@ class HandlerBuilder:
         self._published = False
 
     # ---- text ---------------------------------------------------------------------------------------------------------
-    def new(self, text: str) -> str:
+    def fresh(self) -> str:
+        """A name for a value."""
         self._n += 1
-        self.lines.append(f"  %v{self._n} = {text}")
         return f"%v{self._n}"
+
+    def new(self, text: str) -> str:
+        name = self.fresh()
+        self.lines.append(f"  {name} = {text}")
+        return name
 
     def put(self, text: str) -> None:
         self.lines.append(f"  {text}")

@@ -145,6 +145,27 @@ def less_than(size, a, b):
     return u64(i64(sext(size, a)) < i64(sext(size, b)))
 
 
+def compared(cc, size, a, b):
+    """`condition` behind CMP a, b where it is a comparison: B, Z, BE, L, LE and their opposites (`is_comparison`)."""
+    k = cc >> W1
+    if k == W1:
+        r = u64(a < b)
+    elif k == W2:
+        r = u64(a == b)
+    elif k == u64(3):
+        r = u64(a <= b)
+    elif k == W6:
+        r = less_than(size, a, b)
+    else:
+        r = W1 - less_than(size, b, a)
+    return r ^ (cc & W1)
+
+
+def is_comparison(cc):
+    """1 for the condition codes that `compared` knows."""
+    return (u64(0b11001110) >> (cc >> W1)) & W1
+
+
 def add_flags(f, size, a, b, r):
     """Flags of r = a + b (+ carry in); CF must be told apart by the caller's `r`: see `alu.add` and `alu.adc`."""
     cf = sign(size, (a & b) | ((a | b) & ~r))

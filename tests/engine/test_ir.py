@@ -17,7 +17,7 @@ from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.backend import simplify
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.primitives import PRIMITIVES
-from jitvm.engine.region import RegionBuilder
+from jitvm.engine.region_ir import RegionBuilder
 from jitvm.engine.units import check, symbol
 from jitvm.errors import EngineError
 from tests.engine.native_decoder import Decoder

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jitvm.isa import alu
+from jitvm.isa import alu, flags
+from jitvm.isa.words import u64
 from tests.isa.compiled import run
 from tests.isa.on_registers import AH, RAX, RCX, RDX, Form, check
 from tests.isa.operands import SIZES, flags_of, image, lazy, operand, signed, szp, trials
@@ -117,6 +118,17 @@ def test_conditions(cc: int) -> None:
         got = run(alu.setcc, cc, lazy=start)
         assert (got.value, got.flags) == (expected, flags_of(start))
         assert run(alu.cmov, cc, 11, 22, lazy=start).value == (22 if expected else 11)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_comparisons_are_conditions_behind_a_subtraction(size: int) -> None:
+    codes = [cc for cc in range(16) if flags.is_comparison(u64(cc))]
+    assert codes == [2, 3, 4, 5, 6, 7, 12, 13, 14, 15]
+    for rng in trials(f"compared{size}", N):
+        a, b = operand(rng, size), operand(rng, size)
+        behind = run(alu.sub, size, a, b).flags
+        for cc in codes:
+            assert run(flags.compared, cc, size, a, b).value == holds(cc, behind), (cc, a, b)
 
 
 def test_flag_instructions() -> None:

@@ -1,0 +1,61 @@
+"""A handler builder without slow paths: what stencils and regions have in common.
+
+What misses (TLB, limit, a page with code, a watched page) goes to `again`, which leaves for the same instruction's handler.
+Special handlers are reached through their addresses in the record: such code names no symbol of another object.
+"""
+
+from __future__ import annotations
+
+from jitvm.engine import layout as lay
+from jitvm.engine.stitch import CS_NUMBER, HandlerBuilder
+
+
+class FastPathBuilder(HandlerBuilder):
+    """`again` is what a subclass must say: the label to which a miss goes."""
+
+    def again(self) -> str:
+        """The label that leaves for this instruction's handler."""
+        raise NotImplementedError
+
+    # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
+    def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool) -> str:
+        """Host address of a memory operand."""
+        hit_label = self.label()
+        lin, hit, entry = self._lookup(seg, flat, off, size, write)
+        self.cond_branch(hit, hit_label, self.again(), True)
+        self.place(hit_label)
+        return self._host(lin, entry)
+
+    def _load(self, slow: str, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str]:
+        host = self._hit(seg, flat, off, size, write)
+        return self._guest_load(host, size), host
+
+    def store_back(self, where: str, seg: str, off: str, size: int, v: str) -> None:
+        self._guest_store(where, size, v)
+
+    def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
+        self._guest_store(self._hit(seg, flat, off, size, True), size, v)
+
+    def check_target(self, target: str) -> None:
+        go = self.label()
+        limit = self.segment_word("limit", str(CS_NUMBER))
+        self.cond_branch(self.new(f"icmp ugt i64 {target}, {limit}"), self.again(), go, False)
+        self.place(go)
+
+    # ---- where to go --------------------------------------------------------------------------------------------------
+    def tail(self, special: str, value: str) -> None:
+        self.go(self.new(f"load ptr, ptr {self.cpu(special)}"), "%uop", value)
+
+    def floor(self) -> str:
+        """What the budget may not fall below; a kick from another thread raises it."""
+        return self.new(f"load volatile i64, ptr {self.cpu('floor')}")
+
+    def enter(self, u: str, budget: str) -> None:
+        n = self.new(f"zext i16 {self.new(f'load i16, ptr {self.gep(u, lay.UOP_REST)}')} to i64")
+        left = self.new(f"sub i64 {budget}, {n}")
+        go, out = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
+        self.place(out)
+        self.go(self.new(f"load ptr, ptr {self.cpu('h_out')}"), u, budget)
+        self.place(go)
+        self.go(self.new(f"load ptr, ptr {u}"), u, left)

@@ -1,0 +1,355 @@
+"""The code of a region: the third product of the stitcher, with constants for operands.
+
+Guest registers and lazy flags are local variables of the function (LLVM makes values of them); what the region touches is
+loaded at its entry and stored where it leaves.  An edge that leads out goes through the block's link slot, as the block's
+own last micro-op does.  A miss stores the registers and jumps to the handler of the same instruction, with its exact state.
+Out-of-line semantics are called with everything stored, and loaded again behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jitvm.engine import layout as lay
+from jitvm.engine.compose import RCX_AT, compose
+from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
+from jitvm.engine.layout import at
+from jitvm.engine.region import OUT, TABLE_BLOCKS, TABLE_VERSION, Node, heads, longest
+from jitvm.engine.region_flags import SETTLE, LazyFlags
+from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
+from jitvm.engine.units import Units
+from jitvm.isa.state import ZERO
+
+NO_TABLES = '"no-jump-tables"="true"'
+WRITE_BACK, RELOAD = "@WRITE_BACK@", "@RELOAD@"
+"""Lines that `text` replaces when it is known which registers the region uses."""
+READ_ZF = ("branch.loope", "branch.loopne")
+INVARIANT = ("tlb_off", "ctx")
+"""Words of the record that only out-of-line semantics change."""
+
+
+class RegionBuilder(LazyFlags):
+    """The handler builder with constants for operands, local variables for registers, and edges for links."""
+
+    def __init__(self, units: Units, name: str, nodes: Sequence[Node]) -> None:
+        super().__init__(units, name)
+        self.nodes = nodes
+        self.asking = heads(nodes)
+        self.need = longest(nodes, self.asking)
+        self._invariants: dict[str, int] = {}
+        self._written: set[int] = set()
+        self._touched: set[int] = set()
+        self._node = nodes[0]
+        self._number = 0
+        self.op = nodes[0].ops[0]
+        self._misses: dict[str, int] = {}
+        self._next_uop = 0
+        self._indirect = self._enters = self._leaves = False
+
+    # ---- operands -----------------------------------------------------------------------------------------------------
+    def imm(self) -> str:
+        return str(_signed(self.op.imm, 64))
+
+    def imm2(self) -> str:
+        return str(self.op.disp & 0xFFFF_FFFF)
+
+    def disp(self) -> str:
+        return str(_signed(self.op.disp, 32))
+
+    def scale(self) -> str:
+        return str(self.op.scale)
+
+    def segment(self) -> str:
+        return str(self.op.seg >> 3)
+
+    def number(self, slot: str) -> str:
+        return str(getattr(self.op, slot) >> 3)
+
+    def next_rip(self) -> str:
+        return str(self.op.next)
+
+    def is_base(self, at_: int) -> str:
+        return str(int(self.op.b == at_))
+
+    # ---- registers ----------------------------------------------------------------------------------------------------
+    def gpr(self, at_: int, size: int) -> str:
+        register, byte = at_ >> 3, at_ & 7
+        if register == ZERO:
+            return "0"
+        self._touched.add(register)
+        v = self.new(f"load i32, ptr %r{register}")
+        if byte:
+            v = self.new(f"lshr i32 {v}, {8 * byte}")
+        if size < 4:
+            v = self.new(f"and i32 {v}, {(1 << 8 * size) - 1}")
+        return self.new(f"zext i32 {v} to i64")
+
+    def set_gpr(self, at_: int, size: int, v: str) -> None:
+        register, byte = at_ >> 3, at_ & 7
+        self._touched.add(register)
+        self._written.add(register)
+        v = self.new(f"trunc i64 {v} to i32")
+        if size < 4:
+            low = (1 << 8 * size) - 1
+            v = self.new(f"and i32 {v}, {low}")
+            if byte:
+                v = self.new(f"shl i32 {v}, {8 * byte}")
+            old = self.new(f"and i32 {self.new(f'load i32, ptr %r{register}')}, {~(low << 8 * byte)}")
+            v = self.new(f"or i32 {old}, {v}")
+        self.put(f"store i32 {v}, ptr %r{register}")
+
+    def slot_reg(self, slot: str, size: int) -> str:
+        return self.gpr(getattr(self.op, slot), size)
+
+    def set_slot_reg(self, slot: str, size: int, v: str) -> None:
+        self.set_gpr(getattr(self.op, slot), size, v)
+
+    # ---- the record ---------------------------------------------------------------------------------------------------
+    def _at_entry(self, name: str, offset: int) -> str:
+        """A word of the record that only out-of-line semantics change: loaded once, and again behind them."""
+        self._invariants[name] = offset
+        return self.new(f"load i64, ptr %c_{name}")
+
+    def word(self, field: str) -> str:
+        return self._at_entry(field, at(field)) if field in INVARIANT else super().word(field)
+
+    def segment_word(self, field: str, seg: str) -> str:
+        return self._at_entry(f"{field}{seg}", at(field) + 8 * int(seg))
+
+    # ---- calls --------------------------------------------------------------------------------------------------------
+    def call(self, unit: str, args: Sequence[str], *, flags: str = "") -> str:
+        if unit.startswith(INLINE_MODULE):
+            return self._count_down(unit, args)
+        return super().call(unit, args, flags=flags)
+
+    def _count_down(self, unit: str, args: Sequence[str]) -> str:
+        """A loop condition: it works on the record's (E)CX, and some on its flags."""
+        register, place = RCX_AT >> 3, self.gep("%cpu", RCX_AT)
+        self._touched.add(register)
+        self._written.add(register)
+        self.put(f"store i64 {self.gpr(RCX_AT, 4)}, ptr {place}")
+        if unit in READ_ZF:
+            self.settle_flags()
+            self.lines.append(self._memcpy("%plazy", "%lazy"))
+        v = super().call(unit, args)
+        self.put(f"store i32 {self.new(f'load i32, ptr {place}')}, ptr %r{register}")
+        return v
+
+    def write_back(self) -> None:
+        """Store what the region changed."""
+        self.settle_flags()
+        self.put(WRITE_BACK)
+
+    def publish(self) -> None:
+        self.write_back()
+        self.set_word("rip", str(self.op.eip))
+        self.set_word("next_rip", str(self.op.next))
+        self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self.op.rest}"))
+
+    def check(self) -> None:
+        go = self.label()
+        self._leave_if(super().word("status"), go)
+        self.place(go)
+
+    def finish(self, status: str, *, ends: bool) -> None:
+        """Behind out-of-line semantics: everything may have changed, the code too."""
+        go, same, changed = self.label(), self.label(), self.label()
+        self._leave_if(status, go)
+        self.place(go)
+        self.put(RELOAD)
+        self.flags_settled()
+        at_, wanted = self.new("load ptr, ptr %table"), self.new(f"load i64, ptr {self.gep('%table', TABLE_VERSION)}")
+        self.cond_branch(self.new(f"icmp eq i64 {self.new(f'load i64, ptr {at_}')}, {wanted}"), same, changed, True)
+        self.place(changed)
+        self._leave_at(self._next_uop)
+        self.place(same)
+
+    # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
+    def again(self) -> str:
+        """The label that leaves for this instruction's handler; its text follows behind the block."""
+        label = f"again{self._number}_{self.op.uop}"
+        self._misses[label] = self.op.uop
+        return label
+
+    def _leave_at(self, uop: int) -> None:
+        """Leave for a micro-op of this node."""
+        u = self.gep(self._block(self._number), lay.UOP_SIZE * uop)
+        self.put(f"store ptr {u}, ptr %to")
+        self._leaves = True
+        self.put("br label %leave")
+
+    # ---- where to go --------------------------------------------------------------------------------------------------
+    def _block(self, n: int) -> str:
+        """Address of a node's first micro-op."""
+        return self.new(f"load ptr, ptr {self.gep('%table', TABLE_BLOCKS + 8 * n)}")
+
+    def next(self) -> None:
+        """The next instruction's text follows."""
+
+    def _edge(self, to: int, slot: int) -> None:
+        if to != OUT:
+            self.put(f"br label %E{to}")
+            return
+        where = self.gep(self._block(self._number), lay.UOP_SIZE * self._node.slots + slot - lay.UOP_TAKEN)
+        self.put(f"store ptr {self.new(f'load ptr, ptr {where}')}, ptr %to")
+        self._enters = True
+        self.put("br label %enter")
+
+    def branch(self, taken: str) -> None:
+        yes, no = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp ne i64 {taken}, 0"), yes, no)
+        for label, to, slot in ((yes, self._node.taken, lay.UOP_TAKEN), (no, self._node.fall, lay.UOP_FALL)):
+            self.place(label)
+            self._edge(to, slot)
+
+    def jump(self) -> None:
+        self._edge(self._node.taken, lay.UOP_TAKEN)
+
+    def indirect(self, target: str) -> None:
+        for rip, n in self._node.returns:
+            other = self.label()
+            self.cond_branch(self.new(f"icmp eq i64 {target}, {rip}"), f"E{n}", other, True)
+            self.place(other)
+        self.put(f"store i64 {target}, ptr %target")
+        self._indirect = True
+        self.put("br label %indirect")
+
+    # ---- the whole ----------------------------------------------------------------------------------------------------
+    def build(self) -> None:
+        """All nodes, then the ways out."""
+        first = self.nodes[0]
+        more = self.need[0] - first.charge
+        if more:
+            self._short(self.new(f"sub i64 %budget, {more}"), "B0", "short")
+            self.place("short")
+            self._leave_at(first.ops[0].uop)
+        else:
+            self.put("br label %B0")
+        for n, node in enumerate(self.nodes):
+            self._number, self._node = n, node
+            self._place_edge(n)
+            self.place(f"B{n}")
+            self._body()
+        for label, used, way in (
+            ("leave", self._leaves, self._way_leave),
+            ("enter", self._enters, self._way_enter),
+            ("indirect", self._indirect, self._way_indirect),
+        ):
+            if used:
+                self.place(label)
+                self.forget_flags()
+                self.write_back()
+                way()
+
+    def _short(self, left: str, go: str, out: str) -> None:
+        """To `out` when `left` is below what may be used up."""
+        self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
+
+    def _place_edge(self, n: int) -> None:
+        """Where a node is entered from others: charge it; a head asks for all up to the next question."""
+        self.place(f"E{n}")
+        left = self.new("load i64, ptr %left")
+        if n in self.asking:
+            self._short(self.new(f"sub i64 {left}, {self.need[n]}"), f"C{n}", f"S{n}")
+            self.place(f"S{n}")
+            self.put(f"store ptr {self._block(n)}, ptr %to")
+            self._enters = True
+            self.put("br label %enter")
+            self.place(f"C{n}")
+        self.put(f"store i64 {self.new(f'sub i64 {left}, {self.nodes[n].charge}')}, ptr %left")
+        self.put(f"br label %B{n}")
+
+    def _body(self) -> None:
+        node = self._node
+        self.forget_flags()
+        for k, op in enumerate(node.ops):
+            self.op = op
+            self._next_uop = node.ops[k + 1].uop if k + 1 < len(node.ops) else max(node.stop, op.uop + 1)
+            fused = op.variant - int(VARIANT_FUSED) if op.variant >= VARIANT_FUSED else -1
+            compose(self, op.shape, dead=op.variant == VARIANT_DEAD, fused=fused)
+        if node.stop >= 0:
+            self._leave_at(node.stop)
+        elif not node.jumps:
+            self.jump()
+        for label, uop in self._misses.items():
+            self.place(label)
+            self._leave_at(uop)
+        self._misses.clear()
+
+    def _write_back(self) -> list[str]:
+        """Text that stores what the region changed."""
+        lines = []
+        for register in sorted(self._written):
+            v, w = self.fresh(), self.fresh()
+            lines += [f"  {v} = load i32, ptr %r{register}", f"  {w} = zext i32 {v} to i64"]
+            lines.append(f"  store i64 {w}, ptr %pr{register}")
+        return [*lines, self._memcpy("%plazy", "%lazy")]
+
+    def _load_all(self) -> list[str]:
+        """Text that loads what the region uses."""
+        lines = []
+        for register in sorted(self._touched):
+            v = self.fresh()
+            lines += [f"  {v} = load i32, ptr %pr{register}", f"  store i32 {v}, ptr %r{register}"]
+        for name in self._invariants:
+            v = self.fresh()
+            lines += [f"  {v} = load i64, ptr %pc_{name}", f"  store i64 {v}, ptr %c_{name}"]
+        return [*lines, self._memcpy("%lazy", "%plazy")]
+
+    def _memcpy(self, to: str, source: str) -> str:
+        return f"  call void @llvm.memcpy.p0.p0.i64(ptr align 8 {to}, ptr align 8 {source}, i64 {FLAGS_BYTES}, i1 0)"
+
+    def text(self) -> str:
+        """The function: its head, and the body with what is stored and loaded now known."""
+        lines = [f"define preserve_nonecc i64 @{self.name}{SIGNATURE} nounwind {NO_TABLES} {{", "entry:"]
+        lines += [f"  %{name} = alloca [24 x i8], align 8" for name in ("flags", "lazy")]
+        lines += [f"  %{name} = alloca {ty}" for name, ty in (("left", "i64"), ("target", "i64"), ("to", "ptr"))]
+        lines += ["  %base = alloca i32", "  %top = alloca i32"]
+        lines += [f"  %{name} = alloca i64" for name in ("base0", "base1", "top0")]
+        places = {f"r{r}": 8 * r for r in sorted(self._touched)}
+        places |= {f"c_{name}": offset for name, offset in self._invariants.items()}
+        for name, offset in places.items():
+            lines.append(f"  %{name} = alloca {'i32' if name[0] == 'r' else 'i64'}")
+            lines.append(f"  %p{name} = getelementptr i8, ptr %cpu, i64 {offset}")
+        lines.append(f"  %plazy = getelementptr i8, ptr %cpu, i64 {at('lazy')}")
+        lines += [f"  %ptable = getelementptr i8, ptr %uop, i64 {lay.UOP_IMM}", "  %table = load ptr, ptr %ptable"]
+        lines += ["  %version_at = load ptr, ptr %table", "  %version = load i64, ptr %version_at"]
+        lines += [f"  %pwanted = getelementptr i8, ptr %table, i64 {TABLE_VERSION}", "  %wanted = load i64, ptr %pwanted"]
+        lines += ["  %same = icmp eq i64 %version, %wanted", "  br i1 %same, label %start, label %old, !prof !0", "old:"]
+        lines += [f"  %pstale = getelementptr i8, ptr %cpu, i64 {at('h_retry')}", "  %stale = load ptr, ptr %pstale"]
+        lines += ["  %gone = musttail call preserve_nonecc i64 %stale(ptr %cpu, ptr %uop, i64 %budget)"]
+        lines += ["  ret i64 %gone", "start:", "  store i64 %budget, ptr %left", *self._load_all()]
+        lines += ["  store i32 0, ptr %base", "  store i32 0, ptr %top"]
+        for line in self.lines:
+            if line == "  " + SETTLE:
+                lines += self.settled()
+            elif line == "  " + WRITE_BACK:
+                lines += self._write_back()
+            elif line == "  " + RELOAD:
+                lines += self._load_all()
+            else:
+                lines.append(line)
+        return "\n".join([*lines, "}", ""])
+
+    def _way_leave(self) -> None:
+        u = self.new("load ptr, ptr %to")
+        self.go(self.new(f"load ptr, ptr {u}"), u, self.new("load i64, ptr %left"))
+
+    def _way_enter(self) -> None:
+        self.enter(self.new("load ptr, ptr %to"), self.new("load i64, ptr %left"))
+
+    def _way_indirect(self) -> None:
+        self._jump(self.new("load i64, ptr %target"), self.new("load i64, ptr %left"))
+
+
+def _signed(v: int, bits: int) -> int:
+    v &= (1 << bits) - 1
+    return v - (v >> bits - 1 << bits)
+
+
+def region_text(units: Units, name: str, nodes: Sequence[Node]) -> tuple[str, list[str]]:
+    """A module with one region, and the units that it calls by symbol."""
+    b = RegionBuilder(units, name, nodes)
+    b.build()
+    text, outside, _ = module(units, [b])
+    return text, outside
