@@ -8,6 +8,8 @@ It needs gdb 12 or later with Python, and jitvm's gdb stub at the other end.
 
 from __future__ import annotations
 
+import itertools
+
 import gdb
 from gdb.unwinder import Unwinder, register_unwinder
 
@@ -48,7 +50,8 @@ class SixteenBit(Unwinder):
             places = [int(value) & 0xFFFFFFFF for value in (pc_value, sp_value, bp_value)]
             places += [int(registers[name]) & 0xFFFFFFFF for name in ("cs", "cs_base", "ss_base")]
             said = gdb.execute("monitor frame " + " ".join(map(hex, places)), to_string=True)
-            found = {key: int(value, 0) for key, _, value in (word.partition("=") for word in said.split())}
+            pairs = (word.split("=") for word in said.split() if "=" in word)  # not what `set trace-commands on` adds
+            found = {key: int(value, 0) for key, value in pairs}
             info = pending.create_unwind_info(self.frame_id(found, sp_value, pc_value))
         except (KeyError, ValueError, gdb.error):
             return None
@@ -67,6 +70,19 @@ class SixteenBit(Unwinder):
         return FrameId(gdb.Value(found["cfa"]).cast(sp.type), gdb.Value(found["function"]).cast(pc.type))
 
 
+class Ends:
+    """A frame filter: a backtrace ends where `SixteenBit` knows no caller."""
+
+    name, priority, enabled = "jitvm-ends", 100, True
+
+    def __init__(self):
+        gdb.frame_filters[self.name] = self
+
+    def filter(self, frames):
+        """The frames before one at 0, which is none."""
+        return itertools.takewhile(lambda frame: frame.inferior_frame().pc() != 0, frames)
+
+
 class Ask(gdb.Command):
     """A command of jitvm's monitor, whose expressions are gdb's."""
 
@@ -82,6 +98,7 @@ class Ask(gdb.Command):
 
 
 register_unwinder(None, SixteenBit(), replace=True)
+Ends()
 Ask("gdt", "The guest's global descriptor table.")
 Ask("ldt", "The guest's local descriptor table.")
 Ask("idt", "The guest's interrupt descriptor table.")

@@ -3,7 +3,7 @@
 A function whose beginning is known by a symbol is read from there to the address, and what it pushed is counted; so
 frames without BP are found too (gcc -m16 makes them).  Without symbols: the return address on the stack's top when the
 call before it leads here, or the one above the BP that the usual prologue saved.  A return address is believed only when
-a call stands before it.
+a call stands before it, or FLAGS above it where the function ends with IRET.
 
 Not modelled: functions that leave through others' code, callees that drop their arguments, alloca.
 """
@@ -19,6 +19,7 @@ Read = Callable[[int, int], bytes]
 """(linear address, size): the bytes up to the first that can't be read."""
 
 M16, M32 = 0xFFFF, 0xFFFF_FFFF
+RESERVED_FLAGS, ALWAYS_FLAG, IF = 0x8028, 0x0002, 0x0200
 LONGEST, FARTHEST = 15, 0x2000
 SP, BP = (ix.Register.SP, ix.Register.ESP), (ix.Register.BP, ix.Register.EBP)
 CALLS = (ix.FlowControl.CALL, ix.FlowControl.INDIRECT_CALL, ix.FlowControl.INTERRUPT)
@@ -88,8 +89,11 @@ def _caller(frame: Frame, read: Read, at: int, kind: Kind, saved_bp: int | None)
     if far:
         cs = _word(read, frame.ss_base + (at + size & M16), 2)
         base = cs << 4
-    call = _call_before(frame, read, base, ip) if ip <= M16 else None
-    if call is None or not _fits(call, kind):
+    if ip > M16:
+        return None
+    call = _call_before(frame, read, base, ip)
+    fits = call is not None and _fits(call, kind)
+    if not fits and not (above and _flags(_word(read, frame.ss_base + (at + 2 * size & M16), 2))):
         return None
     bp = frame.bp if saved_bp is None else _word(read, frame.ss_base + (saved_bp & M16), 2)
     return Frame(base + ip & M32, at + size * (2 if far else 1) + above & M16, bp, cs, base, frame.ss_base)
@@ -116,6 +120,11 @@ def _fits(call: ix.Instruction, kind: Kind) -> bool:
         return far_call or call.flow_control == ix.FlowControl.INTERRUPT
     pushed = -int(call.stack_pointer_increment)
     return far_call == far and pushed == size * (2 if far else 1) and call.flow_control != ix.FlowControl.INTERRUPT
+
+
+def _flags(word: int) -> bool:
+    """Whether a word may be FLAGS with interrupts open: above the return address of a hardware interrupt."""
+    return word & (RESERVED_FLAGS | ALWAYS_FLAG | IF) == ALWAYS_FLAG | IF
 
 
 # ---- with symbols ---------------------------------------------------------------------------------------------------
@@ -214,4 +223,3 @@ def _by_bp(frame: Frame) -> Iterator[tuple[int, Kind, int | None]]:
         yield frame.bp + 2, NEAR, frame.bp
         yield frame.bp + 4, NEAR32, frame.bp
         yield frame.bp + 2, FAR, frame.bp
-        yield frame.bp + 2, INTERRUPT, frame.bp

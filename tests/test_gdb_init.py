@@ -55,10 +55,12 @@ BP_CODE = "e80500 90 90 90 90 90" + "55 89e5 50 5d c3"
     ("9a080000f0 909090 50 58 cb", [1, 5, 0xF000], 0, 9, 8, (5, SP + 6, 0, CS)),
     ("9a080000f0 909090 50 58 cb", [5, 0xF000], 0, 8, None, (5, SP + 4, 0, CS)),
     ("cd10 909090909090 50 58 cf", [1, 2, 0xF000, 0x202], 0, 9, 8, (2, SP + 8, 0, CS)),
+    ("e80500 9090909090 50 58 cf", [1, 2, 0xF000, 0x202], 0, 9, 8, (2, SP + 8, 0, CS)),
+    ("e80500 9090909090 50 58 cf", [1, 2, 0xF000, 0x8202], 0, 9, 8, None),
     ("e80500 9090909090 c8040000 90 c9 c3", [0, 0, 0x8888, 3], SP + 4, 12, None, (3, SP + 8, 0x8888, CS)),
     ("e80500 9090909090 50 7403 58 c3 90 90 58 c3", [1, 3], 0, 13, 8, (3, SP + 4, 0, CS)),
     ("f4", [0x1234], 0, 0, None, None),
-], ids="entry pushed body junk symbol epilogue gcc far far-entry int enter after-ret nobody".split())  # fmt: skip
+], ids="entry pushed body junk symbol epilogue gcc far far-entry int irq flags enter after-ret nobody".split())  # fmt: skip
 def test_who_called(
     code: str, words: list[int], bp: int, ip: int, start: int | None, caller: tuple[int, int, int, int] | None
 ) -> None:
@@ -98,9 +100,12 @@ def functions(gdb: Gdb) -> list[str]:
 @pytest.mark.parametrize("arch", ["x86-64", "i386", "i8086"])
 def test_frames_of_the_firmware(connect: Callable[..., Gdb], arch: str) -> None:
     gdb = connect(BIOS, "--gdb-arch", arch)
+    gdb.cli("set trace-commands on")
     gdb.cli("break *&pci_read32")
     gdb.stop_of("continue")
     assert functions(gdb)[:4] == ["pci_read32", "power_present", "power_init", "post"]
+    said = gdb.cli("bt").rstrip().split("\n")
+    assert said[-2].endswith(" in post ()") and said[-1].startswith("#4 ")
     for name in ("power_present", "power_init"):
         gdb.stop_of("finish")
         assert functions(gdb)[0] == name and "post" in functions(gdb)[1:]
