@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, str] = {
     "boot": "run a guest: the embedded firmware, or a BIOS image and disks",
     "bench": "guest speed beside QEMU, Bochs and unicorn, where installed",
     "cache": "the folder of compiled code: info, clear",
+    "gdb-init": "print a script for gdb: 16-bit frames, tables as commands",
     "version": "versions of jitvm and of what it runs on",
 }
 
@@ -500,6 +501,14 @@ def cache(argv: Sequence[str], debug: bool) -> int:
     return Exit.OK
 
 
+def gdb_init(argv: Sequence[str], debug: bool) -> int:
+    """`jitvm gdb-init`."""
+    description = "Print a Python script for gdb. Save it and in gdb: source FILE."
+    Parser("jitvm gdb-init", description=description).parse_args(argv)
+    print((Path(__file__).parent / "gdb_script.py").read_text(encoding="utf-8"), end="")
+    return Exit.OK
+
+
 def version(argv: Sequence[str], debug: bool) -> int:
     """`jitvm version`."""
     import platform
@@ -514,7 +523,7 @@ def version(argv: Sequence[str], debug: bool) -> int:
     return Exit.OK
 
 
-RUN = {"boot": boot, "bench": bench, "cache": cache, "version": version}
+RUN = {"boot": boot, "bench": bench, "cache": cache, "gdb-init": gdb_init, "version": version}
 
 
 # ---- main -----------------------------------------------------------------------------------------------------------

@@ -43,14 +43,19 @@ class Symbols:
         """Where a symbol is."""
         return self._by_name.get(name)
 
+    def start(self, address: int) -> int | None:
+        """The address of the symbol to which a linear address belongs."""
+        k = bisect.bisect_right(self._starts, address) - 1
+        if k < 0 or address - self._starts[k] >= (self._names[k][1] or FAR):
+            return None
+        return self._starts[k]
+
     def at(self, address: int) -> str:
         """`name+0x1f` for a linear address, "" when it belongs to no symbol."""
-        k = bisect.bisect_right(self._starts, address) - 1
-        if k < 0:
+        start = self.start(address)
+        if start is None:
             return ""
-        (name, size), inside = self._names[k], address - self._starts[k]
-        if inside >= (size or FAR):
-            return ""
+        name, inside = self._names[bisect.bisect_left(self._starts, start)][0], address - start
         return f"{name}+{inside:#x}" if inside else name
 
 

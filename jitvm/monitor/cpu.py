@@ -13,8 +13,9 @@ from jitvm.gdb_registers import mode_name
 from jitvm.gdb_tables import Command as Table
 from jitvm.gdb_tables import gdt, idt, ldt, pagewalk
 from jitvm.monitor.command import Command, Context, Run, address, number
+from jitvm.unwind import Frame, unwind
 
-MAX_STEPS = 1_000_000
+MAX_STEPS, MAX_FRAMES = 1_000_000, 64
 
 
 def regs(context: Context, words: Sequence[str]) -> str:
@@ -50,6 +51,35 @@ def _table(show: Table) -> Run:
     return run
 
 
+def frame(context: Context, words: Sequence[str]) -> str:
+    """A 16-bit frame's caller, as values for `jitvm gdb-init`; without arguments all callers of the code that stands."""
+    if len(words) not in (0, 6):
+        raise ConfigError("write frame, or frame PC SP BP CS CS_BASE SS_BASE")
+    symbols = context.symbols
+    start = symbols.start if symbols is not None else lambda _address: None
+    with context.machine.standing():
+        read = context.memory().read_linear
+        if words:
+            given = [number("frame", word, 1 << 64) & 0xFFFF_FFFF for word in words]
+            found = unwind(Frame(given[0], given[1] & 0xFFFF, given[2] & 0xFFFF, *given[3:]), read, start)
+            caller = "" if found.caller is None else "".join(f" {k}={v:#x}" for k, v in vars(found.caller).items())
+            return f"cfa={found.cfa:#x} function={found.function:#x}{caller}"
+        c = context.c
+        if int(c.mode) & 1:
+            raise ConfigError("frame: the code that stands is 32-bit; gdb finds its frames")
+        sp, bp = int(c.gpr[4]) & 0xFFFF, int(c.gpr[5]) & 0xFFFF
+        here: Frame | None = Frame(
+            int(c.base[1]) + int(c.rip) & 0xFFFF_FFFF, sp, bp, int(c.sel[1]), int(c.base[1]), int(c.base[2])
+        )
+        lines: list[str] = []
+        while here is not None and len(lines) < MAX_FRAMES:
+            lines.append(
+                f"#{len(lines)} {place(c, symbols, here.cs, here.cs_base, here.pc - here.cs_base & 0xFFFF_FFFF)}"
+            )
+            here = unwind(here, read, start).caller
+    return "\n".join(lines)
+
+
 def step(context: Context, words: Sequence[str]) -> str:
     """Instructions, one by one, and where they led."""
     if len(words) > 1:
@@ -81,6 +111,9 @@ COMMANDS = (
     Command("idt", "the interrupt descriptor table: gates, or real mode's far pointers", _table(idt)),
     Command("pagewalk ADDRESS", "how a linear address is translated, level by level", _table(pagewalk),
             "Nothing is changed: no accessed or dirty bit is set.  ADDRESS is a number or a symbol."),
+    Command("frame", "who called the 16-bit code that stands", frame,
+            "Functions that begin with a symbol are read; else BP frames are followed.  jitvm gdb-init makes gdb use it,\n"
+            "with the values of a frame as arguments: PC SP BP CS CS_BASE SS_BASE."),
     Command("step [N]", "one instruction, or N, of a machine that is stopped", step,
             "Interrupts that are due are delivered; the instruction is then the first one of the handler.\n"
             "While gdb holds the machine its stepi is what steps."),

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 import pytest
 
-from tests.engine.debug_cases import CASES, DB_HANDLER, LOG, UD_HANDLER, source_of
-from tests.engine.guest import CODE, Guest, same
+from tests.engine.debug_cases import ACCESS, CASES, DB_HANDLER, LENGTHS, LOG, UD_HANDLER, WRITE, source_of
+from tests.engine.debug_cases import CODE as BREAK
+from tests.engine.guest import CODE, DATA, IDT, Guest, same
+from tests.engine.programs import HANDLERS, prepare, program
 
 ENGINES = ("plain", "handlers", "stencils", "regions")
 MARK = struct.pack("<I", 0xE0D0E0D)
@@ -48,3 +51,54 @@ def test_log(name: str, step: int) -> None:
         states.append(guest.state())
     for state in states[1:]:
         same(state, states[0], name)
+
+
+def random_source(seed: int) -> str:
+    """A random program that empties the log first."""
+    return program(seed, 32, 8).replace("mov ax, 24", f"mov dword ptr [{LOG}], 0\n mov ax, 24", 1)
+
+
+def instructions(seed: int) -> list[int]:
+    """Where a random program's instructions begin, as far as it gets there."""
+    guest = Guest("handlers")
+    prepare(guest, 32)
+    guest.load(random_source(seed))
+    found = set()
+    while True:
+        found.add(int(guest.c.rip))
+        if guest.go(1) != "limit":
+            return sorted(at for at in found if CODE <= at < HANDLERS)
+
+
+@pytest.mark.parametrize("trap", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_programs(seed: int, trap: bool) -> None:
+    """Two data and two code breakpoints (and TF): all engines log the same, in one go and cut."""
+    rng = np.random.default_rng([seed, 17])
+    places = instructions(seed)
+    data = [(int(DATA + rng.integers(0, 0x700)) & ~3, kind, 4) for kind in (WRITE, ACCESS)]
+    code = [(int(places[rng.integers(len(places))]), BREAK, 1) for _ in range(2)]
+    dr7 = sum(
+        (2 << 2 * n) | (kind | LENGTHS[size] << 2) << 16 + 4 * n for n, (_, kind, size) in enumerate([*data, *code])
+    )
+    states = []
+    for engine, step in (("plain", 30_000), *((e, s) for e in ENGINES[1:] for s in (30_000, 1, 5))):
+        guest = Guest(engine)
+        prepare(guest, 32)
+        guest.load(DB_HANDLER, 0x3800)
+        guest.bare.write(IDT + 8, struct.pack("<HHHH", 0x3800, 8, 0x8E00, 0))
+        guest.load(random_source(seed))
+        guest.c.dr[:4], guest.c.dr[7] = [address for address, _, _ in [*data, *code]], dr7 | 0x400
+        guest.bare.vcpu.registers_changed()
+        if trap:
+            guest.registers(eflags=0x302)
+        while (end := guest.go(step)) == "limit":
+            assert guest.retired < 30_000
+        assert end == "hlt"
+        states.append(guest.state())
+    for state in states[1:]:
+        same(state, states[0], f"seed {seed}")
+    memory = states[0]["memory"]
+    n = int.from_bytes(memory[LOG : LOG + 4], "little")
+    logged = [bits for _, bits in struct.iter_unpack("<II", memory[LOG + 4 : LOG + 4 + 8 * n])]
+    assert any(bits & (0x4000 if trap else 0xC) for bits in logged), "after a trap the handler's RF lets the next one pass"

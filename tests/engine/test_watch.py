@@ -311,3 +311,70 @@ def test_a_breakpoint_on_the_instruction_stops_once(engine: str) -> None:
         seen.append((int(guest.c.rip) - CODE, int(guest.c.stop_why)))
         guest.c.resume_at, guest.c.resume_lin = guest.bare.vcpu.retired(), guest.c.rip
     assert (end, seen) == ("hlt", [(1, 0), (6, 1)])
+
+
+def test_watched_device_memory() -> None:
+    """Each access is made once, whatever is begun again."""
+    states = []
+    for engine in ENGINES:
+        guest = Guest(engine)
+        guest.load(
+            "mov eax, [0x50000]\n mov [0x50004], eax\n add dword ptr [0x50002], 5\n mov esi, 0x50000\n mov edi, 0x50010\n"
+            "mov ecx, 3\n rep movsd\n mov ax, [0x50003]\n hlt"
+        )
+        end, stops = run(guest, [Point(A, 0x50003, 0x50003), Point(W, 0x50014, 0x50017)])
+        assert end == "hlt"
+        assert [(address, point) for _, _, found in stops for point, address in found] == [
+            (0x50003, 0),
+            (0x50003, 0),
+            (0x50003, 0),
+            (0x50003, 0),
+            (0x50014, 1),
+            (0x50003, 0),
+        ]
+        assert len(guest.device.seen) == 1 + 1 + 2 + 6 + 1
+        states.append(guest.state() | {"stops": stops})
+    for state in states[1:]:
+        same(state, states[0], "device memory")
+
+
+@pytest.mark.parametrize("step", [1, 100])
+def test_single_step_of_the_guest(step: int) -> None:
+    """The stop comes first, the trap of TF when the guest goes on."""
+    states = []
+    for engine in ENGINES:
+        guest = Guest(engine, deliver=True)
+        guest.bare.write(0x4000 + 8, struct.pack("<HHHH", 0x3000, 8, 0x8E00, 0))
+        guest.bare.write(0x5008, struct.pack("<Q", 0x00CF_9B00_0000_FFFF))
+        guest.c.gdt_base, guest.c.gdt_limit, guest.c.idt_base, guest.c.idt_limit = 0x5000, 0xF, 0x4000, 0x3FF
+        guest.load("inc ebx\n iretd", 0x3000)
+        guest.load("nop\n mov [0x9000], eax\n inc edx\n hlt")
+        guest.registers(eflags=0x102)
+        set_watches(guest.bare.vcpu, POINTS[:1])
+        seen = []
+        for _ in range(100):
+            end = guest.go(step)
+            if end == "debug":
+                seen.append((int(guest.c.rip), guest.bare.registers()["ebx"], int(guest.c.stop_why)))
+            if end == "hlt":
+                break
+        assert seen == [(CODE + 6, 1, int(STOP_WATCH))], "behind the store, before its trap"
+        guest.ends.clear()
+        states.append(guest.state())
+    for state in states[1:]:
+        same(state, states[0], "TF")
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_delivery_of_an_interrupt(engine: str) -> None:
+    guest = Guest(engine, deliver=True)
+    guest.bare.write(0x4000 + 0x30 * 8, struct.pack("<HHHH", 0x3000, 8, 0x8E00, 0))
+    guest.bare.write(0x5008, struct.pack("<Q", 0x00CF_9B00_0000_FFFF))
+    guest.c.gdt_base, guest.c.gdt_limit, guest.c.idt_base, guest.c.idt_limit = 0x5000, 0xF, 0x4000, 0x3FF
+    guest.load("hlt", 0x3000)
+    guest.load("nop\n nop")
+    guest.registers(esp=0x9008, eflags=0x202)
+    assert guest.go(1) == "limit"
+    guest.bare.vcpu.inject(0x30)
+    end, stops = run(guest, POINTS)
+    assert (end, stops) == ("hlt", [(0x3000, 1, [(0, 0x9000)])])
