@@ -103,7 +103,9 @@ class Builder(Protocol):
         """To the block's only successor."""
         ...
 
-    def indirect(self, target: Value) -> None: ...
+    def indirect(self, target: Value, *, noted: bool = False) -> None:
+        """To the block at a computed EIP; `noted`: remember which ones it was."""
+        ...
 
 
 def compose(b: Builder, shape: Shape, *, dead: bool = False, fused: int = -1) -> None:
@@ -289,7 +291,7 @@ class _Composer:
         return target
 
     def jmpi(self) -> None:
-        self.b.indirect(self.target(self.value(0)))
+        self.b.indirect(self.target(self.value(0)), noted=True)
 
     # ---- stack --------------------------------------------------------------------------------------------------------
     def sp(self) -> Value:
@@ -344,7 +346,7 @@ class _Composer:
     def calli(self) -> None:
         target = self.target(self.value(0))
         self.push_value(self.b.next_rip())
-        self.b.indirect(target)
+        self.b.indirect(target, noted=True)
 
     def ret(self) -> None:
         b, s = self.b, self.s

@@ -17,6 +17,7 @@ import numpy as np
 
 from jitvm.engine import layout as lay
 from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
+from jitvm.engine.formbits import F_COUNT, F_KILLS, F_READS
 from jitvm.engine.forms import Shape
 from jitvm.engine.hot import PREFIX
 from jitvm.engine.region import OUT, TABLE_BLOCKS, Node, Op
@@ -100,7 +101,7 @@ class _Grower:
         rows = c.t[: n * lay.T_WORDS].reshape(n, lay.T_WORDS).tolist()
         last = self.shapes[rows[-1][1]]
         for k, row in enumerate(rows):
-            _, shape_number, eip, d, s, base, index, seg, scale, disp, imm, following, _, variant, uop = row
+            form, shape_number, eip, d, s, base, index, seg, scale, disp, imm, following, _, variant, uop = row
             shape = self.shapes[shape_number]
             if uop == int(SKIPPED):
                 continue
@@ -109,7 +110,9 @@ class _Grower:
                 stop = uop + 1
                 break
             if shape.kind != "nop":
-                fields = (d, s, base, index, seg, scale, disp & 0xFFFF_FFFF, imm, eip, following, n - k)
+                counted = bool(form & int(F_COUNT)) and not imm & 31
+                flags = bool(form & int(F_READS)), bool(form & int(F_KILLS)) and not counted
+                fields = (d, s, base, index, seg, scale, disp & 0xFFFF_FFFF, imm, eip, following, n - k, *flags)
                 ops.append(Op(shape, variant, uop + 1, *fields))
         jumps = last.kind in JUMPS
         taken = fall = OUT
@@ -125,7 +128,22 @@ class _Grower:
             fall = OUT
         rip = int(c.block_rip[b])
         node = Node(rip, n, count, tuple(ops), taken, fall, (), stop, jumps)
+        if last.kind in ("jmpi", "calli") and stop < 0:
+            node = replace(node, returns=tuple((rip, OUT) for rip in self.noted(slot)))
         return node, call_returns, last.kind == "ret" and stop < 0
+
+    def noted(self, slot: int) -> list[int]:
+        """Where an indirect jump went to, as far as it remembers."""
+        c, found = self.c, []
+        for k in range(lay.N_NOTED):
+            u = _word(slot + 8 * k)
+            if int(c.uop_arena) <= u < int(c.uop_end):
+                b = _word(u + lay.UOP_DISP) & 0xFFFF_FFFF
+                if b < int(c.n_blocks) and int(c.block_uop[b]) == u:
+                    rip = int(c.block_rip[b])
+                    if self.block_at(rip) == b:
+                        found.append(rip)
+        return found
 
     def linked(self, slot: int, rip: int) -> bool:
         """Whether the jump through a slot was made, to the block at `rip`."""
@@ -148,7 +166,7 @@ class _Grower:
                 rets.append(len(nodes) - 1)
             returning += [r for r in call_returns if self.block_at(r) >= 0]
             if total < MOST_OPS:
-                for to in (node.taken, node.fall, *call_returns):
+                for to in (node.taken, node.fall, *(rip for rip, _ in node.returns), *call_returns):
                     if to != OUT and to not in number and len(order) < MOST_NODES and self.block_at(to) >= 0:
                         number[to] = len(order)
                         order.append(to)
@@ -157,7 +175,12 @@ class _Grower:
 
         returns = tuple((r, number[r]) for r in dict.fromkeys(returning) if r in number)[:MOST_RETURNS]
         done = [
-            replace(n, taken=inside(n.taken), fall=inside(n.fall), returns=returns if k in rets else ())
+            replace(
+                n,
+                taken=inside(n.taken),
+                fall=inside(n.fall),
+                returns=returns if k in rets else tuple((r, number[r]) for r, _ in n.returns if r in number),
+            )
             for k, n in enumerate(nodes)
         ]
         done, kept = _cycle(done)

@@ -196,7 +196,7 @@ class PlainBuilder:
         self.check_direct()
         self.c.next_rip = self.word(T_IMM)
 
-    def indirect(self, target: Any) -> None:
+    def indirect(self, target: Any, *, noted: bool = False) -> None:
         self.c.next_rip = target
 
 

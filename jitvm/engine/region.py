@@ -23,7 +23,10 @@ OUT = -1
 """In place of a node's number: the edge leads out of the region."""
 @dataclass(frozen=True)
 class Op:
-    """One instruction: what the micro-op says of it, and which micro-op of its block that is (`uop`)."""
+    """One instruction: what the micro-op says of it, and which micro-op of its block that is (`uop`).
+
+    `reads`: what it does depends on arithmetic flags; `kills`: it writes all six.
+    """
 
     shape: Shape
     variant: int
@@ -39,6 +42,8 @@ class Op:
     eip: int
     next: int
     rest: int
+    reads: bool
+    kills: bool
 
 
 @dataclass(frozen=True)

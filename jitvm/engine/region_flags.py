@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jitvm.engine.fast_path import FastPathBuilder
-from jitvm.engine.formbits import VARIANT_FUSED
+from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.region import Op
 from jitvm.engine.units import Units, symbol
 from jitvm.isa.flags import is_comparison
@@ -92,9 +92,11 @@ class LazyFlags(FastPathBuilder):
         return super().call("flags.condition", args, flags="new")
 
     def copy_flags(self) -> None:
-        unit = self.op.shape.unit
-        if unit in BASES or (unit in TOPS and self._cc() >> 1 not in WITH_CARRY):
-            return  # they need no flags from before, but for what a recipe keeps
+        op = self.op
+        if not op.reads and (op.kills or op.variant == VARIANT_DEAD):
+            return
+        if op.shape.unit in TOPS and self._cc() >> 1 not in WITH_CARRY:
+            return  # CF is kept by the recipe
         self.settle_flags()
         super().copy_flags()
 

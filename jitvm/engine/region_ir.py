@@ -205,7 +205,7 @@ class RegionBuilder(LazyFlags):
     def jump(self) -> None:
         self._edge(self._node.taken, lay.UOP_TAKEN)
 
-    def indirect(self, target: str) -> None:
+    def indirect(self, target: str, *, noted: bool = False) -> None:
         for rip, n in self._node.returns:
             other = self.label()
             self.cond_branch(self.new(f"icmp eq i64 {target}, {rip}"), f"E{n}", other, True)

@@ -118,8 +118,11 @@ class StencilBuilder(FastPathBuilder):
     def next(self) -> None:
         self.go("@next", "%uop", "%budget")
 
+    def block_end(self) -> str:
+        return self.gep("%uop", self.hole("end"))
+
     def _follow(self, slot: int) -> None:
-        where = self.gep("%uop", self.hole("end"))
+        where = self.block_end()
         self.enter(self.new(f"load ptr, ptr {self.gep(where, slot - lay.UOP_TAKEN)}"), "%budget")
 
     def text(self) -> str:

@@ -347,11 +347,15 @@ class HandlerBuilder:
     def jump(self) -> None:
         self._follow(lay.UOP_TAKEN)
 
-    def indirect(self, target: str) -> None:
-        self._jump(target, "%budget")
+    def indirect(self, target: str, *, noted: bool = False) -> None:
+        self._jump(target, "%budget", self.block_end() if noted else "")
 
-    def _jump(self, target: str, budget: str) -> None:
-        """By the jump cache; what is not there is looked up."""
+    def block_end(self) -> str:
+        """Pointer behind the block's last micro-op."""
+        return self.gep("%uop", lay.UOP_SIZE)
+
+    def _jump(self, target: str, budget: str, note: str = "") -> None:
+        """By the jump cache; what is not there is looked up.  `note`: where targets are remembered (`lay.N_NOTED`)."""
         mixed = self.new(f"xor i64 {target}, {self.new(f'lshr i64 {target}, 12')}")
         index = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_JUMP_CACHE - 1}')}, 5")
         entry = self.gep(self.gep("%cpu", index), at("jump_cache"))
@@ -365,7 +369,12 @@ class HandlerBuilder:
         self.set_word("rip", target)
         self.tail("h_resume", budget)
         self.place(go)
-        self.enter(self.new(f"load ptr, ptr {self.gep(entry, 16)}"), budget)
+        u = self.new(f"load ptr, ptr {self.gep(entry, 16)}")
+        if note:
+            mixed = self.new(f"xor i64 {self.new(f'lshr i64 {target}, 3')}, {self.new(f'lshr i64 {target}, 6')}")
+            which = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_NOTED - 1}')}, 3")
+            self.put(f"store ptr {u}, ptr {self.gep(note, which)}")
+        self.enter(u, budget)
 
 
 SPECIALS = (
