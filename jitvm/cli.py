@@ -25,8 +25,8 @@ from jitvm.errors import ConfigError, JitvmError
 
 if TYPE_CHECKING:
     from jitvm.console import Console
+    from jitvm.crash_report import Crashes
     from jitvm.machine import Machine, RunResult
-    from jitvm.vcpu import Vcpu
 
 
 class Exit(enum.IntEnum):
@@ -273,7 +273,7 @@ def run_machine(cfg: MachineConfig, debug: bool = False) -> int:
         if cfg.gdb is not None:
             stack.enter_context(_gdb(cfg, machine))
         ends.machine = machine
-        crashes = Crashes(cfg, machine, console, progress.hide)
+        crashes = _crashes(cfg, machine, console, progress.hide)
         if console is not None:
             console.on_quit = machine.quit
         progress.running()
@@ -311,52 +311,17 @@ def _gdb(cfg: MachineConfig, machine: Machine) -> Iterator[None]:
         yield
 
 
-class Crashes:
-    """Tells of triple faults on standard error: in full when they end the run, else in short, the first few."""
+def _crashes(cfg: MachineConfig, machine: Machine, console: Console | None, hide: Callable[[], None]) -> Crashes:
+    """Who tells of triple faults; a message of ours goes on a line of its own."""
+    from jitvm.crash_report import Crashes
 
-    MOST = 3
-
-    def __init__(
-        self, cfg: MachineConfig, machine: Machine, console: Console | None, hide: Callable[[], None]
-    ) -> None:
-        self._cfg, self._machine, self._console, self._hide = cfg, machine, console, hide
-        self._n = 0
-        machine.on_shutdown = self._on_shutdown
-
-    def _say(self, lines: Sequence[str]) -> None:
-        self._hide()
-        if self._console is not None and not self._console.at_line_start and _one_stream():
+    def say(text: str) -> None:
+        hide()
+        if console is not None and not console.at_line_start and _one_stream():
             print(file=sys.stderr)
-        print(f"jitvm: {lines[0]}", *lines[1:], sep="\n  ", file=sys.stderr, flush=True)
+        print(f"jitvm: {text}", file=sys.stderr, flush=True)
 
-    def _on_shutdown(self, vcpu: Vcpu) -> None:
-        from jitvm import crash, symbols
-
-        self._n += 1
-        if self._n <= self.MOST:
-            names = symbols.load(self._cfg)
-            self._say(crash.report(self._machine, vcpu, names, whole=self._cfg.no_reboot))
-        elif self._n == self.MOST + 1:
-            self._say(["further triple faults are not reported"])
-
-    def tell_the_way(self, result: RunResult) -> None:
-        """The blocks before the one that ended the run; the machine is closed for it."""
-        from jitvm import crash, replay, symbols
-
-        if not (self._n and self._cfg.no_reboot and result.reason == "shutdown"):
-            return
-        machine, vcpu = self._machine, self._machine.vcpus[0]
-        if vcpu.real_time or machine.stats()["host_seconds"] > replay.MAX_SECONDS:
-            return
-        machine.close()
-        blocks = replay.last_blocks(self._cfg, vcpu.retired, machine.registers())
-        if not blocks:
-            self._say(["the way to it can't be told: a second run did not come to the same end"])
-            return
-        names = symbols.load(self._cfg)
-        places = [(crash.place(vcpu.engine.c, names, b.selector, b.base, b.ip), b.n) for b in blocks]
-        lines = [f"{where}, {n} instruction{'s' if n > 1 else ''}" for where, n in places]
-        self._say([f"the last {len(blocks)} blocks before it, from a second run of the same:", *lines])
+    return Crashes(cfg, machine, say)
 
 
 def exit_status(result: RunResult) -> int:

@@ -192,6 +192,7 @@ class GdbTarget:
             return False
         self._vcpu.halt_at = NEVER
         self._stopped_at = self.registers.linear_pc()
+        self.registers.raw = self._machine.monitor.context.raw_pc
         self._tell(stop)
         return True
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from jitvm.checkpoint import lasting_disks, restore, take
+from jitvm.checkpoint import DEBUGGER, HOST, lasting_disks, restore, take
 from jitvm.clock import Clock
 from jitvm.config import DriveConfig
+from jitvm.isa.state import ARCHITECTURAL
 from jitvm.machine import Machine
 from tests.boot.guests import BIOS, GOOD, GUESTS, SEABIOS, config, debug_output, disk, need, rom
 
@@ -106,6 +107,10 @@ def test_which_disks_are_not_held(tmp_path: Path) -> None:
     drives = (DriveConfig(str(image)), DriveConfig(str(GUESTS / "bootsect.img"), index=1, snapshot=True))
     with Machine(config(BIOS, drives=drives)) as m:
         assert lasting_disks(m) == [str(image)]
+
+
+def test_what_is_left_out_is_there() -> None:
+    assert {str(field[0]) for field in ARCHITECTURAL} > HOST | DEBUGGER
 
 
 def test_timers_fire_in_the_order_of_then() -> None:

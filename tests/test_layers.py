@@ -37,7 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(
         {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target", "symbols"}
-        | {"crash", "replay"}
+        | {"crash_report"}
     ),
     "__main__": frozenset({"cli"}),
 }

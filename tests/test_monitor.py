@@ -325,6 +325,13 @@ def test_the_monitor_through_gdb(tmp_path: Path) -> None:
         assert b.pc == 0xFFFFFFF0 and not b.target.registers.raw
 
 
+def test_the_console_s_choice_of_pc_is_gdb_s(tmp_path: Path) -> None:
+    with bench(rom(tmp_path, COUNTER)) as b:
+        b.machine.monitor.command("pc raw")
+        b.step()
+        assert b.read("rip") == 0 and b.pc == 0xF0000
+
+
 def test_a_breakpoint_where_a_restored_machine_stood(tmp_path: Path) -> None:
     with bench(rom(tmp_path, COUNTER)) as b:
         b.step()

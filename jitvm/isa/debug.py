@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from jitvm.isa.flags import RF
 from jitvm.isa.host import translations_changed
+from jitvm.isa.memory import cut_linear
 from jitvm.isa.paging import flush_tlb
 from jitvm.isa.state import (
     AGAIN,
     CR4_DE,
+    CS,
     DB,
     EXIT,
     FAULT,
@@ -200,11 +202,34 @@ def collect_traps(c):
     return W0
 
 
+def code_bits(c, lin):
+    """Bits of DR6 of the instruction breakpoints at a linear address.
+
+    None with RF set, behind a load of SS, or when a string instruction goes on.
+    """
+    now = retired(c)
+    if c.rf_taken != W0 or c.rflags & RF != W0 or c.trap_shadow == now or c.again_at == now:
+        return W0
+    bits = W0
+    n = W0
+    while n < FOUR:
+        if (c.code_breaks >> n) & W1 != W0 and c.dr[n] == lin:
+            bits = bits | (W1 << n)
+        n += W1
+    return bits
+
+
 def raise_trap(c, trap):
-    """The #DB of the traps in `trap`; between two iterations RF is set in its image (SDM vol. 3, 17.3.1.1)."""
+    """The #DB of the traps in `trap`; between two iterations RF is set in its image (SDM vol. 3, 17.3.1.1).
+
+    It tells of an instruction breakpoint at the next instruction, too (measured on silicon).
+    """
+    bits = (trap >> TRAP_SHIFT) & DR6_B
     if trap & TRAP_STEP != W0:
-        c.dr[DR6] = c.dr[DR6] | DR6_BS
-    c.dr[DR6] = c.dr[DR6] | ((trap >> TRAP_SHIFT) & DR6_B)
+        bits = bits | DR6_BS
+    if c.code_breaks != W0:
+        bits = bits | code_bits(c, cut_linear(c, c.base[CS] + c.rip))
+    c.dr[DR6] = c.dr[DR6] | bits
     c.trap_rf = W0
     if c.again_at == retired(c):
         c.trap_rf = RF
@@ -212,19 +237,8 @@ def raise_trap(c, trap):
 
 
 def code_break(c, lin):
-    """Status: #DB before the instruction at a linear address when an instruction breakpoint is there.
-
-    Not with RF set, behind a load of SS, or when a string instruction goes on.
-    """
-    now = retired(c)
-    if c.rf_taken != W0 or c.rflags & RF != W0 or c.trap_shadow == now or c.again_at == now:
-        return OK
-    bits = W0
-    n = W0
-    while n < FOUR:
-        if (c.code_breaks >> n) & W1 != W0 and c.dr[n] == lin:
-            bits = bits | (W1 << n)
-        n += W1
+    """Status: #DB before the instruction at a linear address when an instruction breakpoint is there."""
+    bits = code_bits(c, lin)
     if bits == W0:
         return OK
     c.dr[DR6] = c.dr[DR6] | bits

@@ -101,4 +101,6 @@ def test_random_programs(seed: int, trap: bool) -> None:
     memory = states[0]["memory"]
     n = int.from_bytes(memory[LOG : LOG + 4], "little")
     logged = [bits for _, bits in struct.iter_unpack("<II", memory[LOG + 4 : LOG + 4 + 8 * n])]
-    assert any(bits & (0x4000 if trap else 0xC) for bits in logged), "after a trap the handler's RF lets the next one pass"
+    assert any(bits & (0x4000 if trap else 0xC) for bits in logged), (
+        "after a trap the handler's RF lets the next one pass"
+    )

@@ -73,3 +73,18 @@ def test_a_range_at_the_end_of_the_address_space(engine: str) -> None:
     set_range(vcpu, 0xFFFF_F000, 0x1000)
     guest.c.resume_at, guest.c.resume_lin = vcpu.retired(), guest.c.rip
     assert guest.go(5) == "debug" and guest.retired == 3
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_the_loop_is_linked_inside_the_range(engine: str) -> None:
+    """Turns go from block to block without a look-up, as without a range."""
+    lookups = []
+    for size in (0, END - F):
+        guest = begun(engine)
+        set_range(guest.bare.vcpu, CODE + F, size)
+        guest.c.resume_at, guest.c.resume_lin = guest.bare.vcpu.retired(), guest.c.rip
+        assert guest.go(LOOP * 50) == "limit"
+        before = int(guest.c.stat_lookups)
+        assert guest.go(LOOP * 200) == "limit"
+        lookups.append(int(guest.c.stat_lookups) - before)
+    assert lookups[0] == lookups[1] < 20

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from jitvm.engine.points import Point, hits, set_watches
+from jitvm.isa.paging import READ, WRITE, tlb_slot
 from jitvm.isa.state import STOP_WATCH, WATCH_PHYSICAL, WATCH_READ, WATCH_WRITE
+from jitvm.isa.words import u64
 from tests.engine.guest import CODE, DATA, Guest, same
 from tests.engine.programs import prepare, program
 
@@ -378,3 +380,20 @@ def test_delivery_of_an_interrupt(engine: str) -> None:
     guest.bare.vcpu.inject(0x30)
     end, stops = run(guest, POINTS)
     assert (end, stops) == ("hlt", [(0x3000, 1, [(0, 0x9000)])])
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_other_pages_stay_in_the_tlb(engine: str) -> None:
+    """Only the watched kinds of access to the watched page miss: reads of a page where writes are watched hit."""
+    guest = Guest(engine)
+    guest.load(
+        "mov eax, [0x8000]\n mov [0x8000], eax\n mov eax, [0x9100]\n mov [0x9100], eax\n mov eax, [0xA000]\n hlt"
+    )
+    assert run(guest, [Point(W, 0x9000, 0x9003), Point(R, 0xA010, 0xA010)]) == ("hlt", [])
+    cached = {
+        (page, kind)
+        for page in (0x8000, 0x9000, 0xA000)
+        for kind in (READ, WRITE)
+        if guest.c.tlb[tlb_slot(u64(page), kind, u64(0))] == page
+    }
+    assert cached == {(0x8000, READ), (0x8000, WRITE), (0x9000, READ)}

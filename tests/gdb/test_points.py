@@ -195,3 +195,21 @@ def test_a_call_leaves_the_range(tmp_path: Path, raw: bool) -> None:
         assert b.range_step(base, base + 7) == Stepped(1) and b.pc == START + 8
         assert b.range_step(base + 8, base + 10) == Stepped(1) and b.pc == START + 6, "the return does"
         assert b.range_step(base + 6, base + 6) == Stepped(1) and b.pc == START + 7, "an empty range is a step"
+
+
+def test_dma_by_a_device_stops_the_machine(tmp_path: Path) -> None:
+    """fw_cfg writes its signature to memory: the stop is told, behind the OUT that began it or the instruction after."""
+    words = (0x0A000000, 0x04000000, 0, 0x00060000)  # select key 0 and read; 4 bytes; to 600h: big-endian
+    stores = "".join(
+        f"66c706{(0x500 + 4 * n).to_bytes(2, 'little').hex()}{w.to_bytes(4, 'little').hex()}"
+        for n, w in enumerate(words)
+    )
+    code = f"31c0 8ed8 {stores} 66b800050000 660fc8 ba1805 66ef 90 90 f4"  # bswap eax; mov dx, 518h; out dx, eax
+    with bench(rom(tmp_path, code)) as b:
+        debugger = Debugger.of(b.machine)
+        debugger.watch_physical(0x602, 1)
+        stop = b.run()
+        assert isinstance(stop, Signalled) and "a device has made a write access to physical 0x602" in stop.message
+        assert b.target.read_memory(1, 0x600, 4) == b"QEMU"
+        out = START + 4 + 4 * 9 + 6 + 3 + 3
+        assert out <= b.pc <= out + 3
