@@ -12,7 +12,6 @@ from gdbstub.target import (
     Breakpoints,
     Crc,
     ExecFile,
-    ExecOffset,
     Kill,
     MemoryMap,
     Monitor,
@@ -41,7 +40,6 @@ class Facets:
     monitor: Monitor | None
     memory_map: MemoryMap | None
     exec_file: ExecFile | None
-    exec_offset: ExecOffset | None
     search: Search | None
     crc: Crc | None
     reset: Reset | None
@@ -62,7 +60,6 @@ class Facets:
             monitor=target if isinstance(target, Monitor) else None,
             memory_map=target if isinstance(target, MemoryMap) else None,
             exec_file=target if isinstance(target, ExecFile) else None,
-            exec_offset=target if isinstance(target, ExecOffset) else None,
             search=target if isinstance(target, Search) else None,
             crc=target if isinstance(target, Crc) else None,
             reset=target if isinstance(target, Reset) else None,

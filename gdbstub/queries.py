@@ -76,13 +76,6 @@ def _more_threads(context: Context, arguments: bytes) -> bytes:
     return b"l"
 
 
-def _offsets(context: Context, arguments: bytes) -> bytes:
-    """Where the program lies; nothing when it lies where its file says."""
-    facet = context.facets.exec_offset
-    offset = facet.exec_offset() if facet is not None else 0
-    return b"TextSeg=%x" % offset if offset else b""
-
-
 def _thread_words(context: Context, arguments: bytes) -> bytes:
     info = context.thread(parse.thread_id(arguments.removeprefix(b",")))
     return parse.to_hex((info.extra or info.name or f"thread {info.thread}").encode())
@@ -172,7 +165,6 @@ COMMANDS = {
     "T": Command(_alive, anytime=True),
     "qAttached": Command(_attached, anytime=True),
     "qC": Command(_current_thread, anytime=True),
-    "qOffsets": Command(_offsets, anytime=True),
     "qRcmd": Command(_monitor, text=False),
     "qSupported": Command(_supported, anytime=True),
     "qSymbol": Command(_ok, anytime=True),

@@ -30,8 +30,8 @@ Running and stopped are strict:
   already, its `stopped` call made but not yet seen by the session, it does nothing: no second stop, neither now nor
   after the next `resume`.
 * All other methods are only called while the guest is stopped, after `stopped` or before the first `resume`; the
-  exceptions are `listen`, `threads`, `exec_file`, `exec_offset`, `memory_map`, `can_range_step` and `kill`, which must
-  work at any time.
+  exceptions are `listen`, `threads`, `exec_file`, `memory_map`, `can_range_step` and `kill`, which must work at any
+  time.
 * `Exited` may be reported at any time, once, also when stopped (a monitor command that quits); after it only the
   methods of that last list and `reset` are called. The owner then closes the server, which still delivers the `W`
   packet.
@@ -257,14 +257,6 @@ class ExecFile(Protocol):
 
     def exec_file(self) -> str | None:
         """Its absolute path; gdb loads it by itself, with a warning if it is for another architecture."""
-
-
-@runtime_checkable
-class ExecOffset(Protocol):
-    """Where that program lies, when not where its file says."""
-
-    def exec_offset(self) -> int:
-        """What is added to all of the file's addresses."""
 
 
 @runtime_checkable

@@ -62,7 +62,7 @@ from jitvm.gdb_memory import LinearMemory, memory_map
 from jitvm.gdb_registers import CS, Registers, mode_name
 from jitvm.isa.state import STOP_RANGE, STOP_STEP
 from jitvm.machine import Machine, RunResult
-from jitvm.symbols import program
+from jitvm.symbols import file_for_gdb
 from jitvm.vcpu import NEVER
 
 THREAD = 1
@@ -96,6 +96,8 @@ class GdbTarget:
             raise ConfigError(f"--gdb-arch: '{arch}' is none of {', '.join(x86.LAYOUTS)}")
         self.watched: Callable[[], bool] = lambda: False
         """Whether a client is there."""
+        self.program: str | None = None
+        """Path of the guest's ELF file for gdb."""
         self._layout = x86.LAYOUTS[arch]
         self._machine, self._vcpu, self._exit_code = machine, machine.vcpus[0], exit_code
         self._c = self._vcpu.engine.c
@@ -280,14 +282,8 @@ class GdbTarget:
         return memory_map(self._machine.memory)
 
     def exec_file(self) -> str | None:
-        """The guest's ELF file, where it is known."""
-        found = program(self._machine.config)
-        return str(found[0].resolve()) if found is not None else None
-
-    def exec_offset(self) -> int:
-        """What is added to its addresses."""
-        found = program(self._machine.config)
-        return found[1] if found is not None else 0
+        """The guest's ELF file, where it is known, at the addresses where the guest has it."""
+        return self.program
 
     def monitor(self, command: str, write: Callable[[str], None]) -> None:
         """The machine's monitor; a reset, here, stands at the reset vector."""
@@ -353,11 +349,14 @@ def serve(
     `wait` holds the machine at the reset vector until a client lets it go.  `ConfigError`: the address is bad or taken.
     """
     target = GdbTarget(machine, arch, exit_code)
+    resources = contextlib.ExitStack()
+    target.program = file_for_gdb(machine.config, resources, log)
     session = Session(target, running=not wait, on_disconnect=OnDisconnect(on_disconnect), log=log)
     try:
         server = Server(session, address)
         server.open()
     except ServerError as e:
+        resources.close()
         raise ConfigError(str(e).replace("gdb:", "--gdb:", 1)) from None
     target.watched = lambda: session.attached
     machine.gate.held = wait
@@ -368,3 +367,4 @@ def serve(
     finally:
         server.close()
         machine.gate.debugger = None
+        resources.close()

@@ -9,9 +9,13 @@ Not modelled: line numbers, relocatable files, sections that are moved apart.
 from __future__ import annotations
 
 import bisect
+import contextlib
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from jitvm.config import MachineConfig, firmware_image
+from jitvm.elf_shift import shifted
 from jitvm.errors import ImageError
 
 FIRMWARE_ELF, FIRMWARE_BASE = "jitvm-bios.elf", 0xF0000
@@ -73,6 +77,26 @@ def load(config: MachineConfig) -> Symbols | None:
     """The symbols of a machine's guest, where they are known."""
     found = program(config)
     return Symbols(*found) if found is not None else None
+
+
+def file_for_gdb(config: MachineConfig, resources: contextlib.ExitStack, log: Callable[[str], None]) -> str | None:
+    """Path of the guest's ELF with addresses as the guest has them: a copy, which `resources` removes, when it lies
+    elsewhere than it says.  `log` is told of a file that can't be copied so.
+    """
+    found = program(config)
+    if found is None:
+        return None
+    path, offset = found
+    if not offset:
+        return str(path.resolve())
+    data = shifted(path.read_bytes(), offset)
+    if data is None:
+        log(f"gdb: load the symbols with: symbol-file {path.resolve()} -o {offset:#x}")
+        return None
+    folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="jitvm-"))
+    copy = Path(folder) / path.name
+    copy.write_bytes(data)
+    return str(copy)
 
 
 def _read(path: Path) -> list[tuple[str, str, int, int]]:

@@ -32,7 +32,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "bench": frozenset({"bench", "__init__", "errors"}),
     "config": frozenset({"errors", "trace"}),
     "console": frozenset({"backends", "errors"}),
-    "symbols": frozenset({"config", "errors"}),
+    "symbols": frozenset({"config", "elf_shift", "errors"}),
+    "elf_shift": frozenset(),
     "progress": frozenset(),
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(

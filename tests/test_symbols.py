@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jitvm.config import MachineConfig
+from jitvm.elf_shift import shifted
 from jitvm.errors import ImageError
-from jitvm.symbols import FIRMWARE_BASE, Symbols, load, program
+from jitvm.symbols import FIRMWARE_BASE, Symbols, file_for_gdb, load, program
 from tests.boot.guests import BIOS, IMAGES
 
 ELF = BIOS.with_suffix(".elf")
@@ -43,6 +45,37 @@ def test_whose_symbols_are_known(tmp_path: Path) -> None:
     assert program(named) == (SIEVE, 0x1000) and found is not None
     main = Symbols(SIEVE).address("main")
     assert main is not None and found.address("main") == main + 0x1000
+
+
+def test_a_file_at_another_address(tmp_path: Path) -> None:
+    data = shifted(ELF.read_bytes(), FIRMWARE_BASE)
+    assert data is not None
+    copy = tmp_path / "copy.elf"
+    copy.write_bytes(data)
+    here, there = Symbols(ELF, FIRMWARE_BASE), Symbols(copy)
+    assert len(here) == len(there) > 200
+    assert all(there.address(name) == here.address(name) for name in ("boot", "post", "gdt", "pci_read32"))
+    back = shifted(data, -FIRMWARE_BASE)
+    assert back == ELF.read_bytes()
+
+
+def test_files_that_can_t_be_shifted() -> None:
+    data = ELF.read_bytes()
+    assert shifted(b"\x7fELF\x02\x01" + data[6:], 16) is None and shifted(data + b"\0.debug_info\0", 16) is None
+    assert shifted(data[: len(data) // 2], 16) is None and shifted(b"", 16) is None
+
+
+def test_the_file_that_gdb_is_given(tmp_path: Path) -> None:
+    said: list[str] = []
+    with contextlib.ExitStack() as resources:
+        copy = file_for_gdb(MachineConfig(), resources, said.append)
+        assert copy is not None and Symbols(Path(copy)).address("boot") == Symbols(ELF, FIRMWARE_BASE).address("boot")
+        assert file_for_gdb(MachineConfig(bios=BIOS, symbols=SIEVE), resources, said.append) == str(SIEVE)
+        debug = tmp_path / "debug.elf"
+        debug.write_bytes(SIEVE.read_bytes() + b"\0.debug_line\0")
+        named = MachineConfig(symbols=debug, symbols_offset=0x100)
+        assert not said and file_for_gdb(named, resources, said.append) is None
+    assert said == [f"gdb: load the symbols with: symbol-file {debug} -o 0x100"] and not Path(copy).exists()
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.engine.guest import CODE, IDT, Guest, same
 from tests.engine.programs import prepare, program
 
-STEPS = 0x3800
+STEPS, RF = 0x3800, 1 << 16
 LOG = 0xA000
 HANDLER = f"""
     push eax
@@ -189,3 +189,18 @@ def test_trap_whose_frame_goes_to_a_device(step: int) -> None:
         states.append(guest.state())
     for state in states[1:]:
         same(state, states[0], f"{step} at a time")
+
+
+@pytest.mark.parametrize("engine", ["handlers", "stencils", "regions"])
+@pytest.mark.parametrize(("done", "rf"), [(4, 0), (5, RF), (6, RF), (7, 0)])
+def test_rf_in_the_image_of_an_interrupt(engine: str, done: int, rf: int) -> None:
+    """Set between two iterations of a string instruction alone (SDM vol. 3, 17.3.1.1)."""
+    guest = Guest(engine)
+    prepare(guest, 32)
+    guest.load("mov ecx, 3\n mov esi, 0x8000\n mov edi, 0x9000\n nop\n rep movsb\n nop\n hlt")
+    assert guest.go(done) == "limit"
+    guest.bare.vcpu.inject(0x30)
+    assert guest.go(1) == "limit"
+    image = int.from_bytes(guest.bare.read(int(guest.c.gpr[4]) + 8, 4), "little")
+    assert image & RF == rf
+    assert guest.go() == "hlt" and guest.bare.registers()["ecx"] == 0

@@ -50,7 +50,7 @@ def test_a_file_that_was_named(boot: Start) -> None:
 def test_a_file_of_gdb_s_own_is_not_replaced(boot: Start) -> None:
     elf = IMAGES / "bench" / "sieve.elf"
     gdb = boot(BIOS, "-S", "--gdb-arch", "i386").gdb(f"file {elf}")
-    assert "sieve.elf" in gdb.cli("info files")
+    assert "sieve.elf" in gdb.cli("info files") and gdb.value("&main") == Symbols(elf).address("main")
 
 
 def test_breakpoints_in_rom_are_hardware_ones(boot: Start, tmp_path: Path) -> None:

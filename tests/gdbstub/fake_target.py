@@ -211,7 +211,6 @@ class FakeTarget(MandatoryTarget):
         self.flags = 7
         self.commands: list[str] = []
         self.file: str | None = "/nowhere/kernel.elf"
-        self.offset = 0
 
     def read_register(self, thread: int, number: int) -> bytes | None:
         return self._bytes(thread, number)
@@ -262,9 +261,6 @@ class FakeTarget(MandatoryTarget):
 
     def exec_file(self) -> str | None:
         return self.file
-
-    def exec_offset(self) -> int:
-        return self.offset
 
     def search_memory(self, thread: int, address: int, size: int, pattern: bytes) -> int | None:
         found = self.ram.find(pattern, address, min(address + size, RAM))

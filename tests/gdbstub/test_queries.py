@@ -118,13 +118,6 @@ def test_memory_map_and_file(client: Client, target: FakeTarget) -> None:
     assert client.ask("qXfer:exec-file:read:1:0,10").startswith("E")
 
 
-def test_where_the_file_lies(client: Client, target: FakeTarget, make: Callable[..., Session]) -> None:
-    assert client.ask("qOffsets") == ""
-    target.offset = 0xF0000
-    assert client.ask("qOffsets") == "TextSeg=f0000"
-    assert Client(make(MandatoryTarget())).ask("qOffsets") == ""
-
-
 def test_xfer_refusals(client: Client) -> None:
     assert client.ask("qXfer:features:read:other.xml:0,10") == "E.no features other.xml"
     assert client.ask("qXfer:features:write:target.xml:0:00") == ""

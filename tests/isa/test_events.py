@@ -490,3 +490,27 @@ def test_triple_fault() -> None:
     c, memory = protected(3)
     assert raised(c, memory, 14, 0) == EXIT
     assert (c.exit_reason, c.delivering, c.left) == (EXIT_SHUTDOWN, 0, 1000)
+
+
+# ---- RF and the debug registers (SDM vol. 3, 17.3.1.1, 17.2.4) ------------------------------------------------------
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize("function", [events.external_interrupt, events.nmi])
+def test_rf_is_set_between_two_iterations(function: Any, between: bool) -> None:
+    c, memory = protected()
+    for vector in (2, 0x30):
+        set_gate(memory, vector, gate(CODE0, HANDLER, INT32))
+    before = flags(c)
+    c.again_at = int(c.horizon) - int(c.left) + (not between)
+    assert run(function, c, memory, *([0x30] if function is events.external_interrupt else [])) == JUMP
+    image = memory.get(int(c.gpr[4]), "III")[2]
+    assert image == before | (RF if between else 0)
+    assert c.again_at == ~mode.u64(0), "the handler's first instruction is no iteration"
+
+
+@pytest.mark.parametrize("rf", [0, RF])
+def test_the_handler_of_db_finds_general_detect_off(rf: int) -> None:
+    c, memory = protected()
+    set_gate(memory, 1, gate(CODE0, HANDLER, INT32))
+    c.dr[7], c.trap_rf = 0x2400, rf
+    assert raised(c, memory, 1) == JUMP
+    assert c.dr[7] == 0x400 and memory.get(int(c.gpr[4]), "III")[2] & RF == rf
