@@ -205,8 +205,8 @@ def test_a_configuration_checks_its_values(change: dict[str, object], word: str)
 
 
 def test_engine_options_are_those_of_the_engine() -> None:
-    switches = [field.name for field in dataclasses.fields(accel.Options) if isinstance(field.default, bool)]
-    assert tuple(switches) == config.ENGINE_OPTIONS
+    switches = {field.name for field in dataclasses.fields(accel.Options) if isinstance(field.default, bool)}
+    assert switches == {*config.ENGINE_OPTIONS, *config.JITS["sync"]}
 
 
 def test_the_embedded_firmware_is_found_and_is_a_bios() -> None:

@@ -28,6 +28,7 @@ CHUNK = u64(63)
 
 def translations_changed(c):
     """Empty the jump cache: what it says went through the old translations."""
+    c.epoch += W1
     k = W0
     while k < JUMP_SLOTS:
         c.jump_cache[(k << W2) + W1] = ONES
@@ -134,6 +135,7 @@ def drop_block(c, b):
         c.block_state[b] = (state & ~BLOCK_VALID) + BLOCK_DROP
     version = c.page_version + ((c.block_offset[b] >> W12) << W3)
     poke(version, W8, peek(version, W8) + W1)
+    c.epoch += W1
     u = c.block_uop[b]
     n = state >> W8
     while n != W0:

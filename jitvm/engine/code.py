@@ -32,7 +32,7 @@ RUN_UNITS = (
     "run.link_block",
     "copy.promote",
     "hot.note_hot",
-    "hot.count_again",
+    "hot.recheck",
     "memory.load",
     "memory.load_rmw",
     "memory.store",

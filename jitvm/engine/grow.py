@@ -1,10 +1,10 @@
-"""Which blocks make a region: from a hot block along the edges that were taken, inside its page.
+"""Which blocks make a region: from a hot block along the edges that were taken.
 
 The region is the cycle through its first block: all blocks that lie on a way from it back to it.
 
-A block belongs when it has machine code (it was executed often), lies on the same page of guest memory in the same context
-and does not run over the page's end: one page version then tells whether the region is still true.  Calls are followed into
-the callee, and a RET to the places behind the region's own calls.
+A block belongs when it has machine code (it was executed often), is of the same context and does not run over its page's
+end.  Other pages are known by the jumps that were seen to go there; a region remembers what pages it is made from.  Calls
+are followed into the callee, a RET to the places behind the region's own calls, an indirect jump to where it went.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
 from jitvm.engine.formbits import F_COUNT, F_KILLS, F_READS
 from jitvm.engine.forms import Shape
 from jitvm.engine.hot import PREFIX
-from jitvm.engine.region import OUT, TABLE_BLOCKS, Node, Op
+from jitvm.engine.region import OUT, Node, Op
 from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED, is_breakpoint
 from jitvm.isa.words import u64
@@ -30,21 +30,23 @@ if TYPE_CHECKING:
 
 HELD = KINDS | {"nop", "goto", "status", "checked"}
 """Kinds of instruction that a region may hold."""
-MOST_NODES, MOST_OPS, MOST_RETURNS = 40, 250, 8
+MOST_NODES, MOST_OPS, MOST_RETURNS, MOST_PAGES = 40, 250, 8, 8
 LATER = 16
 """A block that belongs to another region asks again after so many times as many executions."""
 JUMPS = frozenset({"jcc", "loop", "jmp", "jmpi", "call", "calli", "ret"})
-PAGE_SHIFT = 12
+PAGE_SHIFT, IN_PAGE = 12, 0xFFF
 
 
 @dataclass(frozen=True)
 class Grown:
-    """A region to be made: its nodes, and the blocks (store index, address of the first micro-op) they stand for."""
+    """A region to be made: its nodes, and the blocks (store index, address of the first micro-op) they stand for.
+
+    `pages`: linear address, offset in guest memory and version of each page that they lie on.
+    """
 
     nodes: tuple[Node, ...]
     blocks: tuple[tuple[int, int], ...]
-    page: int
-    version: int
+    pages: tuple[tuple[int, int, int], ...]
     generation: int
 
 
@@ -57,9 +59,15 @@ class _Grower:
         self.engine, self.c = engine, engine.c
         self.shapes = engine.accel.forms.shapes
         self.head = int(self.c.hot_block)
-        self.offset, self.rip = int(self.c.block_offset[self.head]), int(self.c.block_rip[self.head])
+        self.rip = int(self.c.block_rip[self.head])
         self.ctx = int(self.c.block_ctx[self.head])
         self.base = int(self.c.base[1])
+        self.pages = {self.linear(self.rip) >> PAGE_SHIFT: int(self.c.block_offset[self.head]) >> PAGE_SHIFT}
+        """Pages of guest memory by linear page."""
+
+    def linear(self, rip: int) -> int:
+        """Linear address of an EIP."""
+        return (self.base + rip) & 0xFFFF_FFFF
 
     def holds(self, shape: Shape) -> bool:
         """Whether a region can hold such an instruction."""
@@ -67,10 +75,11 @@ class _Grower:
 
     def block_at(self, rip: int) -> int:
         """The hot block at an EIP, -1 for none."""
-        offset = self.offset + rip - self.rip
-        c = self.c
-        if offset >> PAGE_SHIFT != self.offset >> PAGE_SHIFT or self.is_break(rip):
+        c, linear = self.c, self.linear(rip)
+        page = self.pages.get(linear >> PAGE_SHIFT)
+        if page is None or self.is_break(rip):
             return -1
+        offset = page << PAGE_SHIFT | linear & IN_PAGE
         b = self.engine.accel.known_block(self.engine.address, offset, rip, self.ctx)
         if b == int(NO_BLOCK) or not int(c.block_state[b]) & int(BLOCK_VALID) or int(c.block_bytes[b]) >> 32:
             return -1
@@ -81,7 +90,7 @@ class _Grower:
     def is_break(self, rip: int) -> bool:
         """Whether somebody wants to stop there."""
         with np.errstate(over="ignore"):
-            return bool(is_breakpoint(self.c, u64((self.base + rip) & 0xFFFF_FFFF)))
+            return bool(is_breakpoint(self.c, u64(self.linear(rip))))
 
     def has_entry(self, b: int) -> bool:
         """Whether the block begins with an entry record."""
@@ -136,19 +145,33 @@ class _Grower:
         """Where an indirect jump went to, as far as it remembers."""
         c, found = self.c, []
         for k in range(lay.N_NOTED):
-            u = _word(slot + 8 * k)
-            if int(c.uop_arena) <= u < int(c.uop_end):
-                b = _word(u + lay.UOP_DISP) & 0xFFFF_FFFF
-                if b < int(c.n_blocks) and int(c.block_uop[b]) == u:
-                    rip = int(c.block_rip[b])
-                    if self.block_at(rip) == b:
-                        found.append(rip)
+            b = self.block_of(_word(slot + 8 * k))
+            if b >= 0:
+                found.append(int(c.block_rip[b]))
         return found
+
+    def block_of(self, u: int) -> int:
+        """The hot block whose entry record a noted address is, -1 for none; its page becomes known."""
+        c = self.c
+        if not int(c.uop_arena) <= u < int(c.uop_end):
+            return -1
+        b = _word(u + lay.UOP_DISP) & 0xFFFF_FFFF
+        if b >= int(c.n_blocks) or int(c.block_uop[b]) != u or int(c.block_ctx[b]) != self.ctx:
+            return -1
+        rip = int(c.block_rip[b])
+        if len(self.pages) < MOST_PAGES:
+            self.pages.setdefault(self.linear(rip) >> PAGE_SHIFT, int(c.block_offset[b]) >> PAGE_SHIFT)
+        return b if self.block_at(rip) == b else -1
 
     def linked(self, slot: int, rip: int) -> bool:
         """Whether the jump through a slot was made, to the block at `rip`."""
-        b = self.block_at(rip) if rip != OUT else -1
-        return b >= 0 and _word(slot) == int(self.c.block_uop[b])
+        if rip == OUT:
+            return False
+        u = _word(slot)
+        if _word(u) == int(self.c.h_cross):
+            u = _word(u + lay.UOP_IMM)
+        b = self.block_of(u)
+        return b >= 0 and int(self.c.block_rip[b]) == rip
 
     def run(self) -> Grown | None:
         nodes: list[Node] = []
@@ -188,14 +211,17 @@ class _Grower:
             return None
         c = self.c
         index = [self.block_at(order[k]) for k in kept]
-        page = self.offset >> PAGE_SHIFT
+        used = dict.fromkeys(self.linear(int(c.block_rip[b])) >> PAGE_SHIFT for b in index)
         return Grown(
             tuple(done),
             tuple((b, int(c.block_uop[b])) for b in index),
-            page,
-            _word(int(c.page_version) + 8 * page),
+            tuple((linear << PAGE_SHIFT, self.pages[linear] << PAGE_SHIFT, self.version(linear)) for linear in used),
             int(c.generation),
         )
+
+    def version(self, linear: int) -> int:
+        """How often code on a page was dropped."""
+        return _word(int(self.c.page_version) + 8 * self.pages[linear])
 
 
 def _closure(start: int, following: list[list[int]]) -> set[int]:
@@ -247,11 +273,21 @@ def ask_later(engine: VcpuEngine, block: int) -> None:
     entry[2] = LATER * int(engine.c.region_hot)
 
 
-def table_of(engine: VcpuEngine, grown: Grown) -> list[int]:
-    """Words of the region's table."""
-    words = [int(engine.c.page_version) + 8 * grown.page, grown.version]
-    assert len(words) * 8 == TABLE_BLOCKS
-    return words + [u for _, u in grown.blocks]
+def still_true(engine: VcpuEngine, grown: Grown) -> bool:
+    """Whether the blocks that a region was made from are what they were."""
+    c = engine.c
+    return int(c.generation) == grown.generation and all(
+        _word(int(c.page_version) + 8 * (offset >> PAGE_SHIFT)) == version for _, offset, version in grown.pages
+    )
 
 
-__all__ = ["Grown", "ask_later", "grow", "table_of"]
+def table_of(engine: VcpuEngine, grown: Grown) -> np.ndarray:
+    """The region's table (`TABLE_*` in jitvm/engine/layout.py); it finds itself true when it is first entered."""
+    head = [0, _word(grown.blocks[0][1]), 0, len(grown.pages)]
+    words = np.array([*head, *(u for _, u in grown.blocks), *(w for page in grown.pages for w in page)], np.uint64)
+    assert len(head) * 8 == lay.TABLE_BLOCKS
+    words[lay.TABLE_PAGES // 8] = int(words.ctypes.data) + lay.TABLE_BLOCKS + 8 * len(grown.blocks)
+    return words
+
+
+__all__ = ["Grown", "ask_later", "grow", "still_true", "table_of"]

@@ -6,16 +6,19 @@ A hot block's machine code begins with `count_prefix`, which counts its executio
 
 from __future__ import annotations
 
+from jitvm.engine.layout import TABLE_N_PAGES, TABLE_PAGES, TABLE_PLAIN, at
 from jitvm.engine.layout import WHY_REGION as WHY_REGION_
-from jitvm.engine.layout import at
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block, plan_block
 from jitvm.isa.host import peek, poke
+from jitvm.isa.memory import is_user
+from jitvm.isa.paging import FETCH, tlb_slot
 from jitvm.isa.state import OK
-from jitvm.isa.words import W0, W2, W4, W6, W8, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W8, W12, W16, W24, u64
 
 WHY_REGION = u64(WHY_REGION_)
 PREFIX = u64(14)
 """Bytes of the counting prefix."""
+PLAIN, PAGES, N_PAGES = u64(TABLE_PLAIN), u64(TABLE_PAGES), u64(TABLE_N_PAGES)
 H_HOT_AT = u64(at("h_hot"))
 PATIENCE = u64(64)
 """A block whose region was lost to rewritten code is counted this many times as long."""
@@ -41,11 +44,34 @@ def note_hot(c, u):
     return W0
 
 
-def count_again(c, u):
-    """The region that begins at entry record u is no longer true: back to handlers, counting from the beginning."""
-    poke(u, W8, c.h_count)
-    poke(u + O_IMM, W8, c.hot * PATIENCE)
-    return W0
+def still_mapped(c, lin, offset):
+    """1 when the fetch TLB says that a linear page is this page of guest memory."""
+    k = tlb_slot(lin, FETCH, is_user(c))
+    return u64(c.tlb[k] == lin) & u64(c.tlb[k + W1] + lin == c.ram + offset)
+
+
+def recheck(c, u):
+    """Where to go on from the entry record u of a region: something has happened since the region was found true.
+
+    Blocks dropped from its pages: never again into it.  A page whose translation is not known at the moment (nobody looks
+    it up here: that could fault, or mark page tables): the block's own code this time.
+    """
+    table = peek(u + O_IMM, W8)
+    plain = peek(table + PLAIN, W8)
+    page = peek(table + PAGES, W8)
+    n = peek(table + N_PAGES, W8)
+    while n != W0:
+        offset = peek(page + W8, W8)
+        if peek(c.page_version + (offset >> W12 << W3), W8) != peek(page + W16, W8):
+            poke(u, W8, plain - PREFIX)
+            poke(u + O_IMM, W8, c.region_hot * PATIENCE)
+            return plain
+        if still_mapped(c, peek(page, W8), offset) == W0:
+            return plain
+        page += W24
+        n -= W1
+    poke(table, W8, c.epoch)
+    return peek(u, W8)
 
 
 def describe_block(c, b):

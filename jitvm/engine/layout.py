@@ -60,6 +60,7 @@ ENGINE = [
     ("h_retry", U),
     ("region_hot", U),  # executions of a block's machine code after which it asks for a region; 0: no regions
     ("hot_block", U),  # the block that asks
+    ("epoch", U),  # counts what may make a region untrue: dropped blocks, forgotten translations
     ("page_version", U),  # host address of a word a page of guest memory: how often translated code on it was dropped
     ("code_next", U),  # code memory at its writable address: next free byte, end, start
     ("code_end", U),
@@ -131,6 +132,10 @@ __all__ = ["CPU", "LAZY"]
 
 WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW, WHY_STENCIL, WHY_REGION = range(8)
 OPT_FUSE, OPT_DEAD_FLAGS, OPT_CHAIN = 1, 2, 4
+TABLE_EPOCH, TABLE_PLAIN, TABLE_PAGES, TABLE_N_PAGES, TABLE_BLOCKS = 0, 8, 16, 24, 32
+"""The region's table: the `epoch` at which it was last found true; where its first block's machine code is; address and
+number of its pages' records (linear address, offset in guest memory, version, a word each); then the address of each block's
+first micro-op."""
 HOT = 24
 """Executions after which a block is given machine code."""
 REGION_HOT = 2000

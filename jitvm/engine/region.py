@@ -16,9 +16,6 @@ from dataclasses import dataclass
 
 from jitvm.engine.forms import Shape
 
-TABLE_VERSION, TABLE_BLOCKS = 8, 16
-"""The region's table: host address of its page's version, the version it was made for, then a word a block: the address
-of its first micro-op."""
 OUT = -1
 """In place of a node's number: the edge leads out of the region."""
 @dataclass(frozen=True)

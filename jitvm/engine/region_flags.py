@@ -107,19 +107,19 @@ class LazyFlags(FastPathBuilder):
     def commit_flags(self) -> None:
         recipe = self._last
         if recipe.unit in BASES:
-            self._note("base", recipe)
-            self._note("top", None)
+            self._remember("base", recipe)
+            self._remember("top", None)
             self._known = (recipe, None)
         elif recipe.unit in TOPS:
-            self._note("top", recipe)
+            self._remember("top", recipe)
             self._known = (self._known[0], recipe)
         else:
             super().commit_flags()
-            self._note("base", None)
-            self._note("top", None)
+            self._remember("base", None)
+            self._remember("top", None)
             self._known = SETTLED
 
-    def _note(self, place: str, recipe: Recipe | None) -> None:
+    def _remember(self, place: str, recipe: Recipe | None) -> None:
         """Remember in the local variables of `place` what the flags are to be made from; None: they are made."""
         if recipe is None:
             self.put(f"store i32 0, ptr %{place}")

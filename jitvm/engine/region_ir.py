@@ -14,7 +14,7 @@ from jitvm.engine import layout as lay
 from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.layout import at
-from jitvm.engine.region import OUT, TABLE_BLOCKS, TABLE_VERSION, Node, heads, longest
+from jitvm.engine.region import OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE, LazyFlags
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
@@ -158,8 +158,8 @@ class RegionBuilder(LazyFlags):
         self.place(go)
         self.put(RELOAD)
         self.flags_settled()
-        at_, wanted = self.new("load ptr, ptr %table"), self.new(f"load i64, ptr {self.gep('%table', TABLE_VERSION)}")
-        self.cond_branch(self.new(f"icmp eq i64 {self.new(f'load i64, ptr {at_}')}, {wanted}"), same, changed, True)
+        wanted = self.new(f"load i64, ptr {self.gep('%table', lay.TABLE_EPOCH)}")
+        self.cond_branch(self.new(f"icmp eq i64 {self.word('epoch')}, {wanted}"), same, changed, True)
         self.place(changed)
         self._leave_at(self._next_uop)
         self.place(same)
@@ -181,7 +181,7 @@ class RegionBuilder(LazyFlags):
     # ---- where to go --------------------------------------------------------------------------------------------------
     def _block(self, n: int) -> str:
         """Address of a node's first micro-op."""
-        return self.new(f"load ptr, ptr {self.gep('%table', TABLE_BLOCKS + 8 * n)}")
+        return self.new(f"load ptr, ptr {self.gep('%table', lay.TABLE_BLOCKS + 8 * n)}")
 
     def next(self) -> None:
         """The next instruction's text follows."""
@@ -313,9 +313,9 @@ class RegionBuilder(LazyFlags):
             lines.append(f"  %p{name} = getelementptr i8, ptr %cpu, i64 {offset}")
         lines.append(f"  %plazy = getelementptr i8, ptr %cpu, i64 {at('lazy')}")
         lines += [f"  %ptable = getelementptr i8, ptr %uop, i64 {lay.UOP_IMM}", "  %table = load ptr, ptr %ptable"]
-        lines += ["  %version_at = load ptr, ptr %table", "  %version = load i64, ptr %version_at"]
-        lines += [f"  %pwanted = getelementptr i8, ptr %table, i64 {TABLE_VERSION}", "  %wanted = load i64, ptr %pwanted"]
-        lines += ["  %same = icmp eq i64 %version, %wanted", "  br i1 %same, label %start, label %old, !prof !0", "old:"]
+        lines += [f"  %pepoch = getelementptr i8, ptr %cpu, i64 {at('epoch')}", "  %epoch = load i64, ptr %pepoch"]
+        lines += ["  %wanted = load i64, ptr %table", "  %same = icmp eq i64 %epoch, %wanted"]
+        lines += ["  br i1 %same, label %start, label %old, !prof !0", "old:"]
         lines += [f"  %pstale = getelementptr i8, ptr %cpu, i64 {at('h_retry')}", "  %stale = load ptr, ptr %pstale"]
         lines += ["  %gone = musttail call preserve_nonecc i64 %stale(ptr %cpu, ptr %uop, i64 %budget)"]
         lines += ["  ret i64 %gone", "start:", "  store i64 %budget, ptr %left", *self._load_all()]

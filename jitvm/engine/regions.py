@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jitvm.engine.grow import Grown, ask_later, grow, table_of
+from jitvm.engine.grow import Grown, ask_later, grow, still_true, table_of
 
 if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
@@ -76,12 +76,10 @@ class Regions:
             self._install(grown, self._engine.accel.code.link_region(made))
 
     def _install(self, grown: Grown, address: int) -> None:
-        """Let the region's first block lead to it, unless the page's code changed since it was read."""
-        c = self._engine.c
-        page = int(c.page_version) + 8 * grown.page
-        if int(c.generation) != grown.generation or ctypes.c_uint64.from_address(page).value != grown.version:
+        """Let the region's first block lead to it, unless code changed since it was read."""
+        if not still_true(self._engine, grown):
             return
-        words = np.array(table_of(self._engine, grown), np.uint64)
+        words = table_of(self._engine, grown)
         self._tables.append(words)
         entry = (ctypes.c_uint64 * 3).from_address(grown.blocks[0][1])
         entry[2] = int(words.ctypes.data)

@@ -348,14 +348,20 @@ class HandlerBuilder:
         self._follow(lay.UOP_TAKEN)
 
     def indirect(self, target: str, *, noted: bool = False) -> None:
-        self._jump(target, "%budget", self.block_end() if noted else "")
+        self._jump(target, "%budget", self._note(target) if noted else "")
+
+    def _note(self, target: str) -> str:
+        """Where an indirect jump remembers that it went to `target`."""
+        mixed = self.new(f"xor i64 {self.new(f'lshr i64 {target}, 3')}, {self.new(f'lshr i64 {target}, 6')}")
+        which = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_NOTED - 1}')}, 3")
+        return self.gep(self.block_end(), which)
 
     def block_end(self) -> str:
         """Pointer behind the block's last micro-op."""
         return self.gep("%uop", lay.UOP_SIZE)
 
     def _jump(self, target: str, budget: str, note: str = "") -> None:
-        """By the jump cache; what is not there is looked up.  `note`: where targets are remembered (`lay.N_NOTED`)."""
+        """By the jump cache; what is not there is looked up.  `note`: where its micro-op is remembered."""
         mixed = self.new(f"xor i64 {target}, {self.new(f'lshr i64 {target}, 12')}")
         index = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_JUMP_CACHE - 1}')}, 5")
         entry = self.gep(self.gep("%cpu", index), at("jump_cache"))
@@ -371,9 +377,7 @@ class HandlerBuilder:
         self.place(go)
         u = self.new(f"load ptr, ptr {self.gep(entry, 16)}")
         if note:
-            mixed = self.new(f"xor i64 {self.new(f'lshr i64 {target}, 3')}, {self.new(f'lshr i64 {target}, 6')}")
-            which = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_NOTED - 1}')}, 3")
-            self.put(f"store ptr {u}, ptr {self.gep(note, which)}")
+            self.put(f"store ptr {u}, ptr {note}")
         self.enter(u, budget)
 
 
@@ -424,7 +428,7 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.set_word("left", "%budget")
         b.take(b.call("run.link_block", [b.here()]))
     elif name == "h_cross":
-        b.indirect(b.uop(lay.UOP_EIP, "i64"))
+        b._jump(b.uop(lay.UOP_EIP, "i64"), "%budget", b.gep("%uop", lay.UOP_IMM))
     elif name == "h_at":
         b.stop_at()
         b.take(b.call("run.next_block", []))
@@ -452,8 +456,7 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.call("hot.note_hot", [b.here()])
         b.put(f"ret i64 {b.word('why')}")
     elif name == "h_retry":
-        b.call("hot.count_again", [b.here()])
-        b.next()
+        b.go(b.new(f"inttoptr i64 {b.call('hot.recheck', [b.here()])} to ptr"), "%uop", "%budget")
     elif name == "h_limit":
         b.set_word("left", "%budget")
         b.take(b.call("run.beyond_limit", [b.here()]))

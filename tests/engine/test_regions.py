@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from jitvm.engine.accel import Options
+from jitvm.engine import regions
+from jitvm.engine.accel import Options, VcpuEngine
+from jitvm.engine.grow import Grown, grow
+from tests.engine.assembler import assemble
+from tests.engine.guest import STACK, Guest, same
 from tests.engine.programs import loaded, looping
+from tests.engine.tables import TABLE, page_on
 from tests.engine.test_counts import LIMIT, check, to_the_end
 
 SOON = Options(hot=1, region_hot=2, drops=4, sync=True)
@@ -25,6 +30,66 @@ def test_random(seed: int, bits: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_random_long(seed: int, bits: int) -> None:
     check(looping(seed, bits, 16), bits, SOON, 300)
+
+
+FAR_LOOP = """
+ mov edi, offset helper
+ mov ecx, 60
+again:
+ add eax, ecx
+ call helper
+ cmp ecx, 30
+ jne skip
+ {at_30}
+skip:
+ dec ecx
+ jnz again
+ hlt
+.org 0x1000
+helper:
+ lea ebx, [ebx + eax * 2 + 5]
+ xor [0x8000], ebx
+ ret
+"""
+
+
+def pages_of_regions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pages each region that is grown from now on lies on."""
+    found: list[int] = []
+
+    def noting(engine: VcpuEngine) -> Grown | None:
+        grown = grow(engine)
+        found.extend([len(grown.pages)] if grown else [])
+        return grown
+
+    monkeypatch.setattr(regions, "grow", noting)
+    return found
+
+
+@pytest.mark.parametrize("at_30", ["nop", "mov byte ptr [helper + 3], 77", "mov byte ptr [skip], 0x90"])
+def test_a_loop_over_pages_and_its_code_rewritten(at_30: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pages_of_regions(monkeypatch)
+    check(FAR_LOOP.format(at_30=at_30), 32, SOON, 60)
+    assert 2 in found
+
+
+@pytest.mark.parametrize("flush", ["invlpg [helper]", "mov edx, cr3\n mov cr3, edx"])
+def test_a_page_of_a_region_mapped_elsewhere(flush: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper's page becomes another page of memory, with other code, while the loop runs."""
+    found = pages_of_regions(monkeypatch)
+    source = FAR_LOOP.format(at_30=f"mov dword ptr [{TABLE + 4 * 2}], 0x30003\n {flush}")
+    other = assemble("lea ebx, [ebx + eax * 4 + 9]\n xor [0x8000], ebx\n ret", 0x2000)
+    ends = []
+    for engine, options in (("plain", None), ("handlers", SOON)):
+        guest = Guest(engine, options=options)
+        page_on(guest)
+        guest.bare.write(0x30000, other)
+        guest.load(source)
+        guest.registers(eax=1, ebx=2, esp=STACK)
+        assert guest.go(5000) == "hlt"
+        ends.append(guest.state())
+    same(ends[1], ends[0], flush)
+    assert 2 in found
 
 
 def test_programs_do_make_regions() -> None:
