@@ -74,6 +74,15 @@ class Context:
         """All threads; one without a name if the target knows none."""
         return list(self.facets.threads.threads()) if self.facets.threads is not None else [ThreadInfo(1)]
 
+    def listed_threads(self) -> list[ThreadInfo]:
+        """Those of a thread list: none when the client has no guest (it has ended, or was killed or left)."""
+        return self.threads() if self.has_guest else []
+
+    @property
+    def has_guest(self) -> bool:
+        """There is a guest, and it is this client's."""
+        return self.client.phase not in (Phase.DETACHED, Phase.KILLED)
+
     def thread(self, number: int) -> ThreadInfo:
         """The thread with this number; for ANY and ALL, that of the last stop."""
         number = number if number > 0 else self.current

@@ -28,7 +28,7 @@ def _threads(context: Context, annex: str) -> bytes | None:
     if annex:
         return None
     lines = []
-    for info in context.threads():
+    for info in context.listed_threads():
         attributes = {"id": context.thread_name(info.thread).decode("ascii")}
         attributes |= {"core": str(info.core)} if info.core is not None else {}
         attributes |= {"name": info.name} if info.name else {}

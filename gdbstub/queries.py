@@ -69,7 +69,8 @@ def _alive(context: Context, arguments: bytes) -> bytes:
 
 
 def _first_threads(context: Context, arguments: bytes) -> bytes:
-    return b"m" + b",".join(context.thread_name(info.thread) for info in context.threads())
+    names = [context.thread_name(info.thread) for info in context.listed_threads()]
+    return b"m" + b",".join(names) if names else b"l"
 
 
 def _more_threads(context: Context, arguments: bytes) -> bytes:

@@ -38,7 +38,8 @@ GRACE = 0.5
 FLUSH = 2.0
 """Seconds that `close` gives a client to take the last packet."""
 LINGER = 0.3
-"""Seconds that `close` gives a client to go by itself after the last packet, as gdb does after a W."""
+"""Seconds that `close` gives a client to go by itself after the last packet, as gdb does after a W. What it asks until
+then is answered when the guest has ended: gdb's extended-remote sends a `?` after the W, and a `c` may be under way."""
 STUCK = 30.0
 """Seconds after which a client that does not take its reply is dropped."""
 _LOOPBACK = ("", "::1", "localhost")
@@ -302,9 +303,24 @@ class Server:
             self._pump()
             self._flush(FLUSH)
             if self._wire is not None and self._listener is not None:
-                self._wire.finish(LINGER)
+                self._say_goodbye(time.monotonic() + LINGER)
         finally:
             self._clean_up()
+
+    def _say_goodbye(self, deadline: float) -> None:
+        """Answer until the client has gone or the time is over."""
+        while self._wire is not None and self._session.ended and self._session.wants_input:
+            left = deadline - time.monotonic()
+            if left <= 0 or not _ready((self._wire.reader,), (), left):
+                return
+            data = self._wire.read()
+            if data:
+                self._session.feed(data)
+                self._pump()
+            elif data is not None:
+                return
+        if self._wire is not None:
+            self._wire.finish(max(0.0, deadline - time.monotonic()))
 
     def _pump(self) -> None:
         """Let the session do what it can, sending as it goes."""

@@ -126,6 +126,11 @@ class Session(Context):
         """The machine has ended."""
         return self.state is State.EXITED
 
+    @property
+    def has_guest(self) -> bool:
+        """There is a guest, and it is this client's."""
+        return not self.ended and super().has_guest
+
     def connect(self) -> None:
         """A client is there. The guest is not touched until it says something."""
         self.client = Client()

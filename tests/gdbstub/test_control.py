@@ -323,3 +323,14 @@ def test_a_refused_resume_leaves_the_guest_stopped(client: Client, target: FakeT
     assert client.ask("c") == "E.internal error: OSError: engine on fire"
     assert client.ask("p0") == "0000000000000000"
     assert "engine on fire" in bugs.pop()
+
+
+def test_a_client_without_a_guest_sees_no_threads(client: Client, target: FakeTarget) -> None:
+    """gdb would read registers of threads that are listed."""
+    client.ask("!")
+    assert client.ask("vKill;1") == "OK"
+    assert client.ask("qfThreadInfo") == "l" and "<thread " not in client.ask("qXfer:threads:read::0,1000")
+    assert client.ask("vRun;")[0] == "T" and client.ask("qfThreadInfo") == "mp1.1,p1.2"
+    client.send("c")
+    target.stop(Exited(1))
+    assert client.pump() == ["W01;process:1"] and client.ask("qfThreadInfo") == "l"

@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -219,6 +220,22 @@ def test_the_last_packet_is_delivered_before_close(serve: Callable[..., Server],
         assert gdb.read() == "W05"
         assert gdb.read() == ""
     assert server.join(0)
+
+
+def test_questions_after_the_end_are_answered_while_the_server_closes(
+    target: ThreadedTarget, serve: Callable[..., Server]
+) -> None:
+    """gdb's extended-remote asks `?` when it has the W; a `c` may be under way when the machine ends."""
+    server = serve()
+    with connected(server) as gdb:
+        gdb.send("vCont;c")
+        until(lambda: target.running)
+        target.stop(Exited(5))
+        closer = threading.Thread(target=server.close)
+        closer.start()
+        assert [gdb.read(), gdb.ask("?"), gdb.ask("c"), gdb.ask("qfThreadInfo")] == ["W05", "W05", "W05", "l"]
+    closer.join(TIMEOUT)
+    assert not closer.is_alive()
 
 
 def test_exit_policy_may_close_from_the_servers_own_thread(target: ThreadedTarget) -> None:

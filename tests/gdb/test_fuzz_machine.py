@@ -1,0 +1,209 @@
+"""Random packets at a machine in a process of its own: it and the next gdb go on working, whatever came.
+
+A seed makes the packets, their damage, where they are cut and where the connection ends.  What a stream does to the
+guest (registers, memory, resets, steps) depends on when its stops come, so a failure names its seed and has the log,
+and need not come again.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from gdbstub.framing import PACKET_SIZE, escape, frame
+from gdbstub.x86 import LAYOUTS
+from tests.boot.guests import rom
+from tests.gdb.test_real_gdb_machine import Vm, interrupt, let_run
+from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdbstub.test_fuzz import packet
+from tests.needs import needs
+
+pytestmark = needs("gdb")
+GUEST = "31c0 8ed8 8ec0 40 a30005 b90800 bf0006 f3aa fe0e0307 ebef"
+"""Loops over stores, a REP STOSB and a byte that is decremented."""
+MOST_GROWTH = 64 << 20
+PER_CONNECTION = 400
+"""Packets of a connection, on average."""
+N_REGISTERS = len(LAYOUTS["x86-64"].registers)
+ENDING = (b"k", b"vKill", b"quit")
+"""What ends the machine, as it should; it is left out."""
+
+
+def machine_packet(rng: random.Random) -> bytes:
+    """A payload that a machine has more to do with than the toy of the other test."""
+    kind = rng.random()
+    if kind < 0.45:
+        return packet(rng)
+    address = rng.choice([0, 0x500, 0x7000, 0xF0000, 0xFFFFF, 0xFFFF_FFF0, 0xA0000, 0xFEE0_0000, rng.getrandbits(32)])
+    size = rng.choice([1, 2, 4, 64, 4096, rng.randrange(1, 9000)])
+    number = rng.choice([rng.randrange(N_REGISTERS + 3), rng.getrandbits(40), 0xFFFF_FFFF_FFFF])
+    data = rng.randbytes(rng.choice([1, 2, 4, 8, 16, 300]))
+    return rng.choice(
+        [
+            b"m%x,%x" % (address, size),
+            b"x%x,%x" % (address, size),
+            b"M%x,%x:%s" % (address, len(data), data.hex().encode()),
+            b"X%x,%x:%s" % (address, len(data), data),
+            b"Z%d,%x,%x" % (rng.randrange(6), address, rng.choice([1, 4, size])),
+            b"z%d,%x,%x" % (rng.randrange(6), address, rng.choice([1, 4, size])),
+            b"p%x" % number,
+            b"p-%x" % number,
+            b"P%x=%s" % (number, data.hex().encode()),
+            b"G" + rng.randbytes(rng.randrange(1600)).hex().encode(),
+            b"vCont;s:1",
+            b"vCont;c",
+            b"vCont;r%x,%x:1" % (address, address + size),
+            b"s",
+            b"c",
+            b"D",
+            b"vRun;",
+            b"qCRC:%x,%x" % (address, size),
+            b"qSearch:memory:%x;%x;%s" % (address, size, data[:4]),
+            b"qRcmd," + rng.choice([b"help", b"regs", b"reset", b"stats", b"pc raw", data]).hex().encode(),
+            b"Qqemu.PhyMemMode:%d" % rng.randrange(3),
+        ]
+    )
+
+
+def harmless(payload: bytes) -> bool:
+    """It does not end the machine."""
+    command = payload
+    if payload.startswith(b"qRcmd,"):
+        with suppress(ValueError):
+            command = bytes.fromhex(payload[6:].decode("latin-1")).strip()
+    return not any(command.startswith(word) for word in ENDING) and command != b"q"
+
+
+def stream(rng: random.Random, n_packets: int) -> Iterator[bytes]:
+    """Packets, some damaged, then cut at any byte."""
+    pieces: list[bytes] = []
+    for _ in range(n_packets):
+        payload = machine_packet(rng)
+        if not harmless(payload):
+            continue
+        data = frame(escape(payload))
+        kind = rng.random()
+        if kind < 0.05:
+            data = data[: rng.randrange(len(data))]
+        elif kind < 0.1:
+            data = data[:-1] + bytes((rng.randrange(256),))
+        elif kind < 0.12:
+            data = rng.choice([b"\x03", b"+", b"-", b"$", b"#", b"}", b"-" * 50, rng.randbytes(30)])
+        elif kind < 0.1205:
+            data = b"$" + b"m" * rng.randrange(PACKET_SIZE, 4 * PACKET_SIZE) + b"#00"
+        pieces.append(data + (b"\x03" if payload[:1] in (b"c", b"v", b"s") else b""))
+    joined = b"".join(pieces)
+    at = 0
+    while at < len(joined):
+        n = rng.choice([1, 2, 7, 100, 1000, 20000])
+        yield joined[at : at + n]
+        at += n
+
+
+def attack(address: str, seed: int, n_packets: int) -> None:
+    """Connections that end anywhere, until so many packets were sent."""
+    rng = random.Random(seed)
+    host, port = address.rsplit(":", 1)
+    while n_packets > 0:
+        n = min(n_packets, rng.choice([1, 10, PER_CONNECTION, 2 * PER_CONNECTION]))
+        n_packets -= n
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.setblocking(False)
+            for data in stream(rng, n):
+                if not push(connection, data):
+                    break
+            if rng.random() < 0.5:
+                drain(connection)
+
+
+def push(connection: socket.socket, data: bytes) -> bool:
+    """Send while reading whatever comes back; False when the server has hung up."""
+    end = time.monotonic() + 60
+    while data:
+        assert time.monotonic() < end, "the server takes nothing"
+        readable, writable, _ = select.select([connection], [connection], [], 1)
+        try:
+            if readable and not connection.recv(1 << 16):
+                return False
+            if writable:
+                data = data[connection.send(data) :]
+        except BlockingIOError:
+            continue
+        except OSError:
+            return False
+    return True
+
+
+def drain(connection: socket.socket) -> None:
+    """Read until nothing has come for a moment."""
+    with suppress(OSError):
+        while select.select([connection], [], [], 0.02)[0] and connection.recv(1 << 16):
+            continue
+
+
+def resident(vm: Vm) -> int:
+    """Bytes of memory that are the process's own, guest RAM included."""
+    status = Path(f"/proc/{vm.process.pid}/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def check(vm: Vm, seed: int) -> None:
+    """The next gdb: a reset, steps, a breakpoint, Ctrl-C."""
+    __tracebackhide__ = True
+    assert vm.process.poll() is None, f"seed {seed}: the machine is gone: {vm.log.read_text()[-2000:]}"
+    gdb = vm.gdb()
+    gdb.cli("monitor reset")
+    gdb.cli("monitor pc linear")
+    gdb.cli("maintenance flush register-cache")
+    assert gdb.pc() == 0xFFFF_FFF0, f"seed {seed}"
+    gdb.cli("delete mem")
+    gdb.cli("set mem inaccessible-by-default off")
+    code = bytes.fromhex("ea000000f0")
+    for at, data in ((0xF_FFF0, code), (0xFFFF_FFF0, code), (0xF_0000, bytes.fromhex(GUEST))):
+        for n, byte in enumerate(data):
+            gdb.cli(f"set {{unsigned char}}{at + n:#x} = {byte}")
+    gdb.stop_of("stepi 5")
+    gdb.cli("tbreak *0xf0007")
+    assert gdb.stop_of("continue")["reason"] == "breakpoint-hit" and gdb.pc() == 0xF0007, f"seed {seed}"
+    assert interrupt(gdb, let_run(gdb)) < 5
+    gdb.cli("detach")
+    gdb.close()
+    log = vm.log.read_text()
+    assert "Traceback" not in log and "bug" not in log.lower(), f"seed {seed}: {log[-3000:]}"
+
+
+def fuzz(boot: Callable[..., Vm], folder: Path, seed: int, n_packets: int, arch: str, policy: str) -> None:
+    """Attack, look, and see that memory has not grown."""
+    vm = boot(
+        rom(folder, GUEST), "-S", "--gdb-arch", arch, "--gdb-on-disconnect", policy, "--timeout", "3000", "-m", "16M"
+    )
+    attack(vm.address, seed - 1, 300)  # so that what is made once is there
+    check(vm, seed - 1)
+    before = resident(vm)
+    attack(vm.address, seed, n_packets)
+    check(vm, seed)
+    growth = resident(vm) - before
+    print(f"seed {seed}: {n_packets} packets, memory grew by {growth / (1 << 20):.1f} MiB")
+    assert growth < MOST_GROWTH, f"seed {seed}: {growth >> 20} MiB more"
+
+
+@pytest.mark.parametrize(
+    ("seed", "arch", "policy"), [(1, "x86-64", "run"), (11, "i386", "stop"), (21, "i8086", "run")]
+)
+def test_random_packets(boot: Callable[..., Vm], tmp_path: Path, seed: int, arch: str, policy: str) -> None:
+    fuzz(boot, tmp_path, seed, 1500, arch, policy)
+
+
+@pytest.mark.slow
+def test_many_random_packets(boot: Callable[..., Vm], tmp_path: Path) -> None:
+    fuzz(boot, tmp_path, 1001, 100_000, "x86-64", "run")
