@@ -8,7 +8,8 @@ settles them first: at once where the writer is known, by a switch over the regi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jitvm.engine.fast_path import FastPathBuilder
@@ -64,6 +65,13 @@ class LazyFlags(FastPathBuilder):
     def flags_settled(self) -> None:
         """What follows finds the flags in %lazy."""
         self._known = SETTLED
+
+    @contextlib.contextmanager
+    def flags_kept(self) -> Iterator[None]:
+        """What is done to flags inside is done on another way than what follows."""
+        known = self._known
+        yield
+        self._known = known
 
     def call(self, unit: str, args: Sequence[str], *, flags: str = "") -> str:
         if unit == "flags.condition":

@@ -18,11 +18,21 @@ from jitvm.engine.region import OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE, LazyFlags
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
-from jitvm.isa.state import ZERO
+from jitvm.isa.state import RAX, RDX, RSP, ZERO
 
 NO_TABLES = '"no-jump-tables"="true"'
-WRITE_BACK, RELOAD = "@WRITE_BACK@", "@RELOAD@"
+WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 """Lines that `text` replaces when it is known which registers the region uses."""
+OPERAND = -1
+LIGHT: dict[str, tuple[int, ...]] = {
+    "segment.load_segment": (),
+    "segment.load_far_pointer": (OPERAND,),
+    "segment.pop_segment": (int(RSP),),
+    "muldiv.div": (int(RAX), int(RDX)),
+    "muldiv.idiv": (int(RAX), int(RDX)),
+}
+"""Out-of-line units that touch no flags and only these general registers (OPERAND: the one that the instruction names), so
+that all others stay where they are."""
 READ_ZF = ("branch.loope", "branch.loopne")
 INVARIANT = ("tlb_off", "ctx")
 """Words of the record that only out-of-line semantics change."""
@@ -140,8 +150,21 @@ class RegionBuilder(LazyFlags):
         self.settle_flags()
         self.put(WRITE_BACK)
 
+    def _registers(self) -> tuple[int, ...] | None:
+        """What the out-of-line unit of this instruction reads and writes of registers and flags; None: anything."""
+        shape = self.op.shape
+        found = LIGHT.get(shape.unit)
+        if found == (OPERAND,):
+            return (getattr(self.op, shape.slots[shape.ops.index("r")]) >> 3,)
+        return found
+
     def publish(self) -> None:
-        self.write_back()
+        registers = self._registers()
+        if registers is None:
+            self.write_back()
+        else:
+            for r in registers:
+                self.put(f"store i64 {self.gpr(8 * r, 4)}, ptr {self.gep('%cpu', 8 * r)}")
         self.set_word("rip", str(self.op.eip))
         self.set_word("next_rip", str(self.op.next))
         self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self.op.rest}"))
@@ -152,12 +175,26 @@ class RegionBuilder(LazyFlags):
         self.place(go)
 
     def finish(self, status: str, *, ends: bool) -> None:
-        """Behind out-of-line semantics: everything may have changed, the code too."""
+        """Behind out-of-line semantics: what they may have changed is loaded again, and the code may be another."""
         go, same, changed = self.label(), self.label(), self.label()
-        self._leave_if(status, go)
-        self.place(go)
-        self.put(RELOAD)
-        self.flags_settled()
+        registers = self._registers()
+        if registers is None:
+            self._leave_if(status, go)
+            self.place(go)
+            self.put(RELOAD)
+            self.flags_settled()
+        else:
+            for r in registers:
+                v = self.new(f"load i32, ptr {self.gep('%cpu', 8 * r)}")
+                self.put(f"store i32 {v}, ptr %r{r}")
+            out = self.label()
+            self.cond_branch(self.new(f"icmp eq i64 {status}, 0"), go, out, True)
+            self.place(out)
+            with self.flags_kept():
+                self.write_back()
+            self.tail("h_finish", status)
+            self.place(go)
+            self.put(RELOAD_WORDS)
         wanted = self.new(f"load i64, ptr {self.gep('%table', lay.TABLE_EPOCH)}")
         self.cond_branch(self.new(f"icmp eq i64 {self.word('epoch')}, {wanted}"), same, changed, True)
         self.place(changed)
@@ -291,10 +328,15 @@ class RegionBuilder(LazyFlags):
         for register in sorted(self._touched):
             v = self.fresh()
             lines += [f"  {v} = load i32, ptr %pr{register}", f"  store i32 {v}, ptr %r{register}"]
+        return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy")]
+
+    def _load_words(self) -> list[str]:
+        """Text that loads the record's words that only out-of-line semantics change."""
+        lines = []
         for name in self._invariants:
             v = self.fresh()
             lines += [f"  {v} = load i64, ptr %pc_{name}", f"  store i64 {v}, ptr %c_{name}"]
-        return [*lines, self._memcpy("%lazy", "%plazy")]
+        return lines
 
     def _memcpy(self, to: str, source: str) -> str:
         return f"  call void @llvm.memcpy.p0.p0.i64(ptr align 8 {to}, ptr align 8 {source}, i64 {FLAGS_BYTES}, i1 0)"
@@ -327,6 +369,8 @@ class RegionBuilder(LazyFlags):
                 lines += self._write_back()
             elif line == "  " + RELOAD:
                 lines += self._load_all()
+            elif line == "  " + RELOAD_WORDS:
+                lines += self._load_words()
             else:
                 lines.append(line)
         return "\n".join([*lines, "}", ""])

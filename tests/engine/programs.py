@@ -263,6 +263,15 @@ class Generator:
             f"{label}:",
         ]
 
+    def segments(self, depth: int) -> list[str]:
+        """Loads of segment registers that succeed."""
+        pointer = f"les {self.e}si, {self.mem()}\n inc byte ptr es:[{self.e}bx]\n push ds\n pop es"
+        return self.pick(
+            f"push {self.e}ax\n mov ax, ds\n mov es, ax\n pop {self.e}ax",
+            "push ds\n pop es",
+            pointer if self.bits == 16 else "push es\n pop es",
+        ).split("\n")
+
     def arithmetic(self, depth: int) -> list[str]:
         """What loops of compilers are made of."""
         a, b = self.wide(), self.wide()
@@ -386,7 +395,7 @@ PIECES: Pieces = [
 COMPUTE: Pieces = [
     *(Generator.alu, Generator.memory, Generator.flags, Generator.shift, Generator.nops, Generator.stack),
     *(Generator.arithmetic, Generator.arithmetic, Generator.loop, Generator.loop, Generator.loop, Generator.call),
-    *(Generator.mmio, Generator.divide),
+    *(Generator.mmio, Generator.divide, Generator.segments),
 ]
 """What loops of compute programs are made of, with an MMIO access and a fault now and then."""
 
