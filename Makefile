@@ -1,7 +1,7 @@
 # PYTHON is the interpreter of an environment with jitvm's test extra: pip install -e '.[test]'
 PYTHON ?= python3
 
-.PHONY: check test test-all boot bench
+.PHONY: check test test-all boot bench bench-gdb
 
 check:
 	$(PYTHON) -m ruff check .
@@ -19,3 +19,6 @@ boot:
 
 bench:
 	$(PYTHON) -m jitvm bench
+
+bench-gdb:
+	$(PYTHON) -m jitvm.bench.gdb_bench
