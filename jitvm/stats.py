@@ -82,6 +82,7 @@ def collect(
         "faults": total("stat_faults"),
         "promoted_blocks": total("stat_promoted"),
         "stencil_bytes": total("stat_code_bytes"),
+        "linked_exits": total("stat_linked"),
         "regions": {
             "asked": sum(vcpu.engine.regions.asked for vcpu in vcpus),
             "installed": sum(vcpu.engine.regions.installed for vcpu in vcpus),

@@ -141,6 +141,8 @@ class Accelerator:
         self._forget = self.code.function("blocks.forget_blocks", 0)
         self._flush = self.code.function("paging.flush_tlb_all", 0)
         self.known_block = self.code.function("blocks.known_block", 3)
+        self.ask_again = self.code.function("hot.ask_again", 2)
+        self.enter_region = self.code.function("hot.enter_region", 3)
         self.describe = self.code.function("hot.describe_block", 1)
         self.inject = self.code.function("events.external_interrupt", 1)
         self.deliver = self.code.function("events.deliver", 0)

@@ -8,6 +8,7 @@ the running block leaves at its next instruction.
 
 from __future__ import annotations
 
+from jitvm.engine.gate import close_block
 from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_JUMP_CACHE, UOP_SIZE
 from jitvm.isa.host import peek, poke
 from jitvm.isa.paging import PAGE_OFFSET
@@ -67,6 +68,7 @@ def new_block(c, offset, rip, ctx):
     c.block_ctx[b] = ctx
     c.block_state[b] = W0
     c.block_room[b] = W0
+    c.block_code[b] = W0
     c.block_chain[b] = c.block_hash[h]
     c.block_hash[h] = b + W1
     return b
@@ -137,6 +139,7 @@ def drop_block(c, b):
     poke(version, W8, peek(version, W8) + W1)
     c.epoch += W1
     u = c.block_uop[b]
+    close_block(c, b)
     n = state >> W8
     while n != W0:
         poke(u, W8, c.h_stale)

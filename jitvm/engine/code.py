@@ -33,6 +33,7 @@ RUN_UNITS = (
     "copy.promote",
     "hot.note_hot",
     "hot.recheck",
+    "gate.link_pad",
     "memory.load",
     "memory.load_rmw",
     "memory.store",

@@ -27,24 +27,24 @@ from jitvm.engine.decode import (
     T_UOP,
     T_VARIANT,
 )
-from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, VARIANT_SHIFT
-from jitvm.engine.hot import count_prefix
+from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, KIND_JCC, VARIANT_SHIFT
+from jitvm.engine.gate import PAD, counting_gate, new_pad, open_gate
 from jitvm.engine.layout import N_HANDLERS, UOP_SIZE
 from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, decode_block, plan_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.state import CS, OK
-from jitvm.isa.words import W0, W1, W3, W4, W7, W8, W12, W16, W32, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W32, u64
 
 WHY_STENCIL = u64(WHY_STENCIL_)
 STENCIL, SEG, SCALE = u64(1 << 40), u64(24), u64(27)
 HASH, W49, LAST, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(N_HANDLERS - 1), u64(256)
 UNCUTTABLE = u64(1)
 """In place of a blob's address: this form has no stencil."""
-H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I = (u64(n) for n in range(9))
+H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I, H_TAKEN = (u64(n) for n in range(10))
 NEVER = u64(1 << 62)
 """Count of an entry record whose block stays with handlers."""
-UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(32)
+UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(256)
 
 
 def stencil_of(c, key):
@@ -84,7 +84,8 @@ def hole_value(c, kind, at, record, ends):
 def copy_stencil(c, to, blob, at, record, ends):
     """Copy one stencil to `to` and fill its holes; the address behind it."""
     size = peek(blob, W4)
-    n = peek(blob + W4, W4)
+    n = peek(blob + W4, W2)
+    pads = peek(blob + W6, W2)
     p = blob + W8
     k = W0
     while k < size:
@@ -93,11 +94,22 @@ def copy_stencil(c, to, blob, at, record, ends):
     p += (size + W7) & ~W7
     while n != W0:
         h = peek(p, W8)
-        v = hole_value(c, (h >> W12) & u64(15), at, record, ends) + (h >> W32)
+        kind = (h >> W12) & u64(15)
+        v = h >> W32
+        if kind >= H_TAKEN:
+            v += to + size + PAD * ((kind - H_TAKEN) ^ (pads >> W8)) - (to + (h & u64(0xFFF)))
+        else:
+            v += hole_value(c, kind, at, record, ends)
         poke(to + (h & u64(0xFFF)), (h >> W16) & u64(15), v)
         p += W8
         n -= W1
-    return to + size
+    to += size
+    n = pads & u64(255)
+    k = W0
+    while k < n:
+        to = new_pad(to, ends + ((k ^ (pads >> W8)) << W3))
+        k += W1
+    return to
 
 
 def leave_code(to, distance):
@@ -124,8 +136,10 @@ def promote(c, u):
     start = c.code_next
     to = start
     if c.region_hot != W0:
-        to = count_prefix(to)
+        to = counting_gate(to)
         poke(u + O_IMM, W8, c.region_hot)
+    else:
+        to = open_gate(to)
     missing = c.n_missing
     whole = W1
     j = W0
@@ -148,11 +162,13 @@ def promote(c, u):
         c.rip = rip
         c.why = WHY_STENCIL
         return W0
-    if whole != W0:
-        to = leave_code(to, ends)
+    kind = (c.t[(n - W1) * T_STEP + T_FORM] >> F_KIND_SHIFT) & W7
+    if whole != W0 and kind < KIND_JCC:
+        to = new_pad(to, ends + UOP)  # behind the micro-op that goes on to the next block
     c.code_next = (to + u64(15)) & ~u64(15)
     c.stat_promoted += W1
     c.stat_code_bytes += to - start
+    c.block_code[b] = start
     poke(u, W8, start + c.code_shift)
     return W1
 

@@ -19,7 +19,7 @@ from jitvm.engine import layout as lay
 from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
 from jitvm.engine.formbits import F_COUNT, F_KILLS, F_READS
 from jitvm.engine.forms import Shape
-from jitvm.engine.hot import PREFIX
+from jitvm.engine.gate import GATE
 from jitvm.engine.region import OUT, Node, Op
 from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED, is_breakpoint
@@ -268,9 +268,7 @@ def grow(engine: VcpuEngine) -> Grown | None:
 
 def ask_later(engine: VcpuEngine, block: int) -> None:
     """Let a block that asked for a region be counted again, longer."""
-    entry = (ctypes.c_uint64 * 3).from_address(int(engine.c.block_uop[block]))
-    entry[0] -= int(PREFIX)
-    entry[2] = LATER * int(engine.c.region_hot)
+    engine.accel.ask_again(engine.address, block, LATER * int(engine.c.region_hot))
 
 
 def still_true(engine: VcpuEngine, grown: Grown) -> bool:
@@ -283,7 +281,9 @@ def still_true(engine: VcpuEngine, grown: Grown) -> bool:
 
 def table_of(engine: VcpuEngine, grown: Grown) -> np.ndarray:
     """The region's table (`TABLE_*` in jitvm/engine/layout.py); it finds itself true when it is first entered."""
-    head = [0, _word(grown.blocks[0][1]), 0, len(grown.pages)]
+    c = engine.c
+    plain = int(c.block_code[grown.blocks[0][0]]) + int(GATE) + int(c.code_shift) & 0xFFFF_FFFF_FFFF_FFFF
+    head = [0, plain, 0, len(grown.pages)]
     words = np.array([*head, *(u for _, u in grown.blocks), *(w for page in grown.pages for w in page)], np.uint64)
     assert len(head) * 8 == lay.TABLE_BLOCKS
     words[lay.TABLE_PAGES // 8] = int(words.ctypes.data) + lay.TABLE_BLOCKS + 8 * len(grown.blocks)

@@ -1,46 +1,56 @@
 """Blocks that ask for a region, natively: noticed, described, asked again.
 
-A hot block's machine code begins with `count_prefix`, which counts its executions in the entry record.  At zero
-`note_hot` lets the block's name be known and takes the prefix out of its way.
+A hot block's machine code begins with a gate (jitvm/engine/gate.py) that counts its executions in the entry record.  At
+zero `note_hot` lets the block's name be known and opens the gate.
 """
 
 from __future__ import annotations
 
-from jitvm.engine.layout import TABLE_N_PAGES, TABLE_PAGES, TABLE_PLAIN, at
+from jitvm.engine.gate import counting_gate, open_gate, region_gate
+from jitvm.engine.layout import TABLE_N_PAGES, TABLE_PAGES, TABLE_PLAIN
 from jitvm.engine.layout import WHY_REGION as WHY_REGION_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block, plan_block
-from jitvm.isa.host import peek, poke
+from jitvm.isa.host import peek, poke, serialize
 from jitvm.isa.memory import is_user
 from jitvm.isa.paging import FETCH, tlb_slot
 from jitvm.isa.state import OK
-from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W8, W12, W16, W24, u64
+from jitvm.isa.words import W0, W1, W3, W4, W8, W12, W16, W24, u64
 
 WHY_REGION = u64(WHY_REGION_)
-PREFIX = u64(14)
-"""Bytes of the counting prefix."""
 PLAIN, PAGES, N_PAGES = u64(TABLE_PLAIN), u64(TABLE_PAGES), u64(TABLE_N_PAGES)
-H_HOT_AT = u64(at("h_hot"))
+NEVER = u64(1 << 62)
 PATIENCE = u64(64)
 """A block whose region was lost to rewritten code is counted this many times as long."""
-NEVER = u64(1 << 62)
-
-
-def count_prefix(to):
-    """Machine code at `to`: dec qword [r13 + 16]; jnz behind; jmp [r12 + h_hot].  The address behind it."""
-    poke(to, W4, u64(0x104D_FF49))
-    poke(to + W4, W2, u64(0x0875))
-    poke(to + W6, W4, u64(0x24A4_FF41))
-    poke(to + W6 + W4, W4, H_HOT_AT)
-    return to + PREFIX
 
 
 def note_hot(c, u):
     """The block with entry record u asks for a region; from now on it runs without counting."""
-    poke(u, W8, peek(u, W8) + PREFIX)
+    b = peek(u + O_DISP, W4)
     poke(u + O_IMM, W8, NEVER)
-    c.hot_block = peek(u + O_DISP, W4)
+    open_gate(c.block_code[b])
+    serialize()
+    c.hot_block = b
     c.rip = peek(u + O_EIP, W8)
     c.why = WHY_REGION
+    return W0
+
+
+def ask_again(c, b, count):
+    """Let block b ask for a region after `count` more executions of its machine code."""
+    counting_gate(c.block_code[b])
+    serialize()
+    poke(c.block_uop[b] + O_IMM, W8, count)
+    poke(c.block_uop[b], W8, c.block_code[b] + c.code_shift)
+    return W0
+
+
+def enter_region(c, b, address, table):
+    """Block b begins with a region from now on."""
+    u = c.block_uop[b]
+    poke(u + O_IMM, W8, table)
+    poke(u, W8, address)
+    region_gate(c.block_code[b])
+    serialize()
     return W0
 
 
@@ -63,8 +73,7 @@ def recheck(c, u):
     while n != W0:
         offset = peek(page + W8, W8)
         if peek(c.page_version + (offset >> W12 << W3), W8) != peek(page + W16, W8):
-            poke(u, W8, plain - PREFIX)
-            poke(u + O_IMM, W8, c.region_hot * PATIENCE)
+            ask_again(c, peek(u + O_DISP, W4), c.region_hot * PATIENCE)
             return plain
         if still_mapped(c, peek(page, W8), offset) == W0:
             return plain

@@ -60,6 +60,10 @@ ENGINE = [
     ("h_retry", U),
     ("region_hot", U),  # executions of a block's machine code after which it asks for a region; 0: no regions
     ("hot_block", U),  # the block that asks
+    ("h_enter", U),
+    ("h_pad", U),
+    ("pad_at", U),  # executable address of the pad that was passed last
+    ("stat_linked", U),
     ("epoch", U),  # counts what may make a region untrue: dropped blocks, forgotten translations
     ("page_version", U),  # host address of a word a page of guest memory: how often translated code on it was dropped
     ("code_next", U),  # code memory at its writable address: next free byte, end, start
@@ -122,6 +126,7 @@ ENGINE = [
     ("block_bytes", U, (N_BLOCKS,)),  # length in bytes in bits 0-31, second page's number of bytes in bits 32-63
     ("block_second", U, (N_BLOCKS,)),  # offset of the second page when an instruction crosses into it
     ("block_state", U, (N_BLOCKS,)),  # BLOCK_* bits
+    ("block_code", U, (N_BLOCKS,)),  # writable address of its machine code's gate, 0: none
     ("block_chain", U, (N_BLOCKS,)),  # hash chain: index + 1
     ("block_hash", U, (N_BLOCK_HASH,)),  # index + 1
     ("block_list", U, (2 * N_BLOCKS,)),  # per page lists: 2 * index + which + 1

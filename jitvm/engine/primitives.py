@@ -80,6 +80,15 @@ _DIV_OTHER = """define internal i64 @u_host_div_wide(i64 %hi, i64 %lo, i64 %d) a
 }"""
 """On hosts without a 128-by-64 division LLVM calls libgcc's __udivti3, which the backend makes known."""
 
+_SERIALIZE_X86 = """define internal i64 @u_host_serialize() alwaysinline {
+  call void asm sideeffect "subq $$128, %rsp; mov %ss, %eax; pushq %rax; leaq 8(%rsp), %rax; pushq %rax; pushfq; \
+mov %cs, %eax; pushq %rax; leaq 1f(%rip), %rax; pushq %rax; iretq; 1: addq $$128, %rsp", \
+"~{rax},~{memory},~{dirflag},~{fpsr},~{flags}"()
+  ret i64 0
+}"""
+"""IRET to the next instruction is serializing (SDM vol. 3, 9.3, "Serializing Instructions"), and no hypervisor need know."""
+_SERIALIZE_OTHER = "define internal i64 @u_host_serialize() alwaysinline {\n  ret i64 0\n}"
+
 PRIMITIVES: dict[str, str] = {
     "host.peek": _peek(),
     "host.poke": _poke(),
@@ -87,5 +96,6 @@ PRIMITIVES: dict[str, str] = {
     "host.mul_high": _product("mul_high", "zext"),
     "host.smul_high": _product("smul_high", "sext"),
     "host.div_wide": _DIV_X86 if platform.machine() == "x86_64" else _DIV_OTHER,
+    "host.serialize": _SERIALIZE_X86 if platform.machine() == "x86_64" else _SERIALIZE_OTHER,
 }
 """LLVM text by unit name; see `units.symbol`."""

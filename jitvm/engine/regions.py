@@ -6,7 +6,6 @@ All of it happens on the vCPU's thread while its code stands still, but `_arrive
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING
@@ -77,11 +76,10 @@ class Regions:
 
     def _install(self, grown: Grown, address: int) -> None:
         """Let the region's first block lead to it, unless code changed since it was read."""
-        if not still_true(self._engine, grown):
+        engine = self._engine
+        if not still_true(engine, grown):
             return
-        words = table_of(self._engine, grown)
+        words = table_of(engine, grown)
         self._tables.append(words)
-        entry = (ctypes.c_uint64 * 3).from_address(grown.blocks[0][1])
-        entry[2] = int(words.ctypes.data)
-        entry[0] = address
+        engine.accel.enter_region(engine.address, grown.blocks[0][0], address, int(words.ctypes.data))
         self.installed += 1

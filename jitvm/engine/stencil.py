@@ -28,8 +28,10 @@ from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
 from jitvm.engine.units import Units
 
 HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i")
+EXITS = ("taken", "fall")
 """What a hole is filled with: immediate, displacement, following RIP (32 bits each), distance from the entry record to the
-instruction's micro-op and to the block's link slots, offsets of registers in the CPU record."""
+instruction's micro-op and to the block's link slots, offsets of registers in the CPU record.  EXITS: jumps to the block's
+pads, numbered behind the holes."""
 WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1, 12: 2}
 """Relocation types that may be holes, to bytes: R_X86_64_64, _32, _32S, _8, _16."""
 R_PC32, R_PLT32 = 2, 4
@@ -62,16 +64,22 @@ def normal(shapes: Sequence[Shape], key: int) -> int:
 
 @dataclass(frozen=True)
 class Stencil:
-    """Code bytes and holes: (offset, kind index in HOLES, width in bytes, addend)."""
+    """Code bytes and holes: (offset, kind index in HOLES or behind, width in bytes, addend).
+
+    `exits`: number of pads that follow; `turned`: the one of the fall-through first, to which the code runs on.
+    """
 
     code: bytes
     holes: tuple[tuple[int, int, int, int], ...]
+    exits: int = 0
+    turned: bool = False
 
     def blob(self) -> bytes:
-        """As the copier reads it: length and number of holes, code filled up to 8 bytes, a word a hole."""
+        """As the copier reads it: length, numbers of holes and pads, code filled up to 8 bytes, a word a hole."""
         words = [at | kind << 12 | width << 16 | (addend & 0xFFFF_FFFF) << 32 for at, kind, width, addend in self.holes]
         padded = self.code + bytes(-len(self.code) % 8)
-        return struct.pack("<II", len(self.code), len(words)) + padded + struct.pack(f"<{len(words)}Q", *words)
+        head = struct.pack("<IHBB", len(self.code), len(words), self.exits, self.turned)
+        return head + padded + struct.pack(f"<{len(words)}Q", *words)
 
 
 class StencilBuilder(FastPathBuilder):
@@ -122,8 +130,7 @@ class StencilBuilder(FastPathBuilder):
         return self.gep("%uop", self.hole("end"))
 
     def _follow(self, slot: int) -> None:
-        where = self.block_end()
-        self.enter(self.new(f"load ptr, ptr {self.gep(where, slot - lay.UOP_TAKEN)}"), "%budget")
+        self.go("@taken" if slot == lay.UOP_TAKEN else "@fall", "%uop", "%budget")
 
     def text(self) -> str:
         if self._missed:
@@ -138,7 +145,8 @@ def _declarations() -> str:
         f"@hole_{n} = external dso_local global i8, !absolute_symbol !{2 if len(n) > 1 else 3}\n" for n in HOLES
     )
     ranges = "!2 = !{i64 -2147483648, i64 2147483648}\n!3 = !{i64 0, i64 256}\n"
-    return f"declare preserve_nonecc i64 @next{TYPES}\n{holes}{ranges}"
+    jumps = "".join(f"declare preserve_nonecc i64 @{name}{TYPES}\n" for name in ("next", *EXITS))
+    return jumps + holes + ranges
 
 
 def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[int, Stencil | None]:
@@ -185,20 +193,24 @@ def cut(data: bytes) -> dict[str, Stencil | None]:
 
 
 def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stencil | None:
-    """A stencil of one function: the last jump to `next` falls away, other ones jump to the end."""
+    """A stencil of one function.  A jump at its end falls away (to `next`, or to the pad that then stands there first)."""
     end = len(code)
-    if relocations and relocations[-1][:2] == (end - 4, "next") and code[end - 5] == 0xE9:
+    exits = len({name for _, name, _, _ in relocations if name in EXITS})
+    last = relocations[-1][1] if relocations and relocations[-1][0] == end - 4 and code[end - 5] == 0xE9 else ""
+    if last == "next" or last in EXITS[:exits]:
         end -= 5
         relocations = relocations[:-1]
     holes = []
     for at, name, kind, addend in relocations:
         if name == "next" and kind in (R_PC32, R_PLT32):
             struct.pack_into("<i", code, at, end - at - 4)
+        elif name in EXITS and kind in (R_PC32, R_PLT32):
+            holes.append((at, len(HOLES) + EXITS.index(name), 4, addend))
         elif name.startswith("hole_") and kind in WIDTHS:
             holes.append((at, HOLES.index(name[5:]), WIDTHS[kind], addend))
         else:
             return None
-    return Stencil(bytes(code[:end]), tuple(holes)) if end <= MOST_BYTES else None
+    return Stencil(bytes(code[:end]), tuple(holes), exits, last == "fall") if end <= MOST_BYTES else None
 
 
 __all__ = ["SIGNATURE", "STENCIL_BIT", "Stencil", "stamp", "stencilable", "supported"]

@@ -383,12 +383,13 @@ class HandlerBuilder:
 
 SPECIALS = (
     *("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit"),
-    *("h_count", "h_promote", "h_hot", "h_retry"),
+    *("h_count", "h_promote", "h_hot", "h_retry", "h_enter", "h_pad"),
 )
 """Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
 block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
 direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot; one that asks for
-a region; a region whose page was rewritten."""
+a region; a region that something has happened to; a block to be charged and entered; the same, through a pad that may be
+linked."""
 
 
 class _Special(HandlerBuilder):
@@ -455,6 +456,11 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
         b.call("hot.note_hot", [b.here()])
         b.put(f"ret i64 {b.word('why')}")
+    elif name == "h_enter":
+        b.enter("%uop", "%budget")
+    elif name == "h_pad":
+        b.call("gate.link_pad", [b.here()])
+        b.enter("%uop", "%budget")
     elif name == "h_retry":
         b.go(b.new(f"inttoptr i64 {b.call('hot.recheck', [b.here()])} to ptr"), "%uop", "%budget")
     elif name == "h_limit":

@@ -35,7 +35,7 @@ ISA_MODULES = (
     "words flags state registers watch paging debug catch outside memory mode segment tss far events iret alu "
     "shift muldiv bits bcd branch string stringio io system msr cpuid stack misc address reset"
 ).split()
-ENGINE_MODULES = ("formbits", "decode", "blocks", "translate", "hot", "copy", "run")
+ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 HOST = "jitvm.isa.host"
 NATIVE_EARS = {"code_written": "blocks.code_written", "translations_changed": "blocks.translations_changed"}
 """Functions of `isa/host.py` whose native bodies are engine units; all others are primitives."""

@@ -46,6 +46,11 @@ def div_wide(hi, lo, d):
     return u64(((int(hi) << 64) | int(lo)) // int(d))
 
 
+def serialize():
+    """Machine code was rewritten at another address than it is run at: let the host's CPU forget what it fetched."""
+    return u64(0)
+
+
 def code_written(c, offset, size):
     """Guest memory that holds translated code was written: the engine drops the blocks which it overlaps."""
     return u64(0)
