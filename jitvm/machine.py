@@ -302,18 +302,25 @@ class Machine:
             self._parked.add(vcpu.index)
             self._changed.notify_all()
             while not self._closing:
-                if self._reset_cause is not None and len(self._parked) == len(self.vcpus):
+                if self._reset_cause is not None and self._all_stand():
                     self._reset_board(self._reset_cause)
                 ready = self._running and self._reset_cause is None
-                if ready and self.gate.is_open() and not self._paused:
+                if ready and self.gate.is_open(vcpu.index, self._all_stand()) and not self._paused:
                     self._parked.discard(vcpu.index)
                     self._attention = False
                     return True
                 self._changed.wait()
             return False
 
+    def _all_stand(self) -> bool:
+        return len(self._parked) == len(self.vcpus)
+
     def _turn_ended(self, vcpu: Vcpu, outcome: Outcome) -> None:
-        self.gate.outcome = outcome
+        if self.gate.debugger is not None:
+            self.gate.turn_ended(vcpu.index, outcome)
+            for other in self.vcpus:
+                if other.index not in self._parked and other is not vcpu:
+                    other.request_exit()
         if outcome is Outcome.SHUTDOWN:
             self.on_shutdown(vcpu)
             where = f"{int(vcpu.engine.c.sel[1]):04x}:{int(vcpu.engine.c.rip):08x}"
@@ -483,9 +490,10 @@ class Machine:
         self.close()
 
     # ---- for a debugger, on its thread
-    def release(self) -> None:
-        """Let what the gate keeps standing go on; the lock is held."""
+    def release(self, frozen: frozenset[int] = frozenset()) -> None:
+        """Let what the gate keeps standing go on, but for the `frozen` vCPUs; the lock is held."""
         self.gate.held = self._paused = False
+        self.gate.frozen = frozen
         if self._pace is not None:
             self._pace.start()
         self._changed.notify_all()
