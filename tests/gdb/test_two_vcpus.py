@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -142,9 +141,7 @@ def test_a_breakpoint_of_one_stops_both(two: Two) -> None:
     for n in range(1, 20):
         assert two.go({1: Continue(), 2: Continue()}) == BreakpointHit(1)
         assert two.ax()[0] == n and two.pcs()[0] == 4 and two.pcs()[1] in (0x100, 0x101)
-        before = two.retired()
-        time.sleep(0.001)
-        assert two.retired() == before, "both stand"
+        assert len({two.retired() for _ in range(1000)}) == 1, "both stand"
 
 
 def test_breakpoints_that_both_hit_are_told_one_by_one(two: Two) -> None:
@@ -165,9 +162,7 @@ def test_ctrl_c_stops_both(two: Two) -> None:
         two.target.resume({1: Continue(), 2: Continue()})
         two.target.interrupt()
         assert two.stop() == Interrupted(1)
-        before = two.retired()
-        time.sleep(0.001)
-        assert two.retired() == before
+        assert len({two.retired() for _ in range(1000)}) == 1
     assert two.stops.empty()
 
 
