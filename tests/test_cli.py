@@ -479,11 +479,15 @@ def test_signals_end_a_real_run(tmp_path: Path, number: signal.Signals, status: 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job begins with it ignored
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline().startswith(b"echo")
-        child.send_signal(number)
-        assert child.wait(60) == status
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline().startswith(b"echo")
+            child.send_signal(number)
+            assert child.wait(60) == status
+        finally:
+            child.kill()
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
