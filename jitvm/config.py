@@ -109,7 +109,7 @@ class MachineConfig:
     Attributes:
         memory: RAM in bytes.
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
-        bios: path of a firmware image, None for the embedded one.
+        bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
         drives: IDE disks and CDs, each with its own index.
         floppies, kernel, initrd, append: for later versions; a value is a `ConfigError` in this one.
         boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
@@ -161,6 +161,9 @@ class MachineConfig:
     engine: tuple[tuple[str, bool], ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("bios", "kernel", "initrd", "symbols", "trace_file"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))  # the way to set a field of a frozen record as it is made
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
             fail(f"-m: {show_size(self.memory)} of memory is not from 1 MiB to {show_size(MAX_MEMORY)}")
         if self.memory % (4 * KIB):
