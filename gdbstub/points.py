@@ -25,8 +25,10 @@ MAX_POINTS = 1 << 16
 
 
 def insert(context: Context, point: Point) -> bool:
-    """Set a point; False if the target knows no such."""
-    if len(context.points) >= MAX_POINTS and point not in context.points:
+    """Set a point; False if the target knows no such. One that is set is not set again: a client removes it once."""
+    if point in context.points:
+        return True
+    if len(context.points) >= MAX_POINTS:
         raise PacketError(f"there are {MAX_POINTS} breakpoints and watchpoints already")
     breakpoints, watchpoints = context.facets.breakpoints, context.facets.watchpoints
     if isinstance(point.kind, BreakpointKind):

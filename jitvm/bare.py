@@ -38,6 +38,8 @@ ENGINES: dict[str, Options | None] = {
     "regions": Options(hot=1, region_hot=2, drops=4, sync=True),
 }
 """Engines by name: plain Python; handlers alone; machine code for every block, at its first execution."""
+MOST = 1 << 62
+"""More instructions than anybody waits for; the engine counts in 64 bits."""
 DATA_ATTR, CODE_ATTR, BIG = 0x93, 0x9B, 0xC000
 
 _accelerator: Accelerator | None = None
@@ -70,7 +72,14 @@ class Stop:
 
 
 class Bare:
-    """RAM and one CPU on a chosen engine.  `memory`: bytes of RAM at physical 0, a multiple of 4096."""
+    """RAM and one CPU on a chosen engine.
+
+    `engine`: a name of `ENGINES`.  `memory`: bytes of RAM at physical 0, a multiple of 4096.  `options`: what the engine
+    may do, in place of the name's own.
+
+    Raises:
+        ConfigError: an unknown engine; a size that is no RAM, or more than the host has.
+    """
 
     def __init__(self, engine: str = "handlers", memory: int = 1 << 20, options: Options | None = None) -> None:
         if engine not in ENGINES:
@@ -84,10 +93,19 @@ class Bare:
 
     # ---- state --------------------------------------------------------------------------------------------------------
     def set_mode(self, mode: str, *, base: int = 0, limit: int | None = None) -> None:
-        """Reset the CPU and set `real`, `prot16` or `prot32` with all segments at `base` with `limit` (bytes, inclusive)."""
+        """Reset the CPU and set `real`, `prot16` or `prot32` with all segments at `base` with `limit` (bytes, inclusive).
+
+        Without `limit` it is FFFFh, in prot32 FFFFFFFFh.  Privilege level 0, no paging, eip 0, RAM as it was.
+
+        Raises:
+            ConfigError: an unknown mode; a base or a limit that has more than 32 bits.
+        """
         modes = {"real": (0, 0xFFFF, 0), "prot16": (1, 0xFFFF, 0), "prot32": (1, 0xFFFF_FFFF, BIG)}
         if mode not in modes:
             raise ConfigError(f"mode '{mode}' is unknown; there are {', '.join(modes)}")
+        for name, value in (("base", base), ("limit", limit or 0)):
+            if not 0 <= value < 1 << 32:
+                raise ConfigError(f"{name} {value:#x} is not from 0 to 0xffffffff")
         protected, default_limit, big = modes[mode]
         with np.errstate(over="ignore"):
             c = self.c
@@ -103,11 +121,15 @@ class Bare:
         self.vcpu.accel.flush(self.vcpu.address)
 
     def registers(self) -> dict[str, int]:
-        """General registers, eip, eflags, selectors and control registers."""
+        """General registers, eip, eflags, selectors and control registers by name, as unsigned numbers."""
         return read_registers(self.c)
 
     def set_registers(self, values: Mapping[str, int]) -> None:
-        """Write registers by name (those of `registers`, but no selectors); a control register takes effect at once."""
+        """Write registers by name (those of `registers`, but no selectors); a control register takes effect at once.
+
+        Raises:
+            ConfigError: a name that can't be written, a value beyond 32 bits; nothing has been written.
+        """
         write_registers(self.c, values)
         with np.errstate(over="ignore"):
             update_mode(self.c)
@@ -115,21 +137,28 @@ class Bare:
             self.vcpu.accel.flush(self.vcpu.address)
 
     def write(self, gpa: int, data: bytes) -> None:
-        """Store bytes in RAM; translated code there is dropped."""
+        """Store bytes at a physical address; translated code there is dropped.  What lies outside of RAM is left out."""
         self.memory.write(gpa, data)
 
     def read(self, gpa: int, n: int) -> bytes:
-        """Bytes of RAM."""
+        """`n` bytes at a physical address; outside of RAM they are FFh."""
         return self.memory.read(gpa, n)
 
     @property
     def ram(self) -> npt.NDArray[np.uint8]:
-        """RAM as an array; after writing code through it, call `write` on the same bytes or `forget`."""
+        """RAM as an array (memory,) of uint8 that shares the guest's bytes; code that ran is changed through `write`."""
         return self.memory.bytes
 
     # ---- run ----------------------------------------------------------------------------------------------------------
     def run(self, n: int) -> Stop:
-        """Execute at most `n` instructions.  An IO or MMIO exit stops the run before its instruction is complete."""
+        """Execute at most `n` instructions.  An IO or MMIO exit stops the run before its instruction is complete.
+
+        Raises:
+            ConfigError: `n` is negative.
+        """
+        if n < 0:
+            raise ConfigError(f"{n} instructions can't be run")
+        n = min(n, MOST)
         before = self.vcpu.retired()
         why = (self._plain or self.vcpu).run(n)
         retired = self.vcpu.retired() - before

@@ -178,6 +178,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     if options.image is not None and options.bios is not None:
         config.fail(f"IMAGE '{options.image}' and --bios '{options.bios}' name the same thing; give one of them")
     bios = options.image if options.image is not None else options.bios
+    if bios == "":
+        config.fail("the name of the BIOS image is empty; leave it out for the embedded one")
     cpu, features = config.parse_cpu(options.cpu) if options.cpu is not None else (None, ())
     order, menu = config.parse_boot(options.boot) if options.boot is not None else ("", False)
     patterns, trace_file = config.parse_trace(options.trace) if options.trace is not None else ("", None)
@@ -523,6 +525,7 @@ def dispatch(argv: list[str], debug: bool) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry of the console script; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     debug = "--debug" in words or "-debug" in words
     try:
         status = dispatch(words, debug)
@@ -539,10 +542,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return Exit.BAD_INPUT
+    except OSError as error:  # of standard output, mostly: a full disk
+        _drop_stdout()
+        what = f"'{error.filename}': " if error.filename else ""
+        _complain("error", f"{what}{error.strerror or error}", debug)
+        return Exit.BAD_INPUT
     except Exception as error:  # a bug: the top level gives it an exit status and one line, --debug a traceback
         first = str(error).partition("\n")[0]
         _complain("internal error", f"{type(error).__name__}: {first} (--debug shows the traceback)", debug)
         return Exit.INTERNAL
+
+
+def _open_streams() -> None:
+    """A standard stream that is closed leads nowhere from now on: no disk that is opened later shall take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # each gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _complain(what: str, message: str, debug: bool) -> None:

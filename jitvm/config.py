@@ -11,6 +11,7 @@ Not modelled: disk formats but raw, drive interfaces but IDE, `-chardev`, `-mach
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -108,7 +109,7 @@ class MachineConfig:
     Attributes:
         memory: RAM in bytes.
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
-        bios: path of a firmware image, None for the embedded one.
+        bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
         drives: IDE disks and CDs, each with its own index.
         floppies, kernel, initrd, append: for later versions; a value is a `ConfigError` in this one.
         boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
@@ -160,6 +161,9 @@ class MachineConfig:
     engine: tuple[tuple[str, bool], ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("bios", "kernel", "initrd", "symbols", "trace_file"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))  # the way to set a field of a frozen record as it is made
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
             fail(f"-m: {show_size(self.memory)} of memory is not from 1 MiB to {show_size(MAX_MEMORY)}")
         if self.memory % (4 * KIB):
@@ -268,7 +272,7 @@ def firmware_image(name: str = EMBEDDED_BIOS) -> Path:
 
 def read_bios(path: Path | None) -> bytes:
     """A firmware image, None for the embedded one: whole 64 KiB, at most 16 MiB, else `ImageError`."""
-    path = path or firmware_image()
+    path = firmware_image() if path is None else path
     where = f"BIOS image '{path}'"
     try:
         if stat.S_ISDIR(path.stat().st_mode):
@@ -303,6 +307,8 @@ def check_files(config: MachineConfig) -> None:
     read_bios(config.bios)
     for drive in config.drives:
         where, make = f"disk image '{drive.file}'", f"make one with: truncate -s 64M '{drive.file}'"
+        if drive.media == "cdrom":
+            where, make = f"CD image '{drive.file}'", "give the path of an ISO image"
         if not os.path.exists(drive.file):
             raise BackendError(f"{where} does not exist; {make}")
         if os.path.isdir(drive.file):
@@ -426,11 +432,14 @@ def parse_memory(text: str) -> int:
 
 
 def parse_smp(text: str) -> int:
-    """--smp: a number, or cpus=..."""
+    """--smp: a number, or cpus=..., with QEMU's topology: how many CPUs there could be."""
     found = parse_keys("--smp", text, "cpus")
-    cpus = found.pop("cpus", "")
-    _refuse_rest("--smp", found, ["cpus"])
-    return parse_number("--smp", cpus)
+    topology = ("sockets", "dies", "cores", "threads")
+    known = ("cpus", "maxcpus", *topology)
+    _refuse_rest("--smp", {key: value for key, value in found.items() if key not in known}, known)
+    counts = {key: parse_number("--smp", value) for key, value in found.items()}
+    cpus = counts.get("cpus", math.prod(counts.get(key, 1) for key in topology))
+    return max(cpus, counts.get("maxcpus", cpus))
 
 
 def parse_cpu(text: str) -> tuple[str, tuple[tuple[str, bool], ...]]:

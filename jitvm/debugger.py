@@ -14,6 +14,7 @@ All of it is used with the machine lock held, or while the vCPUs stand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -275,8 +276,8 @@ class Debugger:
 class Client(Protocol):
     """What a machine asks of the one who commands it."""
 
-    def standing(self, outcome: Outcome | None) -> bool:
-        """The vCPUs stand, the latest turn ended so (None: that was asked before): True keeps them standing."""
+    def standing(self, outcomes: Mapping[int, Outcome]) -> bool:
+        """All vCPUs stand; their turns ended so, by index (none: that was asked before): True keeps them standing."""
 
     def ended(self, result: RunResult) -> None:
         """The run is over."""
@@ -286,14 +287,19 @@ class Client(Protocol):
 
 
 class Gate:
-    """`held`: the debugger keeps the vCPUs standing.  `outcome`: how the latest turn ended, until it was asked about."""
+    """`held`: the debugger keeps the vCPUs standing.  `frozen`: those that stand also while it lets the others go.
+
+    When a turn ends all vCPUs come to a stand, and then the debugger is asked once for all of them.
+    """
 
     def __init__(self) -> None:
         self.debugger: Client | None = None
         self.points: Debugger | None = None
         """What stops the vCPUs (`Debugger.of`)."""
         self.held = False
-        self.outcome: Outcome | None = None
+        self.frozen: frozenset[int] = frozenset()
+        self._outcomes: dict[int, Outcome] = {}
+        """How turns ended, by vCPU, until the debugger was asked about it."""
 
     @property
     def watched(self) -> bool:
@@ -304,12 +310,20 @@ class Gate:
         """Whether the debugger sees to this end of a turn: its own stops, and errors when it is watched."""
         return self.debugger is not None and (outcome is Outcome.DEBUG or self.watched)
 
-    def is_open(self) -> bool:
-        """The vCPUs, which stand, may go on."""
+    def turn_ended(self, index: int, outcome: Outcome) -> None:
+        """A vCPU's turn has ended; the machine brings the others to a stand."""
+        if self.debugger is not None:
+            self._outcomes[index] = outcome
+
+    def is_open(self, index: int, all_stand: bool) -> bool:
+        """A vCPU, which stands, may go on."""
         if self.debugger is not None and not self.held:
-            outcome, self.outcome = self.outcome, None
-            self.held = self.debugger.standing(outcome)
-        return not self.held
+            if all_stand:
+                outcomes, self._outcomes = self._outcomes, {}
+                self.held = self.debugger.standing(outcomes)
+            elif self._outcomes:
+                return False
+        return not self.held and index not in self.frozen
 
     def run_ended(self, result: RunResult) -> None:
         """Tell the debugger."""

@@ -50,6 +50,7 @@ class Registers:
         self._engine, self._c, self._read_linear = engine, engine.c, read_linear
         self.raw = False
         """`rip` is the instruction pointer without the base of CS."""
+        self._readers: dict[str, Callable[[], int]] = {}
 
     # ---- the program counter
     def linear_pc(self) -> int:
@@ -69,34 +70,42 @@ class Registers:
     # ---- by name
     def read(self, name: str) -> int:
         """A register's value."""
+        reader = self._readers.get(name)
+        if reader is None:
+            reader = self._readers[name] = self._reader(name)
+        return reader()
+
+    def _reader(self, name: str) -> Callable[[], int]:
+        """How a register is read; found once, as a client wants all of them at each stop."""
         c = self._c
         if (number := general_number(name)) is not None:
-            return int(c.gpr[number])
+            return lambda: int(c.gpr[number])
         if name in ("rip", "eip"):
-            return self._read_pc()
-        if name == "ip":
-            return int(c.rip)
+            return self._read_pc
         if name == "eflags":
-            with np.errstate(over="ignore"):
-                return int(read_eflags(c))
+            return self._read_flags
         if name in SLOTS:
-            return int(c.sel[SLOTS[name]])
-        if name in TABLES:
-            return int(getattr(c, TABLES[name]))
-        slot, _, part = name.rpartition("_")
-        if slot in SLOTS:
-            return self._hidden(SLOTS[slot], part)
-        if name in CONTROL:
-            return int(getattr(c, name))
+            slot = SLOTS[name]
+            return lambda: int(c.sel[slot])
+        segment, _, part = name.rpartition("_")
+        if segment in SLOTS:
+            slot = SLOTS[segment]
+            return lambda: self._hidden(slot, part)
         if re.fullmatch(r"dr\d", name):
-            return int(c.dr[int(name[2:])])
+            number = int(name[2:])
+            return lambda: int(c.dr[number])
         if name == "tsc":
-            return (self._engine.retired() + int(c.extra_ns) + int(c.tsc_offset)) & 0xFFFF_FFFF_FFFF_FFFF
-        if name in MSRS:
-            return int(getattr(c, MSRS[name]))
+            return lambda: (self._engine.retired() + int(c.extra_ns) + int(c.tsc_offset)) & 0xFFFF_FFFF_FFFF_FFFF
         if NO_FPU.fullmatch(name):
-            return 0
-        raise TargetError(f"no register {name}")
+            return lambda: 0
+        own = "rip" if name == "ip" else name if name in CONTROL else TABLES.get(name) or MSRS.get(name)
+        if own is None:
+            raise TargetError(f"no register {name}")
+        return lambda: int(getattr(c, own))
+
+    def _read_flags(self) -> int:
+        with np.errstate(over="ignore"):
+            return int(read_eflags(self._c))
 
     def write(self, name: str, value: int) -> None:
         """Write a register; `take_effect` follows when all are written."""

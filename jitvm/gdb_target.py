@@ -5,17 +5,16 @@
         result = machine.run()
 
 The server's thread calls the methods here.  It commands the vCPU under the machine lock and touches its state only while
-the machine *holds* it (`Gate.held`): the vCPU's thread asks `standing` whenever its turn has ended, and stays where it
-is while the answer is yes.
+the machine *holds* it (`Gate.held`): `standing` is asked on a vCPU's thread whenever a turn has ended, and all stay
+where they are while the answer is yes.
 
-Breakpoints are linear addresses in the CPU record, by which the translator ends blocks; they are put there when the guest
-goes on, not when a client sets them, as gdb takes all of them away for each step.  Watchpoints are those of the machine's
-`Debugger`, which also tells of events that were caught.
+A thread is a vCPU (`gdb_thread.CpuThread`).  When one stops all do, and of several reasons one is told.  Watchpoints are
+those of the machine's `Debugger`, which also tells of events that were caught.
 
 A step ends behind its instruction, or at the first instruction of the handler of what came instead: a fault or an
 interrupt.
 
-Not modelled: more than one vCPU, steps without timers.
+Not modelled: steps without timers.
 """
 
 from __future__ import annotations
@@ -28,46 +27,27 @@ from gdbstub.errors import ServerError, TargetError
 from gdbstub.layout import Layout
 from gdbstub.server import Server
 from gdbstub.session import OnDisconnect, Session
-from gdbstub.stop import (
-    BreakpointHit,
-    BreakpointKind,
-    Exited,
-    Interrupted,
-    Signal,
-    Signalled,
-    Stepped,
-    Stop,
-    WatchKind,
-    WatchpointHit,
-)
+from gdbstub.stop import BreakpointKind, Exited, Interrupted, Stepped, Stop, ThreadStop, WatchKind, WatchpointHit
 from gdbstub.target import (
     STEP_ENABLE,
     STEP_NOIRQ,
-    Action,
     Continue,
     Listener,
     MemoryRegion,
     Plan,
-    RangeStep,
-    Step,
     ThreadInfo,
 )
-from jitvm.debugger import Debugger, Reason, Watched
-from jitvm.debugger import WatchKind as Kind
+from jitvm.debugger import Debugger
 from jitvm.engine.layout import N_BREAKPOINTS
-from jitvm.engine.points import set_range
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory, memory_map
-from jitvm.gdb_registers import CS, Registers, mode_name
-from jitvm.isa.state import STOP_RANGE, STOP_STEP
+from jitvm.gdb_registers import Registers
+from jitvm.gdb_thread import KINDS, CpuThread, event_stop
 from jitvm.machine import Machine, RunResult
 from jitvm.symbols import file_for_gdb
 from jitvm.vcpu import NEVER
 
-THREAD = 1
-KINDS: dict[WatchKind, Kind] = {WatchKind.WRITE: "write", WatchKind.READ: "read", WatchKind.ACCESS: "access"}
-WORDS = {kind: word for word, kind in KINDS.items()}
 ADDRESS_END = 1 << 32
 
 
@@ -76,15 +56,8 @@ def default_exit_code(result: RunResult) -> int:
     return result.code if result.code or result.reason in ("poweroff", "quit", "debug-exit") else 1
 
 
-def event_stop(reason: Reason) -> Stop:
-    """The stop for what a `Debugger` found; what gdb has no packet for is told in words."""
-    if isinstance(reason, Watched) and not reason.physical:
-        return WatchpointHit(THREAD, WORDS[reason.kind], reason.address)
-    return Signalled(THREAD, Signal.TRAP, reason.text())
-
-
 class GdbTarget:
-    """A machine with one vCPU, for a session.
+    """A machine, for a session; a thread is a vCPU, counted from 1 on.
 
     `arch` is the register layout: x86-64, i386 or i8086.  `exit_code` makes the `W` packet's number of the end of a run.
     """
@@ -99,20 +72,42 @@ class GdbTarget:
         self.program: str | None = None
         """Path of the guest's ELF file for gdb."""
         self._layout = x86.LAYOUTS[arch]
-        self._machine, self._vcpu, self._exit_code = machine, machine.vcpus[0], exit_code
-        self._c = self._vcpu.engine.c
-        self.memory = LinearMemory(machine.memory, self._c)
-        self.registers = Registers(self._vcpu.engine, self.memory.read_linear)
+        self._machine, self._exit_code = machine, exit_code
+        self._threads = [CpuThread(vcpu, machine.memory) for vcpu in machine.vcpus]
         self._listener: Listener | None = None
-        self._action: Action = Continue()
+        self._running = 1
+        """The first of the threads that go; a Ctrl-C stops all, and is told of this one."""
+        self._told = 0
+        """The thread of the latest stop: another one's turn comes first."""
         self._interrupt = False
         self._steps = STEP_ENABLE
         self._points: dict[int, set[BreakpointKind]] = {}
         self._debugger = Debugger.of(machine)
-        self._in_force: frozenset[int] = frozenset()
-        """The breakpoints that the CPU record has."""
-        self._stopped_at = self.registers.linear_pc()
-        """Where the latest stop was reported: the next run begins there, breakpoint or not."""
+
+    # ---- the vCPUs
+    @property
+    def registers(self) -> Registers:
+        """The first vCPU's."""
+        return self._threads[0].registers
+
+    @property
+    def memory(self) -> LinearMemory:
+        """Memory as the first vCPU sees it."""
+        return self._threads[0].memory
+
+    def _thread(self, number: int) -> CpuThread:
+        if not 1 <= number <= len(self._threads):
+            raise TargetError(f"there is no thread {number}")
+        return self._threads[number - 1]
+
+    def _take_raw(self) -> None:
+        """`monitor pc` has a say in what the program counter is."""
+        for thread in self._threads:
+            thread.registers.raw = self._machine.monitor.context.raw_pc
+
+    def _stand_here(self) -> None:
+        for thread in self._threads:
+            thread.stands_here()
 
     # ---- Target
     @property
@@ -132,16 +127,17 @@ class GdbTarget:
         """One register."""
         register = self._layout.registers[number]
         mask = (1 << 8 * register.size) - 1
-        return (self.registers.read(register.name) & mask).to_bytes(register.size, "little")
+        return (self._thread(thread).registers.read(register.name) & mask).to_bytes(register.size, "little")
 
     def write_registers(self, thread: int, values: Mapping[int, bytes]) -> None:
         """Write registers; the program counter last, as it counts from the new base of CS."""
         pc = self._layout.numbers[self._layout.pc]
+        registers = self._thread(thread).registers
         with self._machine.lock:
             for number in sorted(values, key=lambda n: (n == pc, n)):
-                self.registers.write(self._layout.registers[number].name, int.from_bytes(values[number], "little"))
+                registers.write(self._layout.registers[number].name, int.from_bytes(values[number], "little"))
                 if number != pc:
-                    self.registers.take_effect()
+                    registers.take_effect()
 
     def write_register(self, thread: int, number: int, value: bytes) -> None:
         """Write one register."""
@@ -150,35 +146,25 @@ class GdbTarget:
     def read_memory(self, thread: int, address: int, size: int) -> bytes:
         """Memory as the CPU sees it now, up to the first byte that is none."""
         with self._machine.lock:
-            return self.memory.read(address, size)
+            return self._thread(thread).memory.read(address, size)
 
     def write_memory(self, thread: int, address: int, data: bytes) -> None:
         """Write memory, ROM too; translated code there is dropped."""
         with self._machine.lock:
-            self.memory.write(address, data)
+            self._thread(thread).memory.write(address, data)
 
     def resume(self, plan: Plan) -> None:
-        """Let the vCPU go on."""
-        action = plan.get(THREAD)
-        if action is None:
-            raise TargetError(f"there is only thread {THREAD}")
-        machine, vcpu, c = self._machine, self._vcpu, self._c
+        """Let vCPUs go on; one that is not in the plan stays where it is."""
+        going = [self._thread(number) for number in sorted(plan)]
+        if not going:
+            raise TargetError("no thread is to go on")
+        machine = self._machine
         with machine.lock:
-            if not isinstance(action, Continue) and not self._steps & STEP_ENABLE:
-                action = Continue()
-            stepping = isinstance(action, Step) or (isinstance(action, RangeStep) and action.end <= action.start)
-            vcpu.hold_interrupts = not isinstance(action, Continue) and bool(self._steps & STEP_NOIRQ)
-            c.breaks_off = stepping
-            c.step_stop = stepping
-            start, size = self._range(action)
-            set_range(vcpu.engine, start, size)
-            if not stepping and self._in_force != self._points.keys():
-                self._in_force = frozenset(self._points)
-                vcpu.engine.set_breakpoints(self._in_force)
-            c.resume_at, c.resume_lin = vcpu.retired, self.registers.linear_pc() if size else self._stopped_at
-            self._action, self._interrupt = action, False
-            vcpu.halt_at = vcpu.retired + 1 if stepping else NEVER
-            machine.release()
+            for thread in going:
+                action = plan[thread.number] if self._steps & STEP_ENABLE else Continue()
+                thread.start(action, self._points, bool(self._steps & STEP_NOIRQ))
+            self._running, self._interrupt = going[0].number, False
+            machine.release(frozenset(t.vcpu.index for t in self._threads if t not in going))
 
     def interrupt(self) -> None:
         """Stop soon."""
@@ -187,47 +173,33 @@ class GdbTarget:
             self._machine.bring_to_stand()
 
     # ---- debugger.Debugger, on the vCPU's thread
-    def standing(self, outcome: Outcome | None) -> bool:
-        """Whether the vCPU, which stands, stays so; then the stop is reported."""
-        stop = self._reason(outcome)
+    def standing(self, outcomes: Mapping[int, Outcome]) -> bool:
+        """Whether the vCPUs, which stand, stay so; then the stop is reported."""
+        stop = self._reason(outcomes)
         if stop is None:
             return False
-        self._vcpu.halt_at = NEVER
-        self._stopped_at = self.registers.linear_pc()
-        self.registers.raw = self._machine.monitor.context.raw_pc
+        for thread in self._threads:
+            thread.vcpu.halt_at = NEVER
+        self._told = stop.thread
+        self._thread(stop.thread).stands_here()
+        self._take_raw()
         self._tell(stop)
         return True
 
-    def _reason(self, outcome: Outcome | None) -> Stop | None:
-        vcpu = self._vcpu
-        if outcome is Outcome.DEBUG:
-            return self._debug_stop()
-        if outcome is Outcome.ERROR:
-            return Signalled(THREAD, Signal.ABRT, vcpu.error_text)
+    def _reason(self, outcomes: Mapping[int, Outcome]) -> ThreadStop | None:
+        """One of the reasons; a breakpoint that is not told of is hit again, as nothing of it was executed."""
+        threads = self._threads
+        found = [t.event(outcomes.get(t.vcpu.index), self._debugger, self._points) for t in threads]
+        stops = [stop for stop in found if stop is not None]
+        if stops:
+            return min(stops, key=lambda stop: (not isinstance(stop, WatchpointHit), stop.thread == self._told))
         dma = self._debugger.take_dma()
         if dma is not None:
-            return event_stop(dma)
-        if vcpu.halt_at <= vcpu.retired:
-            return Stepped(THREAD)
-        return Interrupted(THREAD) if self._interrupt else None
-
-    def _range(self, action: Action) -> tuple[int, int]:
-        """Linear address and size of the range that is stepped over; an empty range is a step."""
-        if not isinstance(action, RangeStep):
-            return 0, 0
-        base = int(self._c.base[CS]) if self.registers.raw else 0
-        return action.start + base, max(0, action.end - action.start)
-
-    def _debug_stop(self) -> Stop:
-        """What the vCPU left translated code for."""
-        if int(self._c.stop_why) in (STOP_STEP, STOP_RANGE):
-            return Stepped(THREAD)
-        reason = self._debugger.reason()
-        if reason is not None:
-            return event_stop(reason)
-        kinds = self._points.get(self.registers.linear_pc(), {BreakpointKind.SOFTWARE})
-        soft = BreakpointKind.SOFTWARE in kinds
-        return BreakpointHit(THREAD, BreakpointKind.SOFTWARE if soft else BreakpointKind.HARDWARE)
+            return event_stop(self._running, dma)
+        stepped = next((t for t in threads if t.stepped()), None)
+        if stepped is not None:
+            return Stepped(stepped.number)
+        return Interrupted(self._running) if self._interrupt else None
 
     def ended(self, result: RunResult) -> None:
         """The run is over."""
@@ -243,9 +215,8 @@ class GdbTarget:
 
     # ---- optional protocols
     def threads(self) -> Sequence[ThreadInfo]:
-        """The one vCPU and what it does."""
-        state = " halted" if int(self._c.halted) else ""
-        return [ThreadInfo(THREAD, f"CPU0 {mode_name(self._c)}{state}", 0)]
+        """The vCPUs and what they do."""
+        return [thread.info() for thread in self._threads]
 
     def insert_breakpoint(self, kind: BreakpointKind, address: int, size: int) -> None:
         """Stop before the instruction at a linear address."""
@@ -296,9 +267,9 @@ class GdbTarget:
                 answer = self._machine.monitor.command(command)
             except JitvmError as e:
                 raise TargetError(str(e)) from None
-            self.registers.raw = self._machine.monitor.context.raw_pc
+            self._take_raw()
             if words[:2] == ["checkpoint", "restore"]:
-                self._stopped_at = self.registers.linear_pc()
+                self._stand_here()
         if answer:
             write(answer + "\n")
 
@@ -306,7 +277,7 @@ class GdbTarget:
         """The reset button, and stand at the reset vector."""
         if not self._machine.reset_standing():
             raise TargetError("the machine has ended; start jitvm again")
-        self._stopped_at = self.registers.linear_pc()
+        self._stand_here()
 
     def kill(self) -> None:
         """End the machine."""
@@ -330,7 +301,8 @@ class GdbTarget:
 
     def set_physical_memory(self, on: bool) -> None:
         """Address memory physically, or through the CPU's mapping."""
-        self.memory.physical = on
+        for thread in self._threads:
+            thread.memory.physical = on
 
 
 @contextlib.contextmanager

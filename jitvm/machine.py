@@ -302,18 +302,25 @@ class Machine:
             self._parked.add(vcpu.index)
             self._changed.notify_all()
             while not self._closing:
-                if self._reset_cause is not None and len(self._parked) == len(self.vcpus):
+                if self._reset_cause is not None and self._all_stand():
                     self._reset_board(self._reset_cause)
                 ready = self._running and self._reset_cause is None
-                if ready and self.gate.is_open() and not self._paused:
+                if ready and self.gate.is_open(vcpu.index, self._all_stand()) and not self._paused:
                     self._parked.discard(vcpu.index)
                     self._attention = False
                     return True
                 self._changed.wait()
             return False
 
+    def _all_stand(self) -> bool:
+        return len(self._parked) == len(self.vcpus)
+
     def _turn_ended(self, vcpu: Vcpu, outcome: Outcome) -> None:
-        self.gate.outcome = outcome
+        if self.gate.debugger is not None:
+            self.gate.turn_ended(vcpu.index, outcome)
+            for other in self.vcpus:
+                if other.index not in self._parked and other is not vcpu:
+                    other.request_exit()
         if outcome is Outcome.SHUTDOWN:
             self.on_shutdown(vcpu)
             where = f"{int(vcpu.engine.c.sel[1]):04x}:{int(vcpu.engine.c.rip):08x}"
@@ -341,6 +348,10 @@ class Machine:
         """Run until the guest ends or somebody ends it, at most `max_insns` more instructions; why it ended.
 
         Call it again to go on, but after poweroff, shutdown and error: then `reset` comes first.
+
+        Raises:
+            ConfigError: the machine is closed or runs already; `max_insns` is negative.
+            JitvmError: the host failed, a disk for example.
         """
         self.start(max_insns)
         timer: threading.Timer | None = None
@@ -359,7 +370,9 @@ class Machine:
                 timer.cancel()
 
     def start(self, max_insns: int | None = None) -> None:
-        """Begin to run and return at once; `wait` waits for the end.  With `start_paused`, `resume` is what begins."""
+        """Begin to run, as `run`, but return at once; `wait` waits for the end.  With `start_paused`, `resume` begins."""
+        if max_insns is not None and max_insns < 0:
+            raise ConfigError(f"{max_insns} instructions can't be run")
         with self.lock:
             if self._closing:
                 raise ConfigError("the machine is closed")
@@ -483,9 +496,10 @@ class Machine:
         self.close()
 
     # ---- for a debugger, on its thread
-    def release(self) -> None:
-        """Let what the gate keeps standing go on; the lock is held."""
+    def release(self, frozen: frozenset[int] = frozenset()) -> None:
+        """Let what the gate keeps standing go on, but for the `frozen` vCPUs; the lock is held."""
         self.gate.held = self._paused = False
+        self.gate.frozen = frozen
         if self._pace is not None:
             self._pace.start()
         self._changed.notify_all()
@@ -507,17 +521,26 @@ class Machine:
 
     # ---- looking and touching
     def registers(self, vcpu: int = 0) -> dict[str, int]:
-        """General registers, eip, eflags, selectors and control registers of a vCPU that stands."""
-        return read_registers(self.vcpus[vcpu].engine.c)
+        """General registers, eip, eflags, selectors and control registers of a vCPU that stands, as unsigned numbers."""
+        return read_registers(self._vcpu(vcpu).engine.c)
 
     def set_registers(self, values: Mapping[str, int], vcpu: int = 0) -> None:
-        """Write registers by name (those of `registers`, but no selectors) of a vCPU that stands."""
-        write_registers(self.vcpus[vcpu].engine.c, values)
+        """Write registers by name (those of `registers`, but no selectors) of a vCPU that stands.
+
+        Raises:
+            ConfigError: no such vCPU; a name that can't be written, a value beyond 32 bits; nothing has been written.
+        """
+        write_registers(self._vcpu(vcpu).engine.c, values)
         self.vcpus[vcpu].registers_dirty = True
+
+    def _vcpu(self, number: int) -> Vcpu:
+        if not 0 <= number < len(self.vcpus):
+            raise ConfigError(f"there is no vCPU {number}")
+        return self.vcpus[number]
 
     @property
     def ram(self) -> npt.NDArray[np.uint8]:
-        """RAM as an array that shares the guest's bytes.  Code is changed through `write_memory`."""
+        """RAM as an array (config.memory,) of uint8, the guest's own bytes.  Code is changed through `write_memory`."""
         return self.memory.bytes[: self.config.memory]
 
     def read_memory(self, gpa: int, size: int) -> bytes:
@@ -536,19 +559,24 @@ class Machine:
             return self.board.vga.text_screen()
 
     def serial_output(self, number: int = 0) -> bytes:
-        """What the guest has sent to a serial port whose backend is `memory`."""
-        return bytes(_in_memory(self.serials[number], f"serial port {number}").output)
+        """What the guest has sent to a serial port (from 0) whose backend is `memory`; `ConfigError` for any other."""
+        return bytes(self._serial(number).output)
+
+    def _serial(self, number: int) -> MemoryBackend:
+        if not 0 <= number < len(self.serials):
+            raise ConfigError(f"there is no serial port {number}")
+        return _in_memory(self.serials[number], f"serial port {number}")
 
     def debug_output(self, port: int = DEBUG_MARKS_PORT) -> bytes:
-        """What the guest has written to a debug port whose backend is `memory`."""
+        """What the guest has written to a debug port whose backend is `memory`; `ConfigError` for any other."""
         ports = [port for port, _ in self.config.debugcons]
         if port not in ports:
             raise ConfigError(f"there is no debug port {port:#x}")
         return bytes(_in_memory(self._backends[len(self.serials) + ports.index(port)], f"debug port {port:#x}").output)
 
     def send(self, data: bytes, number: int = 0) -> None:
-        """Input to a serial port whose backend is `memory`."""
-        _in_memory(self.serials[number], f"serial port {number}").feed(data)
+        """Input to a serial port (from 0) whose backend is `memory`; `ConfigError` for any other."""
+        self._serial(number).feed(data)
 
     def type_text(self, text: str) -> None:
         """Type on the PS/2 keyboard, at a typist's pace of virtual time."""

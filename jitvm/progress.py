@@ -23,8 +23,8 @@ QUIET_S = 1.0
 
 def cache_name() -> str:
     """The cache folder, as a person would write it."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return os.path.join(base, "jitvm") if base else "~/.cache/jitvm"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return os.path.join(base, "jitvm") if os.path.isabs(base) else "~/.cache/jitvm"
 
 
 class Progress:

@@ -34,20 +34,25 @@ def read_registers(c: Any) -> dict[str, int]:
 def write_registers(c: Any, values: Mapping[str, int]) -> None:
     """Write registers of a CPU record; what is derived from them (the mode, the TLB) is the caller's affair.
 
+    A value is 32 bits, as an unsigned or a signed number.
+
     Raises:
-        ConfigError: a name that can't be written; nothing has been.
+        ConfigError: a name that can't be written, a value that does not fit; nothing has been.
     """
-    for name in values:
+    for name, value in values.items():
         if name not in WRITABLE:
             raise ConfigError(f"register '{name}' can't be set; there are {', '.join(sorted(WRITABLE))}")
+        if not -(1 << 31) <= value < 1 << 32:
+            raise ConfigError(f"register '{name}' has 32 bits; {value:#x} does not fit")
     with np.errstate(over="ignore"):
         for name, value in values.items():
+            word = u64(int(value) & 0xFFFF_FFFF)
             if name in GPR_NAMES:
-                c.gpr[GPR_NAMES.index(name)] = u64(value & 0xFFFF_FFFF)
+                c.gpr[GPR_NAMES.index(name)] = word
             elif name == "eip":
-                c.rip = u64(value)
+                c.rip = word
             elif name == "eflags":
-                put_flags(c.lazy, u64(value))
-                c.rflags = (u64(value) & ~ARITHMETIC) | RESERVED
+                put_flags(c.lazy, word)
+                c.rflags = (word & ~ARITHMETIC) | RESERVED
             else:
-                setattr(c, name, u64(value))
+                setattr(c, name, word)

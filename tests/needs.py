@@ -54,6 +54,11 @@ def lacking(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def host_cannot(reason: str) -> NoReturn:
+    """Skip the test: this host's CPU or kernel can't do what it compares with, which nothing that is installed changes."""
+    pytest.skip(reason)
+
+
 def need(*things: str | Path) -> None:
     """Go on only with these programs and files."""
     absent = missing(*things)

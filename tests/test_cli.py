@@ -18,6 +18,7 @@ import pytest
 from jitvm import cli
 from jitvm.config import DriveConfig, MachineConfig
 from jitvm.errors import BackendError
+from jitvm.progress import cache_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,10 +48,12 @@ MISTAKES = [
     ("boot odd.bin", "not a multiple of 64 KiB"),
     ("boot huge.bin", "larger than 16 MiB"),
     ("boot .", "is a folder"),
+    ("boot --bios=", "the name of the BIOS image is empty"),
     ("boot a b", "unrecognized arguments: b"),
     ("boot a --bios b", "name the same thing"),
     ("boot --drive file=missing.img", "disk image 'missing.img' does not exist"),
     ("boot --drive file=.", "is a folder"),
+    ("boot --cdrom missing.iso", "CD image 'missing.iso' does not exist; give the path of an ISO image"),
     ("boot --drive file=disk.img,index=7", "index 7"),
     ("boot --drive file=disk.img,format=qcow2", "not yet"),
     ("boot --hda disk.img --drive file=disk.img,index=0", "is taken"),
@@ -59,6 +62,9 @@ MISTAKES = [
     ("boot -m", "expected one argument"),
     ("boot --smp two", "'two' is not a number"),
     ("boot --smp 2", "not yet"),
+    ("boot --smp 1,maxcpus=2", "not yet"),
+    ("boot --smp sockets=1,cores=2", "2 CPUs are not yet"),
+    ("boot --smp 1,shelves=2", "unknown key 'shelves'"),
     ("boot --max-insns many", "'many' is not a number"),
     ("boot --timeout soon", "'soon' is not a number of seconds"),
     ("boot --timeout -1", "--timeout"),
@@ -241,6 +247,16 @@ def test_cache_info_and_clear(
     folder.symlink_to(tmp_path / "elsewhere")
     assert cli.main(["cache", "clear"]) == 2
     assert (tmp_path / "elsewhere").is_dir() and "symbolic link" in capsys.readouterr().err
+
+
+def test_a_relative_cache_home_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["cache", "info"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / '.cache' / 'jitvm'}: empty\n"
+    assert cache_name() == "~/.cache/jitvm"
 
 
 def test_bench_gets_its_arguments_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,11 +479,48 @@ def test_signals_end_a_real_run(tmp_path: Path, number: signal.Signals, status: 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job begins with it ignored
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline().startswith(b"echo")
-        child.send_signal(number)
-        assert child.wait(60) == status
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline().startswith(b"echo")
+            child.send_signal(number)
+            assert child.wait(60) == status
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_lead_nowhere(tmp_path: Path, closed: str) -> None:
+    """And their numbers are not a disk's, into which messages would go."""
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    command = f'exec "$0" -m jitvm boot --drive file={disk} --max-insns 10 {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "" if "2>" in closed else "jitvm: the limit of 10 instructions was reached\n"
+    assert (done.returncode, done.stdout, done.stderr) == (cli.Exit.INSN_LIMIT, "", said)
+    assert disk.read_bytes() == bytes(1 << 20)
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("version",), ("boot", "--serial", "null", "--display", "text")])
+def test_output_that_can_not_be_written_is_one_line(argv: tuple[str, ...]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jitvm", *argv],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, "jitvm: error: No space left on device\n")
 
 
 @pytest.mark.slow

@@ -270,5 +270,10 @@ def test_an_unreadable_disk_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         config.check_files(MachineConfig(drives=(DriveConfig(str(disk), readonly=True),)))
 
 
+def test_paths_may_be_strings() -> None:
+    found = MachineConfig(bios="a.bin", symbols="a.elf", trace_file="log")  # type: ignore[arg-type]  # a caller's way
+    assert (found.bios, found.symbols, found.trace_file) == (Path("a.bin"), Path("a.elf"), Path("log"))
+
+
 def test_config_errors_are_for_users() -> None:
     assert issubclass(ConfigError, JitvmError) and issubclass(ImageError, JitvmError)

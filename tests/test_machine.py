@@ -407,6 +407,10 @@ def test_registers_and_memory(tmp_path: Path) -> None:
         assert m.ram[0x1000] == 0x48
         with pytest.raises(ConfigError, match="xyz"):
             m.set_registers({"xyz": 1})
+        with pytest.raises(ConfigError, match="there is no vCPU 3"):
+            m.registers(3)
+        with pytest.raises(ConfigError, match="-1 instructions"):
+            m.run(-1)
 
 
 def test_input_wakes_a_halted_cpu() -> None:
@@ -462,6 +466,8 @@ def test_serial_and_debug_output_need_a_memory_backend() -> None:
     with Machine(config(BIOS, serials=("null",), debugcons=(), devices=(DEBUG_EXIT,))) as m:
         with pytest.raises(ConfigError, match="serial port 0 is not kept"):
             m.serial_output()
+        with pytest.raises(ConfigError, match="there is no serial port 1"):
+            m.send(b"x", 1)
         with pytest.raises(ConfigError, match="no debug port 0xe9"):
             m.debug_output()
         assert m.stats()["marks"] == []

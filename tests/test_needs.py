@@ -11,8 +11,6 @@ from tests.needs import REQUIRE, lacking, missing, missing_of_all, need
 
 TESTS = Path(__file__).resolve().parent
 ABSENT = "no-such-program-of-jitvm"
-HOST_LIMITS = {"needs.py", "native.py"}
-"""Who may call pytest.skip: the helper, and the oracle that this host's CPU may not be able to be."""
 CONFTEST = (TESTS / "conftest.py").read_text(encoding="utf-8")
 MARKED = f"""
 import pytest
@@ -83,4 +81,4 @@ def test_a_session_does_not_start_without_what_is_required(
 def test_no_test_skips_by_itself() -> None:
     called = re.compile(r"\bpytest\.(skip|importorskip|mark\.skip|mark\.skipif)\b")
     mine = {path for path in TESTS.rglob("*.py") if called.search(path.read_text(encoding="utf-8"))}
-    assert {path.name for path in mine - {Path(__file__).resolve()}} == HOST_LIMITS
+    assert {path.name for path in mine - {Path(__file__).resolve()}} == {"needs.py"}

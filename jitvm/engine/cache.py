@@ -30,9 +30,9 @@ KEEP_EPOCHS = 4
 
 
 def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/jitvm`, by default `~/.cache/jitvm`."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "jitvm"
+    """`$XDG_CACHE_HOME/jitvm`, by default `~/.cache/jitvm`; a relative path is ignored, as the XDG specification wants."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (base if base.is_absolute() else Path.home() / ".cache") / "jitvm"
 
 
 @dataclass(frozen=True)

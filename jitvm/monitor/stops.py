@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from jitvm.debugger import Debugger
@@ -52,9 +52,9 @@ class Stops:
             raise ConfigError(f"step: not done after {STEP_PATIENCE_S:g} seconds; the machine is stopped")
 
     # ---- debugger.Client, with the lock held
-    def standing(self, outcome: Outcome | None) -> bool:
+    def standing(self, outcomes: Mapping[int, Outcome]) -> bool:
         """Whether the vCPU, which stands, stays so."""
-        vcpu, debugger = self._machine.vcpus[0], Debugger.of(self._machine)
+        vcpu, debugger, outcome = self._machine.vcpus[0], Debugger.of(self._machine), outcomes.get(0)
         found = debugger.reason() if outcome is Outcome.DEBUG else debugger.take_dma()
         stepped = vcpu.halt_at <= vcpu.retired or (
             outcome is Outcome.DEBUG and int(vcpu.engine.c.stop_why) == int(STOP_STEP)

@@ -80,6 +80,32 @@ def test_first_met_too_long(engine: str, prefixes: bytes, code: bytes) -> None:
     assert guest.bare.registers()["eip"] == CODE + len(code)
 
 
+@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "f0 83 c3 00",  # LOCK add ebx, 0
+        "f0 05 11 22",  # LOCK add ax, imm16
+        "f0 e9 11 22",  # LOCK jmp rel16
+        "f0 9a 11 22 33 44",  # LOCK call ptr16:16
+        "f0 c8 11 22 33",  # LOCK enter imm16, imm8
+        "c6 c8 11",  # C6 /1 ib
+        "c7 c8 11 22",  # C7 /1 iw
+        "0f ba c0 11",  # 0F BA /0 ib
+        "f0 0f ba c0 11",
+        "8f c8",  # 8F /1
+        "0f 0b",
+    ],
+)
+def test_an_undefined_instruction_has_a_length(engine: str, code: str) -> None:
+    """The length limit goes before #UD and counts the immediate (this host's CPU does the same with each of these)."""
+    data = bytes.fromhex(code)
+    lock = data[:1] if data[0] == 0xF0 else b""
+    for size, fault in ((15, "fault 6 None"), (16, "fault 13 0")):
+        prefixes = b"\x66" * (size - len(data))
+        assert result(engine, lock + prefixes + data[len(lock) :], CODE)[0] == fault, size
+
+
 @pytest.mark.parametrize("n", [70, 80])
 def test_more_forms_and_handlers_than_there_is_room_for(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that are full are emptied: what was translated stays, what is needed again is entered again."""

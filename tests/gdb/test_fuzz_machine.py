@@ -258,7 +258,9 @@ def fuzz(boot: Callable[..., Vm], folder: Path, seed: int, n_packets: int, arch:
     while n_packets > 0:
         vm = boot(image, *options)
         machines += 1
-        sent = attack(vm, rng, 300, answers)  # so that what is made once is there
+        # What is made once is there behind this: random code wants instructions that nobody has compiled yet, for which
+        # the compiler is loaded, some 60 MiB.
+        sent = attack(vm, rng, max(300, n_packets // 5), answers)
         before = resident(vm)
         sent += attack(vm, rng, n_packets, answers)
         n_packets -= sent

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gdbstub.errors import TargetError
 from gdbstub.stop import BreakpointHit, BreakpointKind, Signal, Signalled, Stepped, WatchKind, WatchpointHit
+from jitvm.bench.gdb_client import Packets
 from jitvm.debugger import Caught, Debugger, Watched
 from jitvm.errors import ConfigError
-from tests.boot.guests import rom
+from jitvm.gdb_target import serve
+from jitvm.machine import Machine
+from tests.boot.guests import config, rom
 from tests.gdb.bench import bench
 
 START = 0xF0000
@@ -67,6 +72,22 @@ def test_watchpoints_of_all_kinds_at_once_and_their_limits(tmp_path: Path) -> No
             b.target.insert_watchpoint(WatchKind.WRITE, 0x10000 + n, 1)
         with pytest.raises(TargetError, match="508 watchpoints"):
             b.target.insert_watchpoint(WatchKind.WRITE, 0x10000, 1)
+
+
+def test_a_watchpoint_set_twice_is_removed_once(tmp_path: Path) -> None:
+    """By packets, which may be repeated: a stale one would stop the guest for a client that knows of none."""
+    with Machine(config(rom(tmp_path, LOOP))) as machine, serve(machine, ":0", wait=True) as server:
+        runner = threading.Thread(target=machine.run, daemon=True)
+        runner.start()
+        with closing(Packets(int(str(server.address).rsplit(":", 1)[1]))) as client:
+            for _ in range(3):
+                assert client.ask(b"Z2,502,2") == b"OK"
+            assert b"watch:" in client.stop_of(b"vCont;c")
+            assert client.ask(b"z2,502,2") == b"OK" and client.ask(b"Z0,f000f,1") == b"OK"
+            assert b"swbreak" in client.stop_of(b"vCont;c") and client.ask(b"m502,2") == b"6400"
+        machine.quit()
+        runner.join(60)
+        assert not runner.is_alive()
 
 
 def test_a_watched_run_is_the_same_run(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine.debug_cases import DB_HANDLER, LENGTHS, LOG
 from tests.engine.guest import Guest
+from tests.needs import host_cannot
 from tests.oracle import debug_registers as silicon
 
 CASES = 300
@@ -91,7 +92,7 @@ def without_rf(case: dict[str, Any], stops: list[list[int]]) -> list[list[int]]:
 @pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
 def test_traps_are_those_of_silicon(engine: str, seed: int) -> None:
     if (reason := unavailable()) is not None:
-        pytest.skip(reason)
+        host_cannot(reason)
     assert set(LENGTHS) == set(silicon.LENGTHS)
     rng = random.Random(f"debug registers {seed}")
     cases = [case_of(rng) for _ in range(CASES)]

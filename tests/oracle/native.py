@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import iced_x86
-import pytest
 
 from tests import needs
 from tests.oracle.case import (
@@ -133,7 +132,7 @@ def need(mode: int = 32, layout: Layout = Layout.FLAT) -> None:
         build()
     reason = available(mode, layout)
     if reason is not None:
-        pytest.skip(f"native: {reason}")
+        needs.host_cannot(f"native: {reason}")
 
 
 def _execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[bytes]:
