@@ -490,6 +490,26 @@ def test_signals_end_a_real_run(tmp_path: Path, number: signal.Signals, status: 
             child.kill()
 
 
+def test_a_warm_run_imports_no_numba() -> None:
+    """Nor rich, which draws the progress of compiling; the first of the two runs warms what is not."""
+    program = f"""
+import sys
+from jitvm.cli import main
+status = main(["boot", {str(GUESTS / "hello.bin")!r}, "--device", "isa-debug-exit,iobase=0xf4", "--serial", "null"])
+print(status, [name for name in ("numba", "rich", "unicorn") if name in sys.modules])
+"""
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == ("1 []\n", "")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_lead_nowhere(tmp_path: Path, closed: str) -> None:
     """And their numbers are not a disk's, into which messages would go."""

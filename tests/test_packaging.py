@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import importlib.metadata
 import os
 import re
@@ -74,10 +75,30 @@ def test_the_wheel_has_all_sources_the_firmware_and_nothing_else(wheel: Path) ->
     packages = [ROOT / "jitvm", ROOT / "gdbstub"]
     sources = {str(path.relative_to(ROOT)) for package in packages for path in package.rglob("*.py")}
     images = {f"jitvm/{path.relative_to(ROOT)}" for path in (ROOT / "firmware/images").rglob("*") if path.is_file()}
-    assert sources | images | {"jitvm/py.typed"} <= names
+    assert sources | images | {"jitvm/py.typed", "gdbstub/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests/", "firmware/")) or "__pycache__" in name]
     about = next(name for name in names if name.endswith(".dist-info/licenses/LICENSE"))
     assert b"MIT License" in zipfile.ZipFile(wheel).read(about)
+    metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+    said = email.message_from_bytes(zipfile.ZipFile(wheel).read(metadata))
+    assert (said["Name"], said["Version"], said["Requires-Python"]) == ("jitvm", __version__, ">=3.11")
+    assert said["Summary"] and said["License-Expression"] == "MIT"
+    assert str(said.get_payload()).startswith("# jitvm\n"), "the description is the README"
+
+
+API = """
+from jitvm.bare import Bare
+from jitvm.config import MachineConfig
+from jitvm.machine import Machine
+
+with Machine(MachineConfig(serials=("memory",))) as machine:
+    print(machine.run().reason, machine.serial_output().startswith(b"jitvm BIOS"))
+bare = Bare(engine="handlers")
+bare.set_mode("prot32")
+bare.write(0x1000, bytes.fromhex("01d8"))
+bare.set_registers({"eip": 0x1000, "eax": 1, "ebx": 2})
+print(bare.run(1).reason, bare.registers()["eax"])
+"""
 
 
 @pytest.mark.packaging
@@ -93,3 +114,5 @@ def test_the_installed_wheel_boots_its_firmware_from_any_folder(wheel: Path, tmp
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stdout.startswith("jitvm BIOS") and " 0 failed" in said.stdout
     assert run(programs / "jitvm", "boot", "missing.bin", cwd=tmp_path).returncode == 2
+    api = run(programs / "python", "-c", API, cwd=tmp_path)
+    assert (api.stdout, api.stderr) == ("poweroff True\nlimit 3\n", "")
