@@ -29,35 +29,21 @@ from jitvm.engine.decode import (
 )
 from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, KIND_JCC, VARIANT_SHIFT
 from jitvm.engine.gate import PAD, counting_gate, new_pad, open_gate
-from jitvm.engine.layout import N_HANDLERS, UOP_SIZE
+from jitvm.engine.layout import UOP_SIZE
 from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
-from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, decode_block, plan_block
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, code_of, decode_block, plan_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.state import CS, OK
 from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W32, u64
 
 WHY_STENCIL = u64(WHY_STENCIL_)
 STENCIL, SEG, SCALE = u64(1 << 40), u64(24), u64(27)
-HASH, W49, LAST, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(N_HANDLERS - 1), u64(256)
 UNCUTTABLE = u64(1)
 """In place of a blob's address: this form has no stencil."""
 H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I, H_TAKEN = (u64(n) for n in range(10))
 NEVER = u64(1 << 62)
 """Count of an entry record whose block stays with handlers."""
 UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(256)
-
-
-def stencil_of(c, key):
-    """Address of a stencil's blob, UNCUTTABLE, or 0 and noted as missing."""
-    h = (key * HASH) >> W49
-    while c.handler_key[h] != W0:
-        if c.handler_key[h] == key:
-            return c.handler_address[h]
-        h = (h + W1) & LAST
-    if c.n_missing < MISSING_ROOM:
-        c.missing[c.n_missing] = key
-        c.n_missing += W1
-    return W0
 
 
 def hole_value(c, kind, at, record, ends):
@@ -147,7 +133,7 @@ def promote(c, u):
         at = j * T_STEP
         if c.t[at + T_UOP] != SKIPPED:
             key = c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT) | (c.t[at + T_SEG] >> W3 << SEG)
-            blob = stencil_of(c, key | (c.t[at + T_SCALE] << SCALE) | STENCIL)
+            blob = code_of(c, key | (c.t[at + T_SCALE] << SCALE) | STENCIL)
             form = c.t[at + T_FORM]
             if (form >> F_KIND_SHIFT) & W7 == KIND_CALL and c.t[at + T_IMM] > c.limit[CS]:
                 blob = UNCUTTABLE  # its micro-op is a stub that raises #GP: nothing may be pushed before

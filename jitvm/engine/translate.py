@@ -97,8 +97,8 @@ O_D, O_S, O_B, O_I, O_SEG, O_SCALE, O_LEN = (u64(n) for n in range(8, 15))
 O_IMM, O_DISP, O_REST, O_EIP, O_TAKEN, O_FALL = u64(16), u64(24), u64(28), u64(32), u64(40), u64(48)
 
 
-def handler_of(c, key):
-    """Address of a handler; one that is not there yet is noted as missing, and `stale` stands in for it."""
+def code_of(c, key):
+    """Address of a handler or a stencil, 0 and noted as missing when it is not there yet."""
     h = (key * HANDLER_HASH) >> W49
     while c.handler_key[h] != W0:
         if c.handler_key[h] == key:
@@ -107,7 +107,15 @@ def handler_of(c, key):
     if c.n_missing < MISSING_ROOM:
         c.missing[c.n_missing] = key
         c.n_missing += W1
-    return c.h_stale
+    return W0
+
+
+def handler_of(c, key):
+    """Address of a handler; `stale` stands in for one that is not there yet."""
+    address = code_of(c, key)
+    if address == W0:
+        return c.h_stale
+    return address
 
 
 def add_handler(c, key, address):
