@@ -299,7 +299,6 @@ class VcpuEngine:
         """Arguments of `enter`, made once: ctypes takes twice as long to make them of numbers."""
         self._kicked = False
         self.regions = Regions(self, sync=options.sync)
-        self._regions_ready = self.regions.ready
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers = accel.tables.copy_handlers(c)
@@ -344,19 +343,26 @@ class VcpuEngine:
             why: int = self._enter(self._record, self._budget, OK_ARGUMENT)
         else:
             why = self._deliver_and_enter(budget)
-        while why in LACKS or self._regions_ready:
+        while why in LACKS or (why == lay.WHY_LIMIT and self._woken()):
             if why == lay.WHY_FORM:
                 self._learn()
             elif why == lay.WHY_REGION:
                 self.regions.ask()
-            elif why in LACKS:
+            elif why != lay.WHY_LIMIT:
                 self._stamp()
-            self.regions.install_ready()
-            self.signed[self._floor] = KICK * self._kicked
-            if why not in LACKS and (why != lay.WHY_LIMIT or self._kicked or self.signed[self._left] <= 0):
-                return why
             why = self._enter(self.address, self.signed[self._left], OK_STATUS)
         return why
+
+    def _woken(self) -> bool:
+        """Whether a run that came to its limit was only called to fetch regions (`wake`); they are installed then."""
+        if self._kicked or not self.signed[self._floor]:
+            return False
+        self.signed[self._floor] = 0
+        if self._kicked:  # just now: the line above took that kick's mark away
+            self.signed[self._floor] = KICK
+            return False
+        self.regions.install_ready()
+        return self.signed[self._left] > 0
 
     def inject(self, vector: int) -> None:
         """An external interrupt between instructions: the next `run` begins with its delivery.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from jitvm.engine import layout as lay
 from jitvm.engine import regions
 from jitvm.engine.accel import Options
 from jitvm.engine.compiler import Compiler, Made
@@ -91,3 +92,40 @@ def test_its_end_is_told_once(compiler: tuple[Compiler, list[str]], nodes: tuple
     compiler[0].submit(nodes, made.append)
     assert len(compiler[1]) == 1
     assert not made
+
+
+def test_a_wake_without_a_region_is_no_end() -> None:
+    """The vCPU may fetch a region just before it is called to."""
+    guest = Guest("handlers", options=BESIDE)
+    guest.load(LOOP)
+    guest.bare.vcpu.wake()
+    assert guest.go(10_000) == "limit"
+    assert guest.retired == 10_000
+
+
+def test_a_kick_is_not_lost_where_a_wake_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kick that comes while the floor is being lowered keeps the run from going on."""
+    guest = Guest("handlers", options=BESIDE)
+    guest.load(LOOP)
+    vcpu = guest.bare.vcpu
+    vcpu.wake()
+
+    class Signed:
+        """The record's words, with a kick from elsewhere in front of the write that lowers the floor."""
+
+        def __init__(self, words: memoryview) -> None:
+            self.words = words
+
+        def __getitem__(self, k: int) -> int:
+            return int(self.words[k])
+
+        def __setitem__(self, k: int, v: int) -> None:
+            if v == 0 and k == vcpu._floor and not vcpu.kicked:
+                vcpu.kick()
+            self.words[k] = v
+
+    monkeypatch.setattr(vcpu, "signed", Signed(vcpu.signed))
+    assert vcpu.run(10_000) == lay.WHY_LIMIT
+    assert vcpu.kicked
+    assert guest.retired < 10_000
+    assert vcpu.signed[vcpu._floor] != 0
