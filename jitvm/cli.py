@@ -42,9 +42,9 @@ class Exit(enum.IntEnum):
 
 
 EXIT_MEANING: Mapping[Exit, str] = {
-    Exit.OK: "the guest powered off, or the run was ended with Ctrl-A x or the monitor's quit",
-    Exit.BAD_INPUT: "a bad option, image or disk (one line on standard error)",
-    Exit.GUEST_CRASH: "the guest crashed: a triple fault under --no-reboot, or an instruction that jitvm lacks",
+    Exit.OK: "the guest powered off (or reset under --no-reboot), or Ctrl-A x or the monitor's quit ended the run",
+    Exit.BAD_INPUT: "a bad option, image or disk, or a file that can't be written (one line on standard error)",
+    Exit.GUEST_CRASH: "the guest crashed: a triple fault under --no-reboot, a CPU halted for good, a missing instruction",
     Exit.INSN_LIMIT: "--max-insns was reached",
     Exit.INTERNAL: "an error in jitvm itself (--debug shows the traceback)",
     Exit.TIMEOUT: "--timeout was reached",
