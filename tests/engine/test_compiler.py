@@ -64,7 +64,7 @@ def test_a_guest_runs_on_while_a_region_is_made() -> None:
     end = time.monotonic() + PATIENCE
     while not guest.bare.vcpu.regions.installed and time.monotonic() < end:
         assert guest.go(100_000) == "limit"
-    assert guest.bare.vcpu.regions.installed == 1
+    assert guest.bare.vcpu.regions.installed >= 1
     assert guest.go(12_345) == "limit"
     other.go(guest.retired)
     same(guest.state(), other.state(), "with a region installed on the way")
