@@ -6,16 +6,18 @@ Special handlers are reached through their addresses in the record: such code na
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from jitvm.engine import layout as lay
 from jitvm.engine.stitch import CS_NUMBER, HandlerBuilder
 
 
-class FastPathBuilder(HandlerBuilder):
+class FastPathBuilder(HandlerBuilder, ABC):
     """`again` is what a subclass must say: the label to which a miss goes."""
 
+    @abstractmethod
     def again(self) -> str:
         """The label that leaves for this instruction's handler."""
-        raise NotImplementedError
 
     # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
     def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool) -> str:

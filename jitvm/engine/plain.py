@@ -51,7 +51,7 @@ WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
 def unit_function(name: str) -> Callable[..., Any]:
     """The Python function of a unit of the isa package."""
     module, _, function = name.partition(".")
-    return getattr(importlib.import_module(f"jitvm.isa.{module}"), function)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(f"jitvm.isa.{module}"), function)  # type: ignore[no-any-return]  # found by name
 
 
 class _Leave(Exception):

@@ -10,9 +10,9 @@ import pytest
 
 from jitvm.engine import layout as lay
 from jitvm.engine import regions
-from jitvm.engine.accel import Options
+from jitvm.engine.accel import Options, VcpuEngine
 from jitvm.engine.compiler import Compiler, Made
-from jitvm.engine.grow import grow
+from jitvm.engine.grow import Grown, grow
 from jitvm.engine.region import Node
 from tests.engine.guest import Guest, same
 
@@ -28,7 +28,7 @@ def nodes() -> tuple[Node, ...]:
     found: list[tuple[Node, ...]] = []
     patch = pytest.MonkeyPatch()
 
-    def noting(engine):  # type: ignore[no-untyped-def]  # as `grow`
+    def noting(engine: VcpuEngine) -> Grown | None:
         grown = grow(engine)
         found.extend([grown.nodes] if grown else [])
         return grown

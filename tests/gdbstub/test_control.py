@@ -13,6 +13,7 @@ from gdbstub.stop import (
     BreakpointKind,
     Exited,
     Interrupted,
+    Signal,
     Signalled,
     Stepped,
     WatchKind,
@@ -197,7 +198,7 @@ def test_while_the_guest_runs_it_is_not_touched(client: Client, target: FakeTarg
 
 def test_a_message_is_shown_before_the_stop(client: Client, target: FakeTarget) -> None:
     client.send("c")
-    target.stop(Signalled(2, 11, "page fault at 0x1234, error code 2"))  # type: ignore[arg-type]
+    target.stop(Signalled(2, Signal.SEGV, "page fault at 0x1234, error code 2"))
     text, stop = client.pump()
     assert bytes.fromhex(text[1:]) == b"page fault at 0x1234, error code 2\n"
     assert fields(stop)["signal"] == "0b"
@@ -319,7 +320,7 @@ def test_a_refused_resume_leaves_the_guest_stopped(client: Client, target: FakeT
     def fail(plan: object) -> None:
         raise OSError("engine on fire")
 
-    target.resume = fail  # type: ignore[method-assign]
+    target.resume = fail  # type: ignore[method-assign]  # a target that fails
     assert client.ask("c") == "E.internal error: OSError: engine on fire"
     assert client.ask("p0") == "0000000000000000"
     assert "engine on fire" in bugs.pop()

@@ -40,7 +40,7 @@ def test_a_guest_that_stands_still_is_not_interrupted(target: FakeTarget, make: 
 
 
 def test_packets_wait_until_the_guest_has_stopped(target: FakeTarget, make: Make) -> None:
-    target.interrupt = lambda: None  # type: ignore[method-assign]
+    target.interrupt = lambda: None  # type: ignore[method-assign]  # one that does not stop
     session = make(target, running=True)
     session.connect()
     assert session.wants_input
@@ -101,7 +101,7 @@ def test_the_end_while_a_client_is_being_cleaned_up(target: FakeTarget, make: Ma
     client = Client(make(target))
     client.ask("Z0,5000,1")
     client.send("c")
-    target.interrupt = lambda: None  # type: ignore[method-assign]
+    target.interrupt = lambda: None  # type: ignore[method-assign]  # one that does not stop
     client.session.disconnect()
     target.stop(Exited(2))
     assert list(client.session.pump()) == []
@@ -136,12 +136,12 @@ def test_a_client_that_comes_while_the_last_one_is_being_cleaned_up(target: Fake
     client = Client(session)
     client.ask("Z0,5000,1")
     client.send("c")
-    real, target.interrupt = target.interrupt, lambda: None  # type: ignore[method-assign]
+    real, target.interrupt = target.interrupt, lambda: None  # type: ignore[method-assign]  # one that does not stop
     session.disconnect()
     session.connect()
     session.feed(frame(b"qAttached"))
     assert list(session.pump()) == []
-    target.interrupt = real  # type: ignore[method-assign]
+    target.interrupt = real  # type: ignore[method-assign]  # put back
     target.stop(Interrupted(1))
     assert list(session.pump()) == [b"+", b"$1#31"]
     assert target.points == set()
@@ -203,7 +203,7 @@ def test_a_target_that_refuses_to_let_go_is_told_of(target: FakeTarget, make: Ma
 
     session = make(target)
     Client(session).ask("Z0,5000,1")
-    target.remove_breakpoint = refuse  # type: ignore[method-assign]
+    target.remove_breakpoint = refuse  # type: ignore[method-assign]  # one that fails
     session.disconnect()
     assert len(bugs) == 1 and "OSError: no" in bugs.pop()
     assert target.running and session.points == set()

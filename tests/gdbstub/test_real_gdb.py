@@ -50,7 +50,7 @@ def setup() -> Iterator[Callable[..., Setup]]:
     def start(
         arch: str = "x86-64", *, connect: str = "remote", running: bool = False, address: str = ":0", **guest: object
     ) -> Setup:
-        target = ThreadedTarget(LAYOUTS[arch], **guest)  # type: ignore[arg-type]
+        target = ThreadedTarget(LAYOUTS[arch], **guest)  # type: ignore[arg-type]  # the guest's own keywords
         target.file = None
         session = Session(target, running=running, log=bugs.append)
         if running:
