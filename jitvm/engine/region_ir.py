@@ -18,22 +18,12 @@ from jitvm.engine.region import OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE, LazyFlags
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
-from jitvm.isa.state import RAX, RDX, RSP, ZERO
+from jitvm.isa.state import ZERO
+from jitvm.isa.table import NAMED, READ_ZF, TOUCHED
 
 NO_TABLES = '"no-jump-tables"="true"'
 WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 """Lines that `text` replaces when it is known which registers the region uses."""
-OPERAND = -1
-LIGHT: dict[str, tuple[int, ...]] = {
-    "segment.load_segment": (),
-    "segment.load_far_pointer": (OPERAND,),
-    "segment.pop_segment": (int(RSP),),
-    "muldiv.div": (int(RAX), int(RDX)),
-    "muldiv.idiv": (int(RAX), int(RDX)),
-}
-"""Out-of-line units that touch no flags and only these general registers (OPERAND: the one that the instruction names), so
-that all others stay where they are."""
-READ_ZF = ("branch.loope", "branch.loopne")
 INVARIANT = ("tlb_off", "ctx")
 """Words of the record that only out-of-line semantics change."""
 
@@ -153,8 +143,8 @@ class RegionBuilder(LazyFlags):
     def _registers(self) -> tuple[int, ...] | None:
         """What the out-of-line unit of this instruction reads and writes of registers and flags; None: anything."""
         shape = self.op.shape
-        found = LIGHT.get(shape.unit)
-        if found == (OPERAND,):
+        found = TOUCHED.get(shape.unit)
+        if found == NAMED:
             return (getattr(self.op, shape.slots[shape.ops.index("r")]) >> 3,)
         return found
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jitvm.isa.state import RAX, RDX, RSP
+
 
 @dataclass(frozen=True)
 class Row:
@@ -220,4 +222,15 @@ _SUFFIXED = {
 ALIASES = {alias: row for row, names in _SUFFIXED.items() for alias in names}
 """iced-x86 mnemonics whose operand size is in the name, to their row."""
 
-
+NAMED = (-1,)
+TOUCHED: dict[str, tuple[int, ...]] = {
+    "segment.load_segment": (),
+    "segment.load_far_pointer": NAMED,
+    "segment.pop_segment": (int(RSP),),
+    "muldiv.div": (int(RAX), int(RDX)),
+    "muldiv.idiv": (int(RAX), int(RDX)),
+}
+"""Units on the CPU record that touch no arithmetic flags, and of the general registers only these (NAMED: the one that the
+instruction names)."""
+READ_ZF = frozenset({"branch.loope", "branch.loopne"})
+"""Loop conditions that look at a flag."""
