@@ -67,6 +67,21 @@ ARCHITECTURAL = [
     ("cr8", U),
     ("dr", U, (8,)),
     ("efer", U),
+    ("xcr0", U),
+    # ---- x87 and SSE
+    ("fpr", U, (16,)),  # physical registers R0-R7: significand, sign and exponent (16 bits); MMX: the significands
+    ("fpu_used", U),  # bit n: Rn is not empty; the full tag word is made from the contents
+    ("fcw", U),
+    ("fsw", U),  # TOP in its bits 11-13
+    ("fop", U),  # last instruction: opcode (11 bits), address, address of its operand
+    ("fip", U),
+    ("fcs", U),
+    ("fdp", U),
+    ("fds", U),
+    ("xmm", U, (32,)),  # low and high half of each of the 16
+    ("mxcsr", U),
+    ("wide", U, (8,)),  # an operand of more than 8 bytes on its way from or to memory
+    # ---- model-specific registers
     ("msr_apic_base", U),
     ("msr_sysenter_cs", U),
     ("msr_sysenter_esp", U),
