@@ -13,7 +13,7 @@ Source: Intel SDM vol. 3, 5.3 (limits), 5.5 (types), 4.6, 6.15 (#AC, table 6-7),
 
 from __future__ import annotations
 
-from jitvm.isa.host import peek
+from jitvm.isa.host import peek, poke
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import mmio
 from jitvm.isa.paging import FETCH, PAGE_MASK, PAGE_OFFSET, READ, WRITE, host_of, store_host, tlb_slot
@@ -62,6 +62,14 @@ def cut_linear(c, lin):
 
 def linear(c, seg, off, size, write):
     """Linear address of seg:off after all segment checks; c.status on a fault."""
+    last = i64(off + size - W1)
+    if (write == W0 and last <= c.read_limit[seg]) or (write != W0 and last <= c.write_limit[seg]):
+        return cut_linear(c, c.base[seg] + off)
+    return checked_linear(c, seg, off, size, write)
+
+
+def checked_linear(c, seg, off, size, write):
+    """The same by the descriptor's type and limit: there may be no plain limit, or the offset is beyond it."""
     attr = c.attr[seg]
     last = off + size - W1
     if c.mode & MODE_PE != W0 and c.mode & MODE_VM == W0:
@@ -176,6 +184,14 @@ def store_pieces(c, lin, size, v, user):
 
 def load_linear(c, lin, size, kind, user):
     """Value at a linear address by privilege `user`; `kind` WRITE asks for a page that may also be written."""
+    k = tlb_slot(lin, kind, user)
+    if c.tlb[k] == (lin + size - W1) & PAGE_MASK:
+        return peek(c.tlb[k + W1] + lin, size)
+    return load_missed(c, lin, size, kind, user)
+
+
+def load_missed(c, lin, size, kind, user):
+    """A load that the TLB does not answer: over a page border, of a page not met yet, watched, or not memory."""
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return load_pieces(c, lin, size, kind, user)
     h = source_of(c, lin, kind, user)
@@ -189,7 +205,15 @@ def load_linear(c, lin, size, kind, user):
 
 
 def store_linear(c, lin, size, v, user):
-    """Store at a linear address by privilege `user`."""
+    """Store at a linear address by privilege `user`; status."""
+    k = tlb_slot(lin, WRITE, user)
+    if c.tlb[k] == (lin + size - W1) & PAGE_MASK:
+        return poke(c.tlb[k + W1] + lin, size, v)
+    return store_missed(c, lin, size, v, user)
+
+
+def store_missed(c, lin, size, v, user):
+    """A store that the TLB does not answer; pages with translated code are among them."""
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return store_pieces(c, lin, size, v, user)
     h = host_of(c, lin, WRITE, user)
@@ -205,6 +229,13 @@ def store_linear(c, lin, size, v, user):
 
 def probe_linear(c, lin, size, user):
     """Status: may all bytes be written?"""
+    if c.tlb[tlb_slot(lin, WRITE, user)] == (lin + size - W1) & PAGE_MASK:
+        return OK
+    return probe_missed(c, lin, size, user)
+
+
+def probe_missed(c, lin, size, user):
+    """A probe that the TLB does not answer."""
     host_of(c, lin, WRITE, user)
     if c.status != W0:
         return c.status
