@@ -35,7 +35,7 @@ from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
-from jitvm.isa.cpuid import DEFAULT_MODEL, FEATURE_CMOV, cpuid_table, feature_words
+from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced, physical_mask
 from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
@@ -313,17 +313,17 @@ class VcpuEngine:
         table = cpuid_table(model, add, remove)
         self.c.cpuid[:] = table
         self.c.features[:] = feature_words(table)
+        self.c.phys_mask = physical_mask(table)
         self.accel.tables.copy_forms(self.c)
-        if not int(self.c.features[0]) & int(FEATURE_CMOV):
+        needed = {shape.feature for shape in self.accel.forms.shapes if shape.feature}
+        if not all(is_announced(self.c.features, name) for name in needed):
             self.c.form_key[:] = 0
             self.c.n_forms = 0
 
     def _add_form(self, key: int) -> None:
         """Make a known form this vCPU's, or #UD when it belongs to a feature that its CPU lacks."""
         c = self.c
-        word, shape = self.accel.known[key]
-        if self.accel.forms.shapes[shape].unit == "alu.cmov" and not int(c.features[0]) & int(FEATURE_CMOV):
-            word, shape = self.accel.forms.undefined()
+        word, shape = self.accel.forms.for_cpu(self.accel.known[key], c.features)
         if int(c.n_forms) >= lay.N_FORMS - 1:
             c.form_key[:] = 0
             c.n_forms = 0

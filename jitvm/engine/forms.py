@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitvm.engine import formbits as fb
+from jitvm.isa.cpuid import is_announced
 from jitvm.isa.table import ALIASES, CONDITION_OF, ROWS, Row
 
 _OPERAND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
@@ -27,6 +28,8 @@ INTEGER_FEATURES = frozenset(
     "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP".split()
 )
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
+ANNOUNCED_AS = {"CMOV": "cmov"}
+"""iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
 FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387", "FPU287XL_ONLY", "FPU387SL_ONLY", "SSE3_FPU", "FPU8087", "CMOV_FPU"})
 HINT_NOPS = frozenset({0x10D, *range(0x118, 0x120)})
 """0F 0D and 0F 18..1F: NOPs with a ModRM byte on the Pentium Pro (SDM vol. 2, appendix A, table A-3)."""
@@ -83,6 +86,8 @@ class Shape:
     dst: str = ""
     hi: str = ""
     ends: bool = False
+    feature: str = ""
+    """The feature (`cpuid.BUILT`) without which it is #UD; "": every CPU has it."""
 
 
 GOTO = Shape("", "goto")
@@ -249,6 +254,11 @@ class Forms:
         """The form of an encoding that raises #UD; `immediates` are the sizes of its immediates, as in a form word."""
         return self._finish(Shape("misc.ud", "status", ends=True), immediates)
 
+    def for_cpu(self, form: tuple[int, int], features: npt.NDArray[np.uint64]) -> tuple[int, int]:
+        """A form (`describe`), or that of #UD when it belongs to a feature that `c.features` lacks."""
+        name = self.shapes[form[1]].feature
+        return form if not name or is_announced(features, name) else self.undefined()
+
     def _known(
         self,
         name: str,
@@ -324,6 +334,7 @@ class Forms:
             row.dst,
             row.hi,
             row.ends or (name in STRINGS and key >> 18 & 3 != 0),
+            next((ANNOUNCED_AS[f] for f in sorted(feature_names(ins)) if f in ANNOUNCED_AS), ""),
         )
         return self._finish(shape, word)
 

@@ -257,7 +257,7 @@ class PlainEngine:
         while length == UNKNOWN:
             key = int(c.bad_key)
             data = ctypes.string_at(int(c.bad_host), min(int(c.bad_size), 16))
-            word, shape = self.forms.describe(data, int(c.mode), key)
+            word, shape = self.forms.for_cpu(self.forms.describe(data, int(c.mode), key), c.features)
             add_form(c, u64(key), u64(word), u64(shape))
             length = decode_at(c, host, rip, lin, W0)
         if length == TRUNCATED:

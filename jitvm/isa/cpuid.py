@@ -12,49 +12,84 @@ Not modelled: the caches that leaf 2 describes; the processor serial number; lea
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jitvm.errors import ConfigError
-from jitvm.isa.state import OK, RAX, RBX, RCX, RDX
+from jitvm.isa.state import MODE_CODE64, OK, RAX, RBX, RCX, RDX
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W5, u64
 
-# ---- features: bits of EDX in leaf 1, word 0 of `c.features` --------------------------------------------------------
+# ---- features: bits of the words of `c.features` ---------------------------------------------------------------------
+# word 0: leaf 1 EDX
 FEATURE_FPU, FEATURE_VME, FEATURE_DE, FEATURE_PSE = u64(1 << 0), u64(1 << 1), u64(1 << 2), u64(1 << 3)
 FEATURE_TSC, FEATURE_MSR, FEATURE_PAE, FEATURE_MCE = u64(1 << 4), u64(1 << 5), u64(1 << 6), u64(1 << 7)
 FEATURE_CX8, FEATURE_APIC, FEATURE_SEP, FEATURE_MTRR = u64(1 << 8), u64(1 << 9), u64(1 << 11), u64(1 << 12)
 FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14), u64(1 << 15), u64(1 << 16)
+FEATURE_PSE36 = u64(1 << 17)
+# word 2: leaf 80000001h EDX
+FEATURE_SYSCALL, FEATURE_NX, FEATURE_PDPE1GB = u64(1 << 11), u64(1 << 20), u64(1 << 26)
+FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
+# word 4: leaf 7 EBX
+FEATURE_FSGSBASE, FEATURE_SMEP, FEATURE_SMAP = u64(1 << 0), u64(1 << 7), u64(1 << 20)
+# word 5: leaf 7 ECX
+FEATURE_UMIP = u64(1 << 2)
 
-BUILT = {
-    "de": FEATURE_DE,
-    "pse": FEATURE_PSE,
-    "tsc": FEATURE_TSC,
-    "msr": FEATURE_MSR,
-    "cx8": FEATURE_CX8,
-    "mtrr": FEATURE_MTRR,
-    "pge": FEATURE_PGE,
-    "cmov": FEATURE_CMOV,
-}
-"""Features that can be announced, by their names on the command line."""
+EDX1, ECX1, EDX8, ECX8, EBX7, ECX7 = range(6)
+"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7."""
 
-MODELS: dict[str, tuple[int, str, tuple[str, ...], tuple[int, ...]]] = {
-    "486": (0x0423, "jitvm i486 SX", (), ()),
-    "pentium": (0x052C, "jitvm Pentium without FPU", ("de", "pse", "tsc", "msr", "cx8"), ()),
-    "pentiumpro": (
-        0x0619,
-        "jitvm Pentium Pro without FPU",
-        ("de", "pse", "tsc", "msr", "cx8", "mtrr", "pge", "cmov"),
-        (0x0302_0101, 0, 0, 0x0604_0A42),
-    ),
+BUILT: dict[str, tuple[int, int]] = {
+    "de": (EDX1, 2),
+    "pse": (EDX1, 3),
+    "tsc": (EDX1, 4),
+    "msr": (EDX1, 5),
+    "cx8": (EDX1, 8),
+    "mtrr": (EDX1, 12),
+    "pge": (EDX1, 13),
+    "cmov": (EDX1, 15),
 }
-"""Name: signature (type, family, model, stepping), brand string, features, leaf 2."""
+"""Features that can be announced, by their names on the command line: word of `c.features` and number of the bit."""
+
+_PENTIUM = "fpu vme de pse tsc msr mce cx8"
+_P6 = f"{_PENTIUM} pae mtrr pge mca cmov apic sep"
+_PENTIUM3 = f"{_P6} pat pse36 mmx fxsr sse"
+_CORE2 = f"{_PENTIUM3} clflush sse2 sse3 ssse3 cx16 syscall nx lm lahf_lm"
+_NEHALEM = f"{_CORE2} sse4.1 sse4.2 popcnt rdtscp"
+P6_CACHES = (0x0302_0101, 0, 0, 0x0604_0A42)
+
+
+class Model(NamedTuple):
+    """A CPU that can be asked for: it has those of `features` that are built."""
+
+    signature: int
+    """Leaf 1 EAX: family, model, stepping."""
+    brand: str
+    features: str
+    caches: tuple[int, ...] = ()
+    """Leaf 2; empty: the model has none."""
+    physical_bits: int = 32
+    """Width of a physical address (MAXPHYADDR)."""
+
+
+MODELS = {
+    "486": Model(0x0423, "jitvm i486 SX", ""),
+    "pentium": Model(0x052C, "jitvm Pentium without FPU", _PENTIUM),
+    "pentiumpro": Model(0x0619, "jitvm Pentium Pro without FPU", _P6, P6_CACHES, 36),
+    "pentium3": Model(0x0673, "jitvm Pentium III", _PENTIUM3, P6_CACHES, 36),
+    "core2duo": Model(0x06FB, "jitvm Core 2 Duo", _CORE2, P6_CACHES, 36),
+    "nehalem": Model(0x0106A3, "jitvm Nehalem", _NEHALEM, P6_CACHES, 40),
+    "max": Model(0x0506E3, "jitvm max", "max", P6_CACHES, 40),
+}
+"""What the silicon of this name has (Intel's CPUID tables; QEMU's models of the same names); "max" has all that is built."""
 DEFAULT_MODEL = "pentiumpro"
 
 VENDOR = b"GenuineIntel"
 ROW_WORDS, N_ROWS, TABLE_WORDS, FEATURE_WORDS = 6, 42, 256, 8
 EXTENDED = 0x8000_0000
-BRAND_BYTES = 48
+BRAND_BYTES, LINEAR_BITS = 48, 48
+PHYSICAL_BITS = ROW_WORDS * N_ROWS
+"""Index in the table of the width of a physical address, for machines whose CPUID has no leaf that tells it."""
 
 ROW, ROWS = u64(ROW_WORDS), u64(N_ROWS * ROW_WORDS)
 ANY = ONES
@@ -81,7 +116,10 @@ def cpuid_highest(c, base):
 
 
 def cpuid(c):
-    """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does."""
+    """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does.
+
+    SYSCALL is told only in 64-bit mode, where alone Intel's processors have it.
+    """
     leaf, subleaf = c.gpr[RAX] & M32, c.gpr[RCX] & M32
     top = cpuid_highest(c, leaf & EXTENDED_LEAF)
     if leaf > top:
@@ -97,6 +135,8 @@ def cpuid(c):
     c.gpr[RBX] = c.cpuid[k + W3]
     c.gpr[RCX] = c.cpuid[k + W4]
     c.gpr[RDX] = c.cpuid[k + W5]
+    if leaf == EXTENDED_LEAF + W1 and c.mode & MODE_CODE64 == W0:
+        c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_SYSCALL
     return OK
 
 
@@ -105,14 +145,18 @@ def _words_of(text: bytes) -> list[int]:
     return [int.from_bytes(text[k : k + 4], "little") for k in range(0, len(text), 4)]
 
 
-def _choose_features(model: str, add: Iterable[str], remove: Iterable[str]) -> int:
-    """Leaf 1's EDX for a model with features added and removed; ConfigError for a name that is not built."""
-    names = set(MODELS[model][2])
+def _choose_features(model: str, add: Iterable[str], remove: Iterable[str]) -> list[int]:
+    """The words of `c.features` of a model with features added and removed; ConfigError for a name that is not built."""
+    wanted = MODELS[model].features
+    names = set(BUILT) if wanted == "max" else {name for name in wanted.split() if name in BUILT}
     for name in [*add, *remove]:
         if name not in BUILT:
             raise ConfigError(f"CPU feature {name!r} is not built; there are {', '.join(sorted(BUILT))}")
-    names = (names | set(add)) - set(remove)
-    return sum(int(BUILT[name]) for name in names)
+    words = [0] * FEATURE_WORDS
+    for name in (names | set(add)) - set(remove):
+        word, bit = BUILT[name]
+        words[word] |= 1 << bit
+    return words
 
 
 def cpuid_table(
@@ -121,31 +165,53 @@ def cpuid_table(
     """The 256 words of `c.cpuid`: 42 rows of leaf, subleaf, EAX, EBX, ECX, EDX.  ConfigError for an unknown name."""
     if model not in MODELS:
         raise ConfigError(f"CPU model {model!r} is unknown; there are {', '.join(sorted(MODELS))}")
-    signature, brand, _, caches = MODELS[model]
+    signature, brand, _, caches, physical_bits = MODELS[model]
+    words = _choose_features(model, add, remove)
+    long = words[EDX8] & int(FEATURE_LM)
     ebx, edx, ecx = _words_of(VENDOR)
+    basic = 7 if words[EBX7] | words[ECX7] else 2 if caches else 1
     rows: list[tuple[int, ...]] = [
-        (0, 2 if caches else 1, ebx, ecx, edx),
-        (1, signature, 0, 0, _choose_features(model, add, remove)),
-        (EXTENDED, EXTENDED + 4, 0, 0, 0),
-        (EXTENDED + 1, 0, 0, 0, 0),
+        (0, basic, ebx, ecx, edx),
+        (1, signature, 0, words[ECX1], words[EDX1]),
+        (EXTENDED, EXTENDED + (8 if long else 4), 0, 0, 0),
+        (EXTENDED + 1, 0, 0, words[ECX8], words[EDX8]),
     ]
     if caches:
         rows.append((2, *caches))
+    if basic == 7:
+        rows.append((7, 0, words[EBX7], words[ECX7], 0))
+    if long:
+        rows.append((EXTENDED + 8, physical_bits | LINEAR_BITS << 8, 0, 0, 0))
     text = _words_of(brand.encode().ljust(BRAND_BYTES, b"\0"))
     for k in range(3):
         rows.append((EXTENDED + 2 + k, *text[4 * k : 4 * k + 4]))
     table = np.full(TABLE_WORDS, ONES, np.uint64)
     for k, (leaf, *registers) in enumerate(rows):
         table[ROW_WORDS * k : ROW_WORDS * (k + 1)] = [leaf, int(ANY), *registers]
+    table[PHYSICAL_BITS] = physical_bits
     return table
 
 
 def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The 8 words of `c.features` from a CPUID table: leaf 1 EDX, leaf 1 ECX, leaf 80000001h EDX and ECX, then 0."""
+    """The 8 words of `c.features` from a CPUID table (EDX1 ...)."""
     words = np.zeros(FEATURE_WORDS, np.uint64)
     for row in table[: ROW_WORDS * N_ROWS].reshape(N_ROWS, ROW_WORDS):
         if row[0] == 1:
-            words[0], words[1] = row[5], row[4]
+            words[EDX1], words[ECX1] = row[5], row[4]
         elif row[0] == EXTENDED + 1:
-            words[2], words[3] = row[5], row[4]
+            words[EDX8], words[ECX8] = row[5], row[4]
+        elif row[0] == 7 and row[1] in (0, ANY):
+            words[EBX7], words[ECX7] = row[3], row[4]
     return words
+
+
+def is_announced(features: npt.NDArray[np.uint64], name: str) -> bool:
+    """Does a CPU with these `c.features` have the feature of this name?"""
+    word, bit = BUILT[name]
+    return bool(int(features[word]) >> bit & 1)
+
+
+def physical_mask(table: npt.NDArray[np.uint64]) -> np.uint64:
+    """`c.phys_mask` from a CPUID table: the bits that a physical address may have."""
+    bits = min(int(table[PHYSICAL_BITS]), 52)
+    return u64((1 << bits) - 1)

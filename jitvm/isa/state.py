@@ -106,6 +106,7 @@ ARCHITECTURAL = [
     ("shadow", U),  # `retired` at which interrupts are held off for one instruction (STI, MOV SS), else ~0
     ("nmi_blocked", U),
     ("features", U, (8,)),  # CPUID words that are announced: jitvm/isa/cpuid.py
+    ("phys_mask", U),  # the bits that a physical address may have (MAXPHYADDR)
     ("cpuid", U, (256,)),  # CPUID leaves as (leaf, subleaf, eax, ebx, ecx, edx) rows: jitvm/isa/cpuid.py
     # ---- leaving
     ("status", U),  # OK, or why the instruction can't go on

@@ -92,6 +92,7 @@ def make_cpu(ram_size: int = 1 << 20) -> tuple[Any, PlainMemory]:
     c.horizon = c.left = 1000
     c.deliver = 1
     c.dr[6], c.dr[7] = 0xFFFF0FF0, 0x400
+    c.phys_mask = (1 << 36) - 1
     mode.update_mode(c)
     return c, memory
 
