@@ -63,6 +63,10 @@ DE, DB, BP, OVERFLOW, BR, UD = 0, 1, 3, 4, 5, 6
 TS, NP, SS, GP, PAGE = 10, 11, 12, 13, 14
 
 
+FX_SIZE = 416
+"""Bytes of a floating-point state: FXSAVE's 64-bit image (Intel SDM volume 2, FXSAVE) up to XMM15."""
+
+
 class Layout(enum.Enum):
     """How the segment registers map onto the window (module docstring)."""
 
@@ -99,7 +103,8 @@ class Case:
     to r15.  `memory` maps window offsets to bytes laid over the background.
     `count` bounds the steps, each an instruction or one iteration of a
     repeated string instruction; the run also ends when the instruction
-    pointer leaves `code`.  `ip` is the code's offset in the window.
+    pointer leaves `code`.  `ip` is the code's offset in the window.  `fx`, if
+    given, is the x87 and SSE state as FX_SIZE bytes, and the result has one.
     """
 
     mode: int
@@ -112,12 +117,15 @@ class Case:
     ip: int = CODE_OFFSET
     fs_base: int = 0
     gs_base: int = 0
+    fx: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in (16, 32, 64):
             raise ValueError(f"mode {self.mode}: expected 16, 32 or 64")
         if len(self.regs) not in (8, 16):
             raise ValueError(f"{len(self.regs)} registers: expected 8 or 16")
+        if self.fx is not None and len(self.fx) != FX_SIZE:
+            raise ValueError(f"{len(self.fx)} bytes of floating-point state: expected {FX_SIZE}")
         if self.mode == 64 and self.layout is not Layout.FLAT:
             raise ValueError("64-bit code has flat segments: pass Layout.FLAT")
         if self.mode == 16 and self.layout is Layout.FLAT:
@@ -185,6 +193,7 @@ class Result:
     memory: Mapping[int, int]
     fault: Fault | None
     steps: int
+    fx: bytes | None = None
 
 
 class Oracle(Protocol):

@@ -32,6 +32,7 @@ from tests.oracle.case import (
     BACKGROUND,
     COMPARED_FLAGS,
     DB,
+    FX_SIZE,
     PAGE,
     Case,
     Fault,
@@ -55,7 +56,7 @@ _LAYOUTS = {
     (32, Layout.SPLIT): 4,
     (64, Layout.FLAT): 5,
 }
-_CASE = struct.Struct("<II16QQQQQII")  # struct case_header
+_CASE = struct.Struct("<II16QQQQQIIII")  # struct case_header
 _POKE = struct.Struct("<II")  # struct poke
 _RESULT = struct.Struct("<16QQQQIIIIII")  # struct result_header
 _CHANGE = struct.Struct("<HBx")
@@ -191,7 +192,10 @@ def _encode(case: Case) -> bytes:
             case.gs_base,
             len(pokes),
             len(case.code),
-        )
+            case.fx is not None,
+            0,
+        ),
+        case.fx or b"",
     ]
     for offset, data in pokes:
         parts.append(_POKE.pack(offset, len(data)))
@@ -202,6 +206,10 @@ def _encode(case: Case) -> bytes:
 def _decode(case: Case, output: bytes, position: int) -> tuple[Result, int]:
     fields = _RESULT.unpack_from(output, position)
     position += _RESULT.size
+    fx = None
+    if case.fx is not None:
+        fx = output[position : position + FX_SIZE]
+        position += FX_SIZE
     ip, flags, address, _signal, code, vector, error, steps, n_changes = fields[16:]
     end = position + n_changes * _CHANGE.size
     memory = dict(_CHANGE.iter_unpack(output[position:end]))
@@ -216,6 +224,7 @@ def _decode(case: Case, output: bytes, position: int) -> tuple[Result, int]:
         memory=memory,
         fault=fault,
         steps=steps,
+        fx=fx,
     )
     if memory and fault is None and _is_pushf(case):
         _clear_stepping_flag(case, result.regs[4], memory)

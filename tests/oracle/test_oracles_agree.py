@@ -8,6 +8,7 @@ cases of all forms, and both must know what the manual states.
 from __future__ import annotations
 
 import random
+import struct
 import warnings
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from tests.oracle.case import (
     BR,
     CF,
     DE,
+    FX_SIZE,
     GP,
     IF,
     OF,
@@ -390,3 +392,19 @@ def test_64_bit_code(run: Runner) -> None:
         64, code, values, memory={0x40: b"12345678"}, layout=Layout.FLAT, fs_base=WINDOW + 0x40
     )
     assert run(case).regs[0] == int.from_bytes(b"12345678", "little")
+
+
+def test_silicon_takes_and_gives_the_floating_point_state() -> None:
+    native.need()
+    fx = bytearray(FX_SIZE)
+    struct.pack_into("<HHB", fx, 0, 0x037F, 7 << 11, 1 << 7)
+    struct.pack_into("<I", fx, 24, 0x1F80)
+    struct.pack_into("<QH", fx, 32, 0x9000_0000_0000_0000, 0x4000)  # ST(0) = 2.25
+    struct.pack_into("<QQ", fx, 160 + 16, 0x1111, 0x2222)
+    load = b"\xd8\xc0" + b"\x66\x0f\xfe\xc9"  # FADD ST0, ST0; PADDD XMM1, XMM1
+    case = Case(32, load, (0,) * 8, layout=Layout.FLAT, count=2, fx=bytes(fx))
+    after = native.NativeCpu().run([case])[0].fx
+    assert after is not None
+    assert struct.unpack_from("<QH", after, 32) == (0x9000_0000_0000_0000, 0x4001)
+    assert struct.unpack_from("<QQ", after, 160 + 16) == (0x2222, 0x4444)
+    assert native.NativeCpu().run([replace(case, fx=None)])[0].fx is None

@@ -39,7 +39,13 @@ struct case_header {
     u64 fs_base, gs_base;
     u32 n_pokes;
     u32 code_length; /* the run ends when IP leaves the code */
+    u32 has_fx;      /* an FXSAVE image (64-bit form) follows, and one goes back */
+    u32 zero;
 };
+
+#define FX_SIZE 416 /* x87, MXCSR, XMM0-15; the rest is the kernel's */
+#define FX_MXCSR 24
+#define FX_HEADER 512 /* XSAVE's header: bit 0 and 1 of its first word say that x87 and SSE state is there */
 
 struct poke {
     u32 offset, length;
@@ -209,6 +215,7 @@ static void unpoke(void)
 /* ---- cases ------------------------------------------------------------ */
 
 static struct case_header current;
+static u8 initial_fx[FX_SIZE] = {0x7f, 0x03, [FX_MXCSR] = 0x80, 0x1f};
 static u32 steps_done;
 static int running, fsgsbase;
 
@@ -230,6 +237,12 @@ static void load_case(struct ucontext *uc)
     current = *header;
     if (current.layout >= N_LAYOUTS || current.n_pokes > 4096)
         leave(7);
+    /* In the signal frame: sigreturn loads it. */
+    u8 *fx = (u8 *)sc->fpstate;
+    memcpy(fx, current.has_fx ? take(FX_SIZE) : initial_fx, FX_MXCSR + 4);
+    memcpy(fx + FX_MXCSR + 8, (current.has_fx ? input + in_pos - FX_SIZE : initial_fx) + FX_MXCSR + 8,
+           FX_SIZE - FX_MXCSR - 8);
+    *(u64 *)(fx + FX_HEADER) |= 3;
     for (u32 i = 0; i < current.n_pokes; i++) {
         struct poke poke = *(const struct poke *)take(sizeof poke);
         const u8 *bytes = take(poke.length);
@@ -292,7 +305,7 @@ static int stepped(int signal, const struct siginfo *info, const struct ucontext
 static void store_result(int signal, const struct siginfo *info, const struct ucontext *uc)
 {
     const struct sigcontext *sc = &uc->uc_mcontext;
-    if (sizeof output - out_pos < sizeof(struct result_header) + 4 * WINDOW_SIZE)
+    if (sizeof output - out_pos < sizeof(struct result_header) + FX_SIZE + 4 * WINDOW_SIZE)
         flush();
     struct result_header *r = reserve(sizeof *r);
     r->regs[0] = sc->rax;
@@ -314,6 +327,8 @@ static void store_result(int signal, const struct siginfo *info, const struct uc
     r->vector = sc->trapno;
     r->error = sc->err;
     r->steps = steps_done;
+    if (current.has_fx)
+        memcpy(reserve(FX_SIZE), (const u8 *)sc->fpstate, FX_SIZE);
     r->n_changes = report_changes();
     unpoke();
 }
