@@ -11,7 +11,7 @@ from __future__ import annotations
 from jitvm.engine.gate import close_block
 from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_JUMP_CACHE, UOP_SIZE
 from jitvm.isa.host import peek, poke
-from jitvm.isa.paging import PAGE_OFFSET
+from jitvm.isa.paging import PAGE_OFFSET, WRITE, tlb_slot
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W6, W8, W12, W63, u64
 
 BLOCK_VALID, BLOCK_LISTED = u64(1), u64(2)
@@ -85,7 +85,7 @@ def unmap_writes(c, page):
     host = c.ram + (page << W12)
     user = W0
     while user < W2:
-        k = ((user * W3) + W1) << u64(10)
+        k = tlb_slot(W0, WRITE, user)
         end = k + u64(1024)
         while k < end:
             if c.tlb[k] != ONES and c.tlb[k] + c.tlb[k + W1] == host:

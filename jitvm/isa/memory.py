@@ -16,7 +16,7 @@ from __future__ import annotations
 from jitvm.isa.host import peek, poke
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import mmio
-from jitvm.isa.paging import FETCH, PAGE_MASK, PAGE_OFFSET, READ, WRITE, host_of, store_host, tlb_slot
+from jitvm.isa.paging import FETCH, PAGE_MASK, PAGE_OFFSET, READ, WRITE, beside_code, host_of, store_host, tlb_slot
 from jitvm.isa.state import (
     AC_FAULT,
     ATTR_CODE,
@@ -192,6 +192,10 @@ def load_linear(c, lin, size, kind, user):
 
 def load_missed(c, lin, size, kind, user):
     """A load that the TLB does not answer: over a page border, of a page not met yet, watched, or not memory."""
+    if kind == WRITE:
+        beside = beside_code(c, lin, size, user)
+        if beside != W0:
+            return peek(beside, size)
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return load_pieces(c, lin, size, kind, user)
     h = source_of(c, lin, kind, user)
@@ -214,6 +218,9 @@ def store_linear(c, lin, size, v, user):
 
 def store_missed(c, lin, size, v, user):
     """A store that the TLB does not answer; pages with translated code are among them."""
+    beside = beside_code(c, lin, size, user)
+    if beside != W0:
+        return store_host(c, beside, size, v)
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return store_pieces(c, lin, size, v, user)
     h = host_of(c, lin, WRITE, user)
@@ -236,6 +243,8 @@ def probe_linear(c, lin, size, user):
 
 def probe_missed(c, lin, size, user):
     """A probe that the TLB does not answer."""
+    if beside_code(c, lin, size, user) != W0:
+        return OK
     host_of(c, lin, WRITE, user)
     if c.status != W0:
         return c.status

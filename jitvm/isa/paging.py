@@ -1,11 +1,12 @@
 """Linear to physical addresses: the page walk and the soft TLB.
 
-The TLB is direct-mapped, one part a privilege (supervisor, user), three kinds (read, write, fetch) of `TLB_ENTRIES`
+The TLB is direct-mapped, one part a privilege (supervisor, user), four kinds (read, write, fetch, beside) of `TLB_ENTRIES`
 entries each.  A third part is always empty: translated code looks there while alignment is checked.  An entry is a tag,
 the linear page address (`ONES`: empty), and an addend: tag + addend is the page's host address.  Only whole pages of
 guest memory get an entry; pages of the MMIO bus and, for writes, pages with translated code, those that are read from
 elsewhere, and those with watched bytes never do, so that a hit needs no further check, also to read and then write.  A
-write entry exists only when the dirty bit is set.
+write entry exists only when the dirty bit is set.  A page with translated code that may be written has an entry `BESIDE`
+instead, which only the complete ways look at: their stores see to the code.
 
 Source: Intel SDM vol. 3, 4.3 (32-bit paging), 4.6 (access rights), 4.7 (page-fault error code), 4.10 (TLB).
 
@@ -16,20 +17,20 @@ protection keys.  None of these is announced by CPUID.
 from __future__ import annotations
 
 from jitvm.isa.host import code_written, fill, peek, poke, translations_changed
-from jitvm.isa.state import CR0_PG, CR0_WP, CR4_PSE, PF_FAULT, WATCH_WRITE, fault
+from jitvm.isa.state import CR0_PG, CR0_WP, CR4_PSE, PF_FAULT, TLB_ENTRIES, TLB_KINDS, WATCH_WRITE, fault
 from jitvm.isa.watch import watch_access, watched_page
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W8, W12, u64
 
-READ, WRITE, FETCH = u64(0), u64(1), u64(2)
+READ, WRITE, FETCH, BESIDE = u64(0), u64(1), u64(2), u64(3)
 PAGE_OFFSET = u64(0xFFF)
 PAGE_MASK = u64(0xFFFF_FFFF_FFFF_F000)
 MAPPED = u64(1)
 PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS = u64(1), u64(2), u64(4), u64(0x20), u64(0x40), u64(0x80)
 PDE4M_RESERVED = u64(0x003F_E000)
 PF_P, PF_W, PF_U, PF_RSVD = u64(1), u64(2), u64(4), u64(8)
-TLB_SLOTS = u64(2 * 3 * 512 * 2)
-EMPTY_SLOTS = u64(3 * 512 * 2)
-KINDS, INDEX, TABLE = u64(3), u64(511), u64(0x3FF)
+EMPTY_SLOTS = u64(TLB_KINDS * TLB_ENTRIES * 2)
+TLB_SLOTS = EMPTY_SLOTS + EMPTY_SLOTS
+KINDS, INDEX, TABLE = u64(TLB_KINDS), u64(TLB_ENTRIES - 1), u64(0x3FF)
 WATCHED_KINDS = u64(0b00_11_01)
 """WATCH_* bits that keep a page out of the TLB, two bits a kind: an instruction may read by a write entry, too."""
 W10, W20_, W22 = u64(10), u64(20), u64(22)
@@ -81,12 +82,16 @@ def memory_at(c, gpa, write):
     return c.ram + (entry & PAGE_MASK) + (gpa & PAGE_OFFSET)
 
 
+def has_code(c, host):
+    """Not 0 when there is translated code on the page of guest memory at a host address."""
+    return peek(c.code_pages + ((host - c.ram) >> W12), W1)
+
+
 def store_host(c, host, size, v):
     """Store to guest memory by host address and see to translated code there; the bytes are in one page."""
     poke(host, size, v)
-    offset = host - c.ram
-    if peek(c.code_pages + (offset >> W12), W1) != W0:
-        code_written(c, offset, size)
+    if has_code(c, host) != W0:
+        code_written(c, host - c.ram, size)
     return W0
 
 
@@ -187,10 +192,24 @@ def host_of(c, lin, kind, user):
     h = memory_at(c, gpa, u64(kind == WRITE))
     if h == W0:
         return W0
-    if kind == WRITE and (peek(c.code_pages + ((h - c.ram) >> W12), W1) != W0 or memory_at(c, gpa, W0) != h):
-        return h
+    if kind == WRITE:
+        if memory_at(c, gpa, W0) != h:
+            return h
+        if has_code(c, h) != W0:
+            k = tlb_slot(lin, BESIDE, user)
     if c.n_watch != W0 and watched_page(c, lin, gpa, (WATCHED_KINDS >> (kind + kind)) & W3) != W0:
         return h
     c.tlb[k] = lin & PAGE_MASK
     c.tlb[k + W1] = h - lin
+    return h
+
+
+def beside_code(c, lin, size, user):
+    """Host address of bytes in one page with translated code which may be written, if the TLB knows it; else 0."""
+    k = tlb_slot(lin, BESIDE, user)
+    if c.tlb[k] != (lin + size - W1) & PAGE_MASK:
+        return W0
+    h = c.tlb[k + W1] + lin
+    if has_code(c, h) == W0:
+        return W0
     return h

@@ -27,9 +27,9 @@ LAZY = np.dtype([("res", U), ("aux", U), ("hi", U)])
 """The arithmetic flags (jitvm/isa/flags.py) and the second result of an operation."""
 
 TLB_ENTRIES = 512
-TLB_KINDS = 3
+TLB_KINDS = 4
 TLB_WORDS = 3 * TLB_KINDS * TLB_ENTRIES * 2
-"""(supervisor, user, always empty) x (read, write, fetch) x entries x (tag, addend): see jitvm/isa/paging.py."""
+"""(supervisor, user, always empty) x (read, write, fetch, beside) x entries x (tag, addend): see jitvm/isa/paging.py."""
 N_WATCH = 512
 """Entries of the watch tables: the guest's debug registers 0 to 3 and a debugger's."""
 N_HITS = 8
