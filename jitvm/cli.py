@@ -156,7 +156,8 @@ def boot_parser() -> Parser:
     add("cache", "keep compiled code in the cache folder (default on)", "on|off", default="on")
     add("jit", "handlers, stencils (copied machine code too), regions (default: hot loops compiled too) or sync", "TIER",
         default="regions")  # fmt: skip
-    add("opt", f"experiments of the engine: {', '.join(config.ENGINE_OPTIONS)}", "NAME=on|off", action="append", default=[])
+    add("opt", f"experiments of the engine: {', '.join(config.ENGINE_OPTIONS)}", "NAME=on|no-NAME", action="append",
+        default=[])  # fmt: skip
     add("debug", "show tracebacks and what is compiled")
     return result
 

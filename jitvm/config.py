@@ -35,8 +35,21 @@ BOOT_LETTERS = {"a": "floppy", "c": "disk", "d": "cdrom", "n": "network"}
 CHARDEVS = ("null", "stdio", "pty", "file:PATH", "tcp:HOST:PORT[,server][,nowait]")
 DEVICES: Mapping[str, Mapping[str, int]] = {"isa-debug-exit": {"iobase": 0x501, "iosize": 2}}
 """What --device can name, with the properties and their defaults."""
-ENGINE_OPTIONS = ("regions", "stencils", "fuse", "dead_flags", "chain")
-"""What --opt can switch off (`jitvm.engine.accel.Options`)."""
+OPTIMISATIONS: Mapping[str, str] = {
+    "stencils": "hot blocks become copied machine code",
+    "regions": "hot loops are compiled as a whole",
+    "fuse": "a compare and the jump behind it are one",
+    "dead_flags": "flags that nothing in the block reads are not made",
+    "chain": "a jump leads to the next block without a look-up",
+    "pads": "copied blocks jump to each other directly",
+    "jump_cache": "indirect jumps find their block in a table by address",
+    "targets": "a region goes on where its indirect jumps were seen to go",
+    "returns": "a region goes on behind its own calls",
+    "lazy_flags": "a region makes flags where they are read",
+}
+"""What --opt can switch off (`jitvm.engine.accel.Options`), and what each does."""
+ENGINE_OPTIONS: Mapping[str, str] = {**OPTIMISATIONS, "count": "instructions are counted by tier (off; slow), for --stats"}
+"""All that --opt can switch."""
 JITS: Mapping[str, Mapping[str, bool]] = {
     "handlers": {"stencils": False, "regions": False},
     "stencils": {"regions": False},
@@ -555,5 +568,10 @@ def parse_symbols(text: str) -> tuple[Path, int]:
 
 
 def parse_opt(text: str) -> tuple[tuple[str, bool], ...]:
-    """--opt NAME=on|off[,...]"""
-    return tuple((key, parse_switch(f"--opt: {key}", value)) for key, value in parse_keys("--opt", text).items())
+    """--opt NAME=on|off[,...], also no-NAME; `-` in a name is `_`"""
+    found: list[tuple[str, bool]] = []
+    for key, value in parse_keys("--opt", text).items():
+        name, on = key.replace("-", "_"), parse_switch(f"--opt: {key}", value)
+        off = name.startswith("no_")
+        found.append((name.removeprefix("no_"), on is not off))
+    return tuple(found)

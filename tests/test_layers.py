@@ -29,7 +29,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "engine": LEAVES | {"engine", "isa"},
     "devices": (LEAVES - {"bus", "exits"}) | {"devices", "backends"},
     "backends": frozenset({"backends", "errors"}),
-    "bench": frozenset({"bench", "__init__", "errors"}),
+    "bench": frozenset({"bench", "__init__", "config", "errors"}),
     "config": frozenset({"errors", "trace"}),
     "console": frozenset({"backends", "errors"}),
     "symbols": frozenset({"config", "elf_shift", "errors"}),

@@ -10,6 +10,7 @@ The files, in the order of the work:
     jitvm_stats.py    what is read from jitvm's statistics
     stats.py          median, geometric mean, ratio, spread
     report.py         tables
+    ab.py             runs with and without an optimisation
     results.py        results as JSON, and what an older file says
     errors.py         what goes wrong
     cli.py            the command line

@@ -6,18 +6,20 @@ import argparse
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
-from jitvm.bench import report
+from jitvm.bench import ab, report
 from jitvm.bench.errors import BenchError
 from jitvm.bench.results import Results, load, save
 from jitvm.bench.runners import Runner, all_runners
 from jitvm.bench.session import Session, check_agreement
 from jitvm.bench.startup import measure_start_up
 from jitvm.bench.workloads import images_folder, load_image, select
+from jitvm.config import OPTIMISATIONS
 
 PIPE_WIDTH = 150
 """Columns of a table when the output is no terminal."""
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add("--timeout", type=_duration, default=60.0, metavar="SECONDS", help="of a run (default 60)")
     add("--jitvm-options", default="", metavar="TEXT", help="further options of jitvm boot")
     add("--images", type=Path, metavar="FOLDER", help="folder of the bench images")
+    add("--ab", metavar="NAMES", help="with and without optimisations: " + ", ".join(OPTIMISATIONS))
     add("--json", type=Path, metavar="FILE", help="write the results to a file")
     add("--compare", type=Path, metavar="OLD.json", help="compare with the results in a file")
     return result
@@ -84,6 +87,16 @@ def _chosen(text: str | None, runners: list[Runner]) -> list[Runner]:
         if name not in names:
             raise BenchError(f"unknown runner {name!r}: choose from {', '.join(names)}")
     return [runner for runner in runners if runner.name in wanted]
+
+
+def _wanted(options: argparse.Namespace, scratch: Path) -> Sequence[Runner]:
+    """The runners that the options ask for."""
+    further = _options_of(options.jitvm_options)
+    if options.ab is None:
+        return _chosen(options.runners, all_runners(scratch, further))
+    if options.runners is not None:
+        raise BenchError("--ab runs jitvm only: leave --runners out")
+    return ab.runners(options.ab, further)
 
 
 def _options_of(text: str) -> list[str]:
@@ -106,9 +119,7 @@ def _bench(options: argparse.Namespace, scratch: Path) -> None:
     results = Results(rounds=min(options.rounds, 2) if options.quick else options.rounds)
     results.compute = [workload.name for workload in workloads if workload.compute]
     runners: list[Runner] = []
-    for runner in _chosen(
-        options.runners, all_runners(scratch, _options_of(options.jitvm_options))
-    ):
+    for runner in _wanted(options, scratch):
         missing = runner.missing()
         results.runners[runner.name] = missing or runner.version()
         if missing is None:
@@ -129,10 +140,10 @@ def _bench(options: argparse.Namespace, scratch: Path) -> None:
         )
         for workload in workloads:
             session.measure(workload, results)
-        if not options.quick and not options.no_startup:
+        if not options.quick and not options.no_startup and options.ab is None:
             measure_start_up(session, results)
     check_agreement(results)
-    report.show(results, old, console)
+    report.show(results, old, console, report.speed(results) if options.ab is None else ab.table(results))
     if options.json:
         save(results, options.json)
 

@@ -149,13 +149,13 @@ def comparison(new: Results, old: Results) -> Table:
     return table
 
 
-def show(results: Results, old: Results | None, console: Console) -> None:
-    """Print everything."""
+def show(results: Results, old: Results | None, console: Console, main: Table) -> None:
+    """Print everything; `main` is the first table."""
     about = host()
     console.print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}")
     for name, version in results.runners.items():
         console.print(f"  {name}: {version}")
-    console.print(speed(results))
+    console.print(main)
     builders: tuple[Callable[[Results], Table | None], ...] = (costs, start_up)
     for builder in builders:
         table = builder(results)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jitvm.bench.errors import BenchError
-from jitvm.bench.stats import median, paired_ratio, ratio, spread
+from jitvm.bench.stats import median, paired_ratio, paired_ratios, ratio, spread
 
 FORMAT = 1
 """Version of the JSON file."""
@@ -114,6 +114,14 @@ class Results:
             return None
         a, b = pair
         return paired_ratio(a.instructions, a.seconds, b.instructions, b.seconds)
+
+    def ratios(self, workload: str, ours: str, theirs: str) -> list[float]:
+        """The same in each round."""
+        pair = self._pair(workload, ours, theirs)
+        if pair is None:
+            return []
+        a, b = pair
+        return paired_ratios(a.instructions, a.seconds, b.instructions, b.seconds)
 
     def whole_ratio(self, workload: str, ours: str, theirs: str) -> float | None:
         """The same over whole runs, from process start to end."""

@@ -48,12 +48,11 @@ class Jitvm:
 
     Args:
         options: further options of ``jitvm boot``.
+        name: of a variant that runs beside the usual one.
     """
 
-    name = "jitvm"
-
-    def __init__(self, options: Sequence[str] = ()) -> None:
-        self.options = tuple(options)
+    def __init__(self, options: Sequence[str] = (), name: str = "jitvm") -> None:
+        self.options, self.name = tuple(options), name
 
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("jitvm.cli") else "not installed"

@@ -17,7 +17,7 @@ from typing import Any
 from jitvm.bench import jitvm_stats, measure
 from jitvm.bench.errors import RunError
 from jitvm.bench.results import Cell, Results
-from jitvm.bench.runners import Runner
+from jitvm.bench.runners import Jitvm, Runner
 from jitvm.bench.workloads import Workload, load_image, patch
 
 MAX_ITERATIONS = (1 << 32) - 1
@@ -110,7 +110,7 @@ class Session:
             cell = row[runner.name] = Cell()
             self.say(f"{workload.name}: calibrating {runner.name}")
             try:
-                if runner.name == "jitvm":
+                if isinstance(runner, Jitvm):
                     workload = self._jitvm_count(runner, workload, results)
                 cell.iterations = self.calibrate(runner, workload)
             except RunError as error:
@@ -119,7 +119,7 @@ class Session:
             cell.instructions = workload.instructions(cell.iterations)
             cell.exits = workload.exits * cell.iterations
         for number in range(self.rounds):
-            for runner in self.runners:
+            for runner in self.runners if number % 2 == 0 else reversed(self.runners):
                 cell = row[runner.name]
                 if cell.error is None:
                     self.say(f"{workload.name}: round {number + 1}, {runner.name}")
@@ -130,7 +130,7 @@ class Session:
         counted = self.counted(runner, workload)
         if counted.per_iteration != workload.per_iteration:
             results.warnings.append(
-                f"{workload.name}: jitvm counts {counted.per_iteration} instructions an "
+                f"{workload.name}: {runner.name} counts {counted.per_iteration} instructions an "
                 f"iteration, the table of the bench {workload.per_iteration}"
             )
         return counted
@@ -147,7 +147,7 @@ class Session:
         if cell.checksum and cell.checksum != run.checksum:
             cell.error = f"checksum {run.checksum} after {cell.checksum}"
         cell.checksum = run.checksum
-        if runner.name == "jitvm":
+        if isinstance(runner, Jitvm):
             stats: dict[str, Any] = jitvm_stats.document(run)
             cell.blocks = jitvm_stats.blocks(stats)
             cell.compile_seconds = jitvm_stats.compile_seconds(stats)

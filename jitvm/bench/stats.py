@@ -29,16 +29,19 @@ def ratio(ours: float | None, theirs: float | None) -> float | None:
     return ours / theirs
 
 
+def paired_ratios(
+    our_work: float, ours: Sequence[float], their_work: float, theirs: Sequence[float]
+) -> list[float]:
+    """How many times faster we are in each of the rounds that alternated: ratios of rates (work by time)."""
+    pairs = zip(ours, theirs, strict=False)
+    return [our_work / a / (their_work / b) for a, b in pairs if a and b and their_work]
+
+
 def paired_ratio(
     our_work: float, ours: Sequence[float], their_work: float, theirs: Sequence[float]
 ) -> float | None:
-    """How many times faster we are, from times of rounds that alternated.
-
-    The median over the rounds of the ratio of rates (work by time) within each
-    round, so that a machine which is slow for some rounds does not count.
-    """
-    pairs = zip(ours, theirs, strict=False)
-    return median([our_work / a / (their_work / b) for a, b in pairs if a and b and their_work])
+    """The median over the rounds, so that a machine which is slow for some rounds does not count."""
+    return median(paired_ratios(our_work, ours, their_work, theirs))
 
 
 def spread(values: Sequence[float]) -> float | None:

@@ -61,12 +61,18 @@ PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages"
 
 @dataclass(frozen=True)
 class Options:
-    """`--opt` switches of the engine (experiments); all on by default."""
+    """`--opt` switches of the engine (experiments): what each of the first ones does is said in `jitvm.config`."""
 
     stencils: bool = True
     fuse: bool = True
     dead_flags: bool = True
     chain: bool = True
+    pads: bool = True
+    jump_cache: bool = True
+    targets: bool = True
+    returns: bool = True
+    lazy_flags: bool = True
+    count: bool = False
     hot: int = lay.HOT
     """Executions after which a block is given machine code."""
     regions: bool = True
@@ -79,7 +85,18 @@ class Options:
 
     def bits(self) -> int:
         """As `options` in the record."""
-        return lay.OPT_FUSE * self.fuse | lay.OPT_DEAD_FLAGS * self.dead_flags | lay.OPT_CHAIN * self.chain
+        return (
+            lay.OPT_FUSE * self.fuse
+            | lay.OPT_DEAD_FLAGS * self.dead_flags
+            | lay.OPT_CHAIN * self.chain
+            | lay.OPT_PADS * self.pads
+            | lay.OPT_JUMP_CACHE * self.jump_cache
+            | lay.OPT_COUNT * self.count
+        )
+
+    def modes(self) -> tuple[str, ...]:
+        """How regions are made, where that is not the usual way (`jitvm.engine.region.MODES`)."""
+        return ("eager_flags",) * (not self.lazy_flags) + ("count",) * self.count
 
 
 class CodeMemory:
@@ -277,7 +294,7 @@ class VcpuEngine:
         c.uop_end = self._arena.ctypes.data + ARENA_BYTES
         c.block_most = lay.BLOCK_MAX
         c.fetch_address, c.scratch_address = self.address + at("fetch_buffer"), self.address + at("scratch")
-        options = options or Options()
+        self.options = options = options or Options()
         c.options = options.bits()
         self._code = CodeMemory(CODE_BYTES) if options.stencils and stencil.supported() else None
         if self._code is not None:
@@ -298,7 +315,7 @@ class VcpuEngine:
         self._record, self._budget = ctypes.c_void_p(self.address), ctypes.c_int64()
         """Arguments of `enter`, made once: ctypes takes twice as long to make them of numbers."""
         self._kicked = False
-        self.regions = Regions(self, sync=options.sync)
+        self.regions = Regions(self, sync=options.sync, modes=options.modes())
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
         self._known_handlers = accel.tables.copy_handlers(c)

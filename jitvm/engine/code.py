@@ -60,16 +60,16 @@ def handler_symbol(shape: Shape, variant: int) -> str:
     return "i_" + hashlib.sha256(f"{shape!r} {variant}".encode()).hexdigest()[:24]
 
 
-def region_symbol(nodes: Sequence[Node]) -> str:
+def region_symbol(nodes: Sequence[Node], modes: Sequence[str] = ()) -> str:
     """Stable name of a region: it says all that its text is made from."""
-    return "r_" + hashlib.sha256(repr(tuple(nodes)).encode()).hexdigest()[:24]
+    return "r_" + hashlib.sha256(repr((tuple(nodes), *modes)).encode()).hexdigest()[:24]
 
 
-def compile_region(units: Units, nodes: Sequence[Node]) -> Made:
+def compile_region(units: Units, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:
     """Compile a region."""
     start = time.perf_counter()
-    name = region_symbol(nodes)
-    text, outside = region_text(units, name, nodes)
+    name = region_symbol(nodes, modes)
+    text, outside = region_text(units, name, nodes, modes)
     code = compile_quickly(text, name)
     return Made(name, code, tuple(symbol(n) for n in outside), time.perf_counter() - start)
 
@@ -170,14 +170,14 @@ class Code:
             self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *specials], LEVEL_HANDLER)
         return {key: self.address[n] for key, n in names.items()}
 
-    def find_region(self, nodes: Sequence[Node]) -> str:
+    def find_region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> str:
         """Symbol of a region that is linked, or can be from the cache; "" when there is none."""
-        name = region_symbol(nodes)
+        name = region_symbol(nodes, modes)
         return name if name in self.address or self._load(name) else ""
 
-    def region(self, nodes: Sequence[Node]) -> int:
+    def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> int:
         """Address of a region, compiled now."""
-        made = compile_region(self.units, nodes)
+        made = compile_region(self.units, nodes, modes)
         self.compile_seconds += made.seconds
         self.cache.write_object(made.code, [made.name], list(made.imports))
         return self.link_region(made)

@@ -66,7 +66,7 @@ class Compiler:
         self._broken = False
         self._lock = threading.Lock()
 
-    def submit(self, nodes: Sequence[Node], done: Callable[[Made], None]) -> None:
+    def submit(self, nodes: Sequence[Node], done: Callable[[Made], None], modes: Sequence[str] = ()) -> None:
         """Compile a region; `done` is called on a thread of the compiler's."""
         with self._lock:
             if self._broken:
@@ -77,7 +77,7 @@ class Compiler:
             self._n += 1
             self._waiting[self._n] = done
             with contextlib.suppress(OSError):  # it ended: the reader says so
-                _send(self._process.stdin, (self._n, tuple(nodes)))
+                _send(self._process.stdin, (self._n, tuple(nodes), tuple(modes)))
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jitvm.engine.compiler", str(self._folder or "")]
@@ -126,8 +126,8 @@ def main(folder: str) -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write to the pipe
     while (message := _receive(sys.stdin.buffer)) is not None:
-        number, nodes = message
-        made = compile_region(units, nodes)
+        number, nodes, modes = message
+        made = compile_region(units, nodes, modes)
         cache.write_object(made.code, [made.name], list(made.imports))
         try:
             _send(output, (number, made))

@@ -28,9 +28,10 @@ from jitvm.engine.decode import (
     T_VARIANT,
 )
 from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, KIND_JCC, VARIANT_SHIFT
-from jitvm.engine.gate import PAD, counting_gate, new_pad, open_gate
-from jitvm.engine.layout import UOP_SIZE
+from jitvm.engine.gate import PAD, counter, counting_gate, new_pad, open_gate
+from jitvm.engine.layout import OPT_COUNT, UOP_SIZE
 from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
+from jitvm.engine.layout import at as at_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, code_of, decode_block, plan_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.state import CS, OK
@@ -43,6 +44,7 @@ UNCUTTABLE = u64(1)
 H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I, H_TAKEN = (u64(n) for n in range(10))
 NEVER = u64(1 << 62)
 """Count of an entry record whose block stays with handlers."""
+COUNT, COPIED_INSNS = u64(OPT_COUNT), u64(at_("stat_copied_insns"))
 UOP, MOST, TAIL = u64(UOP_SIZE), u64(512), u64(256)
 
 
@@ -93,7 +95,7 @@ def copy_stencil(c, to, blob, at, record, ends):
     n = pads & u64(255)
     k = W0
     while k < n:
-        to = new_pad(to, ends + ((k ^ (pads >> W8)) << W3))
+        to = new_pad(c, to, ends + ((k ^ (pads >> W8)) << W3))
         k += W1
     return to
 
@@ -126,6 +128,9 @@ def promote(c, u):
         poke(u + O_IMM, W8, c.region_hot)
     else:
         to = open_gate(to)
+    count_at = to
+    if c.options & COUNT != W0:
+        to = counter(to, COPIED_INSNS, n)
     missing = c.n_missing
     whole = W1
     j = W0
@@ -140,6 +145,8 @@ def promote(c, u):
             if blob == UNCUTTABLE:
                 to = leave_code(to, (c.t[at + T_UOP] + W1) * UOP)
                 whole = W0
+                if c.options & COUNT != W0:
+                    counter(count_at, COPIED_INSNS, j)
             elif blob != W0:
                 to = copy_stencil(c, to, blob, at, u, ends)
         j += W1
@@ -150,7 +157,7 @@ def promote(c, u):
         return W0
     kind = (c.t[(n - W1) * T_STEP + T_FORM] >> F_KIND_SHIFT) & W7
     if whole != W0 and kind < KIND_JCC:
-        to = new_pad(to, ends + UOP)  # behind the micro-op that goes on to the next block
+        to = new_pad(c, to, ends + UOP)  # behind the micro-op that goes on to the next block
     c.code_next = (to + u64(15)) & ~u64(15)
     c.stat_promoted += W1
     c.stat_code_bytes += to - start

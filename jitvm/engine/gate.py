@@ -14,15 +14,16 @@ Intel SDM vol. 2, chapters 3 and 4.
 
 from __future__ import annotations
 
-from jitvm.engine.layout import UOP_DISP, UOP_REST, at
+from jitvm.engine.layout import OPT_PADS, UOP_DISP, UOP_REST, at
 from jitvm.isa.host import peek, poke, serialize
-from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W6, W7, W8, W10, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W6, W7, W8, W10, W12, u64
 
 GATE, PAD = u64(16), u64(64)
 """Bytes."""
 H_HOT, H_ENTER, H_OUT, H_PAD = u64(at("h_hot")), u64(at("h_enter")), u64(at("h_out")), u64(at("h_pad"))
 FLOOR, PAD_AT = u64(at("floor")), u64(at("pad_at"))
 DISP, REST = u64(UOP_DISP), u64(UOP_REST)
+LINK_PADS = u64(OPT_PADS)
 OUT_AT = u64(36)
 """Where a linked pad goes on that is out of budget."""
 
@@ -85,16 +86,30 @@ def close_block(c, b):
     return W0
 
 
+def counter(to, field, n):
+    """add qword [r12 + field], n.  The address behind it."""
+    poke(to, W4, u64(0x2484_8149))
+    poke(to + W4, W4, field)
+    poke(to + W8, W4, n)
+    return to + W12
+
+
 # ---- pads -----------------------------------------------------------------------------------------------------------
-def new_pad(to, slot):
-    """lea rax, [this]; mov [r12 + pad_at], rax; mov r13, [r13 + slot]; jmp [r12 + h_pad].  The address behind the pad."""
+def new_pad(c, to, slot):
+    """lea rax, [this]; mov [r12 + pad_at], rax; mov r13, [r13 + slot]; jmp [r12 + h_pad].  The address behind the pad.
+
+    With pads switched off it jumps to h_enter and stays as it is.
+    """
     poke(to, W8, u64(0xFF_FFFF_F905_8D48))
     poke(to + W7, W4, u64(0x2484_8949))
     poke(to + W7 + W4, W4, PAD_AT)
     p = to + W7 + W8
     poke(p, W4, u64(0xAD_8B4D))
     poke(p + W3, W4, slot)
-    jump_by_record(p + W7, H_PAD)
+    if c.options & LINK_PADS != W0:
+        jump_by_record(p + W7, H_PAD)
+    else:
+        jump_by_record(p + W7, H_ENTER)
     return to + PAD
 
 

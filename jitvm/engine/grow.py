@@ -56,7 +56,7 @@ def _word(address: int) -> int:
 
 class _Grower:
     def __init__(self, engine: VcpuEngine) -> None:
-        self.engine, self.c = engine, engine.c
+        self.engine, self.c, self.options = engine, engine.c, engine.options
         self.shapes = engine.accel.forms.shapes
         self.head = int(self.c.hot_block)
         self.rip = int(self.c.block_rip[self.head])
@@ -128,7 +128,7 @@ class _Grower:
         if stop < 0 and last.kind not in ("jmpi", "calli", "ret"):
             taken = rows[-1][10] if jumps else rows[-1][11]
             fall = rows[-1][11] if last.kind in ("jcc", "loop") else OUT
-        if last.kind in ("call", "calli") and stop < 0:
+        if last.kind in ("call", "calli") and stop < 0 and self.options.returns:
             call_returns.append(rows[-1][11])
         slot = u + lay.UOP_SIZE * count
         if not self.linked(slot, taken):
@@ -137,7 +137,7 @@ class _Grower:
             fall = OUT
         rip = int(c.block_rip[b])
         node = Node(rip, n, count, tuple(ops), taken, fall, (), stop, jumps)
-        if last.kind in ("jmpi", "calli") and stop < 0:
+        if last.kind in ("jmpi", "calli") and stop < 0 and self.options.targets:
             node = replace(node, returns=tuple((rip, OUT) for rip in self.noted(slot)))
         return node, call_returns, last.kind == "ret" and stop < 0
 

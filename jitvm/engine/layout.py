@@ -72,6 +72,8 @@ ENGINE = [
     ("code_shift", U),  # added to a writable address gives the executable one
     ("stat_promoted", U),
     ("stat_code_bytes", U),
+    ("stat_copied_insns", U),  # instructions of copied blocks and of regions that were entered; only with OPT_COUNT
+    ("stat_region_insns", U),
     ("h_resume", U),
     ("block_most", U),  # greatest number of instructions in a block
     ("fetch_address", U),  # host addresses of `fetch_buffer` and `scratch`
@@ -136,7 +138,7 @@ CPU = np.dtype([*ARCHITECTURAL, *ENGINE], align=True)
 __all__ = ["CPU", "LAZY"]
 
 WHY_LIMIT, WHY_EXIT, WHY_FORM, WHY_HANDLER, WHY_FAULT, WHY_WINDOW, WHY_STENCIL, WHY_REGION = range(8)
-OPT_FUSE, OPT_DEAD_FLAGS, OPT_CHAIN = 1, 2, 4
+OPT_FUSE, OPT_DEAD_FLAGS, OPT_CHAIN, OPT_PADS, OPT_JUMP_CACHE, OPT_COUNT = (1 << k for k in range(6))
 TABLE_EPOCH, TABLE_PLAIN, TABLE_PAGES, TABLE_N_PAGES, TABLE_BLOCKS = 0, 8, 16, 24, 32
 """The region's table: the `epoch` at which it was last found true; where its first block's machine code is; address and
 number of its pages' records (linear address, offset in guest memory, version, a word each); then the address of each block's

@@ -18,6 +18,11 @@ from jitvm.engine.forms import Shape
 
 OUT = -1
 """In place of a node's number: the edge leads out of the region."""
+
+MODES = ("eager_flags", "count")
+"""Ways of making a region that are not the usual: flags are made at once; instructions are counted (`stat_region_insns`)."""
+
+
 @dataclass(frozen=True)
 class Op:
     """One instruction: what the micro-op says of it, and which micro-op of its block that is (`uop`).

@@ -47,6 +47,8 @@ class LazyFlags(FastPathBuilder):
     """The part of a region's builder that deals with flags; `op` is the instruction that is being put together."""
 
     op: Op
+    eager_flags = False
+    """An experiment: flags are made where they are written."""
 
     def __init__(self, units: Units, name: str) -> None:
         super().__init__(units, name)
@@ -60,7 +62,7 @@ class LazyFlags(FastPathBuilder):
 
     def forget_flags(self) -> None:
         """What follows may be reached from elsewhere."""
-        self._known = UNKNOWN
+        self._known = SETTLED if self.eager_flags else UNKNOWN
 
     def flags_settled(self) -> None:
         """What follows finds the flags in %lazy."""
@@ -101,6 +103,9 @@ class LazyFlags(FastPathBuilder):
 
     def copy_flags(self) -> None:
         op = self.op
+        if self.eager_flags:
+            super().copy_flags()
+            return
         if not op.reads and (op.kills or op.variant == VARIANT_DEAD):
             return
         if op.shape.unit in TOPS and self._cc() >> 1 not in WITH_CARRY:
@@ -114,7 +119,9 @@ class LazyFlags(FastPathBuilder):
 
     def commit_flags(self) -> None:
         recipe = self._last
-        if recipe.unit in BASES:
+        if self.eager_flags:
+            super().commit_flags()
+        elif recipe.unit in BASES:
             self._remember("base", recipe)
             self._remember("top", None)
             self._known = (recipe, None)

@@ -14,7 +14,7 @@ from jitvm.engine import layout as lay
 from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.layout import at
-from jitvm.engine.region import OUT, Node, heads, longest
+from jitvm.engine.region import MODES, OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE, LazyFlags
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
@@ -31,8 +31,9 @@ INVARIANT = ("tlb_off", "ctx")
 class RegionBuilder(LazyFlags):
     """The handler builder with constants for operands, local variables for registers, and edges for links."""
 
-    def __init__(self, units: Units, name: str, nodes: Sequence[Node]) -> None:
+    def __init__(self, units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> None:
         super().__init__(units, name)
+        self.eager_flags, self._counting = (mode in modes for mode in MODES)
         self.nodes = nodes
         self.asking = heads(nodes)
         self.need = longest(nodes, self.asking)
@@ -245,6 +246,7 @@ class RegionBuilder(LazyFlags):
     def build(self) -> None:
         """All nodes, then the ways out."""
         first = self.nodes[0]
+        self._count(0)
         more = self.need[0] - first.charge
         if more:
             self._short(self.new(f"sub i64 %budget, {more}"), "B0", "short")
@@ -268,6 +270,12 @@ class RegionBuilder(LazyFlags):
                 self.write_back()
                 way()
 
+    def _count(self, n: int) -> None:
+        """Where that is wanted, count the instructions of a node that is entered."""
+        if self._counting:
+            total = self.new(f"add i64 {self.word('stat_region_insns')}, {self.nodes[n].charge}")
+            self.set_word("stat_region_insns", total)
+
     def _short(self, left: str, go: str, out: str) -> None:
         """To `out` when `left` is below what may be used up."""
         self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
@@ -284,6 +292,7 @@ class RegionBuilder(LazyFlags):
             self.put("br label %enter")
             self.place(f"C{n}")
         self.put(f"store i64 {self.new(f'sub i64 {left}, {self.nodes[n].charge}')}, ptr %left")
+        self._count(n)
         self.put(f"br label %B{n}")
 
     def _body(self) -> None:
@@ -381,9 +390,9 @@ def _signed(v: int, bits: int) -> int:
     return v - (v >> bits - 1 << bits)
 
 
-def region_text(units: Units, name: str, nodes: Sequence[Node]) -> tuple[str, list[str]]:
-    """A module with one region, and the units that it calls by symbol."""
-    b = RegionBuilder(units, name, nodes)
+def region_text(units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """A module with one region, and the units that it calls by symbol.  `modes`: some of MODES."""
+    b = RegionBuilder(units, name, nodes, modes)
     b.build()
     text, outside, _ = module(units, [b])
     return text, outside

@@ -23,10 +23,10 @@ ASK_AGAIN = 3
 
 
 class Regions:
-    """Regions of `engine`, which owns this.  `sync`: compiled at once, on the vCPU's thread."""
+    """Regions of `engine`, which owns this.  `sync`: compiled at once, on the vCPU's thread.  `modes`: how they are made."""
 
-    def __init__(self, engine: VcpuEngine, *, sync: bool) -> None:
-        self._engine, self._sync = weakref.proxy(engine), sync
+    def __init__(self, engine: VcpuEngine, *, sync: bool, modes: tuple[str, ...] = ()) -> None:
+        self._engine, self._sync, self._modes = weakref.proxy(engine), sync, modes
         self._members: dict[int, int] = {}
         """Blocks of regions that are installed or on their way, and how often each asked."""
         self._generation = -1
@@ -55,13 +55,13 @@ class Regions:
         for b, _ in grown.blocks:
             self._members.setdefault(b, 1)
         code = self._engine.accel.code
-        name = code.find_region(grown.nodes)
+        name = code.find_region(grown.nodes, self._modes)
         if name:
             self._install(grown, code.address[name])
         elif self._sync:
-            self._install(grown, code.region(grown.nodes))
+            self._install(grown, code.region(grown.nodes, self._modes))
         else:
-            self._engine.accel.compiler.submit(grown.nodes, lambda made: self._arrived(grown, made))
+            self._engine.accel.compiler.submit(grown.nodes, lambda made: self._arrived(grown, made), self._modes)
 
     def _arrived(self, grown: Grown, made: Made) -> None:
         self.ready.append((grown, made))

@@ -61,7 +61,16 @@ from jitvm.engine.formbits import (
     VARIANT_FUSED,
     VARIANT_SHIFT,
 )
-from jitvm.engine.layout import BLOCK_MAX, N_HANDLERS, OPT_CHAIN, OPT_DEAD_FLAGS, OPT_FUSE, UOP_END, UOP_SIZE
+from jitvm.engine.layout import (
+    BLOCK_MAX,
+    N_HANDLERS,
+    OPT_CHAIN,
+    OPT_DEAD_FLAGS,
+    OPT_FUSE,
+    OPT_JUMP_CACHE,
+    UOP_END,
+    UOP_SIZE,
+)
 from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
 from jitvm.engine.layout import WHY_FORM as WHY_FORM_
 from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
@@ -86,7 +95,7 @@ from jitvm.isa.state import (
 from jitvm.isa.words import M32, W0, W1, W2, W4, W7, W8, W12, W16, W31, W32, u64
 
 WHY_EXIT, WHY_FORM, WHY_HANDLER = u64(WHY_EXIT_), u64(WHY_FORM_), u64(WHY_HANDLER_)
-FUSE, DEAD_FLAGS, CHAIN = u64(OPT_FUSE), u64(OPT_DEAD_FLAGS), u64(OPT_CHAIN)
+FUSE, DEAD_FLAGS, CHAIN, JUMP_CACHE = u64(OPT_FUSE), u64(OPT_DEAD_FLAGS), u64(OPT_CHAIN), u64(OPT_JUMP_CACHE)
 MOST, UOP_BYTES, END_BYTES = u64(BLOCK_MAX), u64(UOP_SIZE), u64(UOP_END)
 PAGE_BYTES, SAFE, LAST_HANDLER = u64(4096), u64(16), u64(N_HANDLERS - 1)
 HANDLER_HASH, W49, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(256)
@@ -520,8 +529,8 @@ def find_block(c):
         if b == NO_BLOCK:
             return W0
     u = c.block_uop[b]
-    if c.mode & (MODE_TF | MODE_ALONE) == W0 and held == W0:  # a jump that hits here would pass by the trap
-        c.jump_cache[k] = rip
+    if c.mode & (MODE_TF | MODE_ALONE) == W0 and held == W0 and c.options & JUMP_CACHE != W0:
+        c.jump_cache[k] = rip  # at a breakpoint a jump that hits here would pass by the trap
         c.jump_cache[k + W1] = ctx
         c.jump_cache[k + W2] = u
     return u

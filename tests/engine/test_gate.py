@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 
 import iced_x86 as ix
 import numpy as np
 import pytest
 
 from jitvm.engine import gate
+from jitvm.engine import layout as lay
 from jitvm.engine.accel import Options
 from jitvm.engine.layout import at
 from jitvm.isa.words import u64
@@ -42,12 +45,19 @@ def test_gates() -> None:
 
 
 def test_new_pad() -> None:
-    assert text(lambda to: gate.new_pad(to, u64(0x198)), 30) == [
-        "lea rax,[rel 0]",
-        f"mov {field('pad_at')},rax",
-        "mov r13,[r13+0x198]",
-        f"jmp qword {field('h_pad')}",
-    ]
+    for options, leads_to in ((lay.OPT_PADS, "h_pad"), (0, "h_enter")):
+        c = SimpleNamespace(options=u64(options))
+        assert text(partial(gate.new_pad, c, slot=u64(0x198)), 30) == [
+            "lea rax,[rel 0]",
+            f"mov {field('pad_at')},rax",
+            "mov r13,[r13+0x198]",
+            f"jmp qword {field(leads_to)}",
+        ]
+
+
+def test_counter() -> None:
+    add = text(lambda to: gate.counter(to, u64(at("stat_copied_insns")), u64(9)), 12)
+    assert add == [f"add qword {field('stat_copied_insns')},9"]
 
 
 LOOP = """

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 import jitvm.bench
-from jitvm.bench import jitvm_stats, measure, report, runners
+from jitvm.bench import ab, jitvm_stats, measure, report, runners
 from jitvm.bench.errors import BenchError, RunError
 from jitvm.bench.results import Cell, Results, StartUp, load, save
 from jitvm.bench.session import Session, check_agreement, environment
@@ -249,7 +249,7 @@ def test_broken_result_file(content: str, tmp_path: Path) -> None:
 def test_report_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     older = _invented()
     older.cells["alu"]["jitvm"].seconds = [1.0]
-    report.show(_invented(), older, Console(width=200))
+    report.show(_invented(), older, Console(width=200), report.speed(_invented()))
     shown = capsys.readouterr().out
     for text in ("alu *", "200", "2.00", "bochs: not installed", "no end within 1 s", "1.00 us"):
         assert text in shown
@@ -373,6 +373,9 @@ def test_statistics_are_found_in_the_output() -> None:
         ["--json", "/nonexistent/out.json", "--only", "alu"],
         ["--images", "/nonexistent"],
         ["--jitvm-options", "'"],
+        ["--ab", "nosuch"],
+        ["--ab", ","],
+        ["--ab", "fuse", "--runners", "qemu"],
     ],
 )
 def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -392,6 +395,30 @@ def test_nothing_installed(
     assert jitvm.bench.main(["--quick", "--only", "alu", "--json", str(out)]) == 0
     assert capsys.readouterr().out.count("not installed") == 4
     assert load(out).present == []
+
+
+def test_with_and_without(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Same counts and checksums with a switch; ratios of the rounds, and where they agree."""
+    out = tmp_path / "ab.json"
+    arguments = "--ab pads,no_such".split()
+    assert jitvm.bench.main(arguments) == 2
+    capsys.readouterr()
+    arguments = f"--ab jump-cache --only calls --quick --target 0.02 --json {out}".split()
+    assert jitvm.bench.main(arguments) == 0
+    results = load(out)
+    assert results.present == ["jitvm", "no-jump_cache"]
+    assert results.warnings == []
+    cells = results.cells["calls"]
+    assert all(cell.error is None and len(cell.seconds) == 2 for cell in cells.values())
+    assert len(results.ratios("calls", "jitvm", "no-jump_cache")) == 2
+    assert "jump_cache" in capsys.readouterr().out
+
+
+def test_spread_of_ratios() -> None:
+    assert ab.worth([]) == "-"
+    assert ab.worth([1.5, 1.2, 2.0]) == "1.50 (1.20..2.00)*"
+    assert ab.worth([0.9, 1.2, 1.0]) == "1.00 (0.90..1.20) "
+    assert ab.worth([0.5, 0.25]) == "0.38 (0.25..0.50)*"
 
 
 def test_select_keeps_the_order_of_the_table() -> None:

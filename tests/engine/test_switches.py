@@ -1,0 +1,187 @@
+"""Each optimisation has a switch (`--opt no-NAME`): it changes how the guest is run, and nothing that the guest can see."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jitvm.config import ENGINE_OPTIONS, OPTIMISATIONS
+from jitvm.engine import layout as lay
+from jitvm.engine import regions
+from jitvm.engine.accel import Options, VcpuEngine
+from jitvm.engine.decode import T_FORM, T_VARIANT
+from jitvm.engine.formbits import F_KIND_SHIFT, KIND_INDIRECT, VARIANT_DEAD, VARIANT_FUSED
+from jitvm.engine.grow import Grown, grow
+from jitvm.engine.region import MODES
+from jitvm.engine.region_ir import RegionBuilder
+from tests.engine.guest import CODE, STACK, Guest, same
+from tests.engine.programs import loaded, looping
+from tests.engine.test_counts import LIMIT, to_the_end
+
+SOON = Options(hot=2, region_hot=20, sync=True)
+LESS = 101
+"""Instructions to a moment on the way."""
+LOOP = """
+ mov ecx, 3000
+again:
+ add eax, ecx
+ xor edx, eax
+ call helper
+ mov ebx, [0x8000]
+ and ebx, 1
+ jmp [ebx * 4 + 0x8100]
+one:
+ add edx, 5
+two:
+ inc dword ptr [0x8000]
+ cmp ecx, 1500
+ jne skip
+ add eax, 77
+skip:
+ dec ecx
+ jnz again
+ hlt
+helper:
+ lea esi, [esi + eax * 2 + 5]
+ ret
+"""
+"""Two paths through an indirect jump, a call, flags that nobody reads, a compare and its jump."""
+
+
+def off(name: str) -> Options:
+    """`SOON` without one optimisation, or with the counting."""
+    return replace(SOON, **{name: name == "count"})
+
+
+def started(options: Options) -> Guest:
+    """The loop in a guest."""
+    guest = Guest("handlers", options=options)
+    guest.load(LOOP)
+    labels = guest.bare.read(CODE, 0x60)
+    one = CODE + labels.index(bytes.fromhex("83c205"))
+    guest.bare.write(0x8100, one.to_bytes(4, "little") + (one + 3).to_bytes(4, "little"))
+    guest.registers(eax=1, edx=2, esi=3, esp=STACK)
+    return guest
+
+
+def rows(guest: Guest, b: int) -> list[list[int]]:
+    """What the translator knows of a block's instructions (`T_*` in jitvm/engine/decode.py)."""
+    n = guest.bare.vcpu.accel.describe(guest.bare.vcpu.address, b)
+    return guest.c.t[: n * lay.T_WORDS].reshape(n, lay.T_WORDS).tolist()  # type: ignore[no-any-return]  # the record
+
+
+def variants(guest: Guest) -> set[int]:
+    """Variants of handlers in all blocks."""
+    return {row[int(T_VARIANT)] for b in range(int(guest.c.n_blocks)) for row in rows(guest, b)}
+
+
+def jumps_linked(guest: Guest) -> int:
+    """Direct jumps whose link slot leads to a block."""
+    c, n = guest.c, 0
+    entries = {int(u) for u in c.block_uop[: int(c.n_blocks)]}
+    for b in range(int(c.n_blocks)):
+        if rows(guest, b)[-1][int(T_FORM)] >> int(F_KIND_SHIFT) & 7 < int(KIND_INDIRECT):
+            slot = int(c.block_uop[b]) + lay.UOP_SIZE * (int(c.block_state[b]) >> 8)
+            n += ctypes.c_uint64.from_address(slot).value in entries
+    return n
+
+
+class Seen:
+    """What the runs left behind: the guest, and the regions that were grown."""
+
+    def __init__(self, guest: Guest, grown: list[Grown]) -> None:
+        self.guest, self.grown, self.c = guest, grown, guest.c
+
+    def returns(self, *, call: bool) -> int:
+        """Known targets of indirect jumps (or of RET) in the regions."""
+        kinds = {"ret"} if call else {"jmpi", "calli"}
+        ends = [(n, n.ops[-1].shape.kind) for g in self.grown for n in g.nodes if n.ops]
+        return sum(len(n.returns) for n, kind in ends if kind in kinds)
+
+    def lazy(self) -> bool:
+        """Whether flags of the first region are kept as what they are to be made from."""
+        vcpu = self.guest.bare.vcpu
+        b = RegionBuilder(vcpu.accel.units, "r_test", self.grown[0].nodes, vcpu.options.modes())
+        b.build()
+        return "switch i32" in b.text()
+
+
+EFFECT: dict[str, Callable[[Seen], Any]] = {
+    "stencils": lambda s: int(s.c.stat_promoted),
+    "regions": lambda s: s.guest.bare.vcpu.regions.installed,
+    "fuse": lambda s: max(variants(s.guest)) >= int(VARIANT_FUSED),
+    "dead_flags": lambda s: int(VARIANT_DEAD) in variants(s.guest),
+    "chain": lambda s: jumps_linked(s.guest),
+    "pads": lambda s: int(s.c.stat_linked),
+    "jump_cache": lambda s: s.c.jump_cache.reshape(-1, 4)[:, 2].any(),
+    "targets": lambda s: s.returns(call=False),
+    "returns": lambda s: s.returns(call=True),
+    "lazy_flags": lambda s: s.lazy(),
+}
+"""What is there with an optimisation, and nought (or False) without it."""
+
+
+def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Run the loop to its end."""
+    found: list[Grown] = []
+
+    def noting(engine: VcpuEngine) -> Grown | None:
+        grown = grow(engine)
+        found.extend([grown] if grown else [])
+        return grown
+
+    monkeypatch.setattr(regions, "grow", noting)
+    guest = started(options)
+    assert guest.go(60_000) == "hlt"
+    return Seen(guest, found)
+
+
+def test_all_switches_are_tested() -> None:
+    assert set(EFFECT) == set(OPTIMISATIONS)
+    assert set(ENGINE_OPTIONS) - set(OPTIMISATIONS) == {"count"}
+    assert set(off("lazy_flags").modes() + off("count").modes()) == set(MODES)
+
+
+@pytest.mark.parametrize("name", OPTIMISATIONS)
+def test_a_switch_switches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it, without = seen(SOON, monkeypatch), seen(off(name), monkeypatch)
+    assert EFFECT[name](with_it)
+    assert not EFFECT[name](without)
+    same(without.guest.state(), with_it.guest.state(), f"without {name}")
+
+
+@pytest.mark.parametrize("name", ENGINE_OPTIONS)
+@pytest.mark.parametrize("bits", [32, 16])
+def test_random_programs_without(name: str, bits: int) -> None:
+    """The state at the end, and at a count on the way, is the plain engine's."""
+    for seed in (7, 8):
+        source = looping(seed, bits)
+        plain = loaded("plain", source, bits)
+        assert plain.go(LESS) == "limit"
+        middle = plain.state()
+        to_the_end(plain, LIMIT)
+        guest = loaded("handlers", source, bits, replace(off(name), hot=1, region_hot=2, drops=4))
+        assert guest.go(LESS) == "limit"
+        same(guest.state(), middle, f"after {LESS} without {name}\n{source}")
+        to_the_end(guest, LIMIT)
+        same(guest.state(), plain.state(), f"without {name}\n{source}")
+
+
+def test_instructions_by_tier_add_up() -> None:
+    """Counted by tier: what neither copied code nor regions ran, handlers did."""
+    guest = started(replace(SOON, count=True))
+    assert guest.go(60_000) == "hlt"
+    copied, inside = int(guest.c.stat_copied_insns), int(guest.c.stat_region_insns)
+    assert 0 < copied < inside < guest.retired
+    assert copied + inside <= guest.retired
+    slow = started(Options(hot=2, regions=False, count=True))
+    assert slow.go(60_000) == "hlt"
+    assert int(slow.c.stat_region_insns) == 0
+    assert 0.99 * slow.retired < int(slow.c.stat_copied_insns) < slow.retired
+    quiet = started(SOON)
+    assert quiet.go(60_000) == "hlt"
+    assert int(quiet.c.stat_copied_insns) == int(quiet.c.stat_region_insns) == 0
