@@ -34,6 +34,8 @@ class Client:
     phase: Phase = Phase.FRESH
     features: frozenset[str] = frozenset()
     """What it can do, from qSupported."""
+    described: bool = False
+    """It has read the target description."""
     extended: bool = False
     general: int = parse.ANY
     """The thread that registers and memory are read of (Hg)."""
@@ -105,15 +107,30 @@ class Context:
         return b"p%x.%x" % (parse.PROCESS, number) if self.client.can("multiprocess") else b"%x" % number
 
 
+class Form(Enum):
+    """What stands behind a packet's name; the value is a regular expression."""
+
+    ALONE = rb""
+    COLON = rb":.*"
+    COLON_OR_NOTHING = rb"(:.*)?"
+    COMMA = rb",.*"
+    EQUALS = rb"=.*"
+    SEMICOLON = rb";.*"
+    SEMICOLON_OR_NOTHING = rb"(;.*)?"
+    ANY = rb".*"
+    """Arguments without a sign before them, which the command judges itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A packet: what it does and when it may come.
 
     `run` gets what stands behind the name and returns the payload of the reply, or None when there is none now.
     `anytime` commands don't touch the guest and may come while it runs. `text` is False for the packets whose errors
-    gdb 13 takes as numbers only.
+    gdb 13 takes as numbers only. `form` is what may stand behind the name; a packet of another form is an unknown one.
     """
 
     run: Callable[[Context, bytes], bytes | None]
     anytime: bool = False
     text: bool = True
+    form: Form = Form.ANY

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gdbstub import parse, registers, resume
-from gdbstub.context import Command, Context, Phase
+from gdbstub.context import Command, Context, Form, Phase
 from gdbstub.errors import PacketError
 from gdbstub.stop import Signal, Signalled
 from gdbstub.stopreply import stop_reply
@@ -27,26 +27,21 @@ def commands(session: Session) -> dict[str, Command]:
     """The command table of one session."""
     control = _Control(session)
     table = {
-        "?": control.why,
-        "D": control.detach,
-        "R": control.restart,
-        "bc": control.reverse_continue,
-        "bs": control.reverse_step,
-        "k": control.kill,
-        "vAttach": control.attach,
-        "vCont": control.vcont,
-        "vCtrlC": control.interrupt,
-        "vKill": control.kill_process,
-        "vRun": control.run,
+        "?": Command(control.why, anytime=True, form=Form.ALONE),
+        "D": Command(control.detach, anytime=True, form=Form.SEMICOLON_OR_NOTHING),
+        "R": Command(control.restart, anytime=True),
+        "bc": Command(control.reverse_continue, anytime=True, form=Form.ALONE),
+        "bs": Command(control.reverse_step, anytime=True, form=Form.ALONE),
+        "k": Command(control.kill, anytime=True, form=Form.ALONE),
+        "vAttach": Command(control.attach, anytime=True, form=Form.SEMICOLON),
+        "vCont": Command(control.vcont, anytime=True),
+        "vCtrlC": Command(control.interrupt, anytime=True, form=Form.ALONE),
+        "vKill": Command(control.kill_process, anytime=True, form=Form.SEMICOLON),
+        "vRun": Command(control.run, anytime=True, form=Form.SEMICOLON),
     }
-    table |= {letter: partial(control.single, letter) for letter in ("c", "C", "s", "S")}
-    return {name: Command(run, anytime=True) for name, run in table.items()}
-
-
-def _only_process(arguments: bytes) -> None:
-    """Refuse another process than ours in `;PID`."""
-    if arguments and parse.number(arguments.removeprefix(b";")) != parse.PROCESS:
-        raise PacketError("there is only process 1")
+    for letter in ("c", "C", "s", "S"):
+        table[letter] = Command(partial(control.single, letter), anytime=True)
+    return table
 
 
 class _Control:
@@ -116,12 +111,13 @@ class _Control:
         return b"OK"
 
     def attach(self, context: Context, arguments: bytes) -> bytes | None:
-        _only_process(arguments)
+        parse.only_process(arguments[1:])
         return self._session.attach()
 
     def detach(self, context: Context, arguments: bytes) -> bytes:
         """The client lets go of the guest: what happens to it is the policy's."""
-        _only_process(arguments)
+        if arguments:
+            parse.only_process(arguments[1:])
         if context.client.phase is Phase.ATTACHED:
             context.client.phase = Phase.DETACHED
             self._session.client_left()
@@ -137,7 +133,7 @@ class _Control:
             self._session.kill()
 
     def kill_process(self, context: Context, arguments: bytes) -> bytes:
-        _only_process(arguments)
+        parse.only_process(arguments[1:])
         self.kill(context, b"")
         return b"OK"
 

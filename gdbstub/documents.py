@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape as xml_text
 from xml.sax.saxutils import quoteattr
 
 from gdbstub import parse
-from gdbstub.context import Command, Context
+from gdbstub.context import Command, Context, Form
 from gdbstub.errors import MalformedError, PacketError
 from gdbstub.framing import PACKET_SIZE, escape
 
@@ -21,7 +21,10 @@ MAX_PIECE = PACKET_SIZE // 2 - 1
 
 
 def _features(context: Context, annex: str) -> bytes | None:
-    return context.layout.target_xml.encode() if annex == "target.xml" else None
+    if annex != "target.xml":
+        return None
+    context.client.described = True
+    return context.layout.target_xml.encode()
 
 
 def _threads(context: Context, annex: str) -> bytes | None:
@@ -96,4 +99,4 @@ def _read(context: Context, arguments: bytes) -> bytes:
     return (b"m" if more else b"l") + escape(piece)
 
 
-COMMANDS = {"qXfer": Command(_read, anytime=True)}
+COMMANDS = {"qXfer": Command(_read, anytime=True, form=Form.COLON)}

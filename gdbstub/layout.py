@@ -58,7 +58,8 @@ class Layout:
     """All registers of a session, which never changes during it.
 
     `name` is the user's word for it, `architecture` is gdb's; `pc` names the program counter; `expedited` the registers
-    that every stop reply carries, so that a client needs no further packet to show where it is.
+    that every stop reply carries, so that a client needs no further packet to show where it is. `basic` is how many
+    features, from the first one on, a client expects in `g` when it has not read the description (0: all).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Layout:
     pc: str
     expedited: tuple[str, ...]
     byte_order: Literal["little", "big"] = "little"
+    basic: int = 0
 
     @cached_property
     def registers(self) -> tuple[Register, ...]:
@@ -77,6 +79,11 @@ class Layout:
     def numbers(self) -> Mapping[str, int]:
         """A register's number by its name."""
         return {register.name: number for number, register in enumerate(self.registers)}
+
+    @cached_property
+    def n_basic(self) -> int:
+        """How many registers `g` has for a client that has not read the description."""
+        return sum(len(feature.registers) for feature in self.features[: self.basic or None])
 
     @cached_property
     def sources(self) -> Sequence[int]:

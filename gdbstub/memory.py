@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from gdbstub import parse
-from gdbstub.context import Command, Context
+from gdbstub.context import Command, Context, Form
 from gdbstub.errors import EFAULT, MalformedError, PacketError
 from gdbstub.framing import PACKET_SIZE, escape
 
@@ -140,6 +140,6 @@ COMMANDS = {
     "x": Command(_read_binary),
     "M": Command(_write_hex),
     "X": Command(_write_binary),
-    "qCRC": Command(_crc),
-    "qSearch": Command(_search),
+    "qCRC": Command(_crc, form=Form.COLON),
+    "qSearch": Command(_search, form=Form.COLON),
 }

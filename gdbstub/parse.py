@@ -61,6 +61,12 @@ def _thread_number(text: bytes) -> int:
     return ALL if text == b"-1" else number(text)
 
 
+def only_process(text: bytes) -> None:
+    """Refuse another process than ours."""
+    if number(text) != PROCESS:
+        raise PacketError(f"no process {text[:20].decode('ascii', 'replace')}, there is only {PROCESS}")
+
+
 def in_range(address: int, size: int) -> None:
     """Refuse a range that leaves the address space."""
     if address + size > ADDRESS_END:

@@ -1,7 +1,7 @@
 """Z and z: breakpoints and watchpoints, and the book of those that are set.
 
-Source: gdb's manual, "Packets". A client's points end with it: a next one sets its own and would stop at places it does
-not know.
+Source: gdb's manual, "Packets". Conditions and commands of breakpoints are not offered, and refused. A client's points
+end with it: a next one sets its own and would stop at places it does not know.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def remove(context: Context, point: Point) -> bool:
 
 
 def _point(arguments: bytes) -> Point | None:
-    fields = arguments.split(b";")[0].split(b",")
+    fields = arguments.split(b",")
     if len(fields) != 3:
         raise MalformedError("TYPE,ADDRESS,KIND needed")
     kind = KINDS.get(fields[0])

@@ -6,7 +6,7 @@ Source: gdb's manual, "General Query Packets" and "Packets"; QEMU's manual, "GDB
 from __future__ import annotations
 
 from gdbstub import parse
-from gdbstub.context import Command, Context
+from gdbstub.context import Command, Context, Form
 from gdbstub.errors import MalformedError, PacketError, TargetError
 from gdbstub.target import STEP_ENABLE, STEP_NOIRQ, STEP_NOTIMER
 
@@ -36,13 +36,21 @@ def _ok(context: Context, arguments: bytes) -> bytes:
     return b"OK"
 
 
+def _no_symbols(context: Context, arguments: bytes) -> bytes:
+    """The client offers to look symbols up; none is asked for."""
+    if arguments != b"::":
+        raise MalformedError("qSymbol:: needed: no symbol was asked for")
+    return b"OK"
+
+
 def _unknown(context: Context, arguments: bytes) -> bytes:
     return b""
 
 
 def _attached(context: Context, arguments: bytes) -> bytes:
-    """1: the guest was there before the client, which therefore detaches from it when it quits, and does not kill it.
-    """
+    """1: the guest was there before the client, which therefore detaches from it when it quits, and does not kill it."""
+    if arguments:
+        parse.only_process(arguments[1:])
     return b"1"
 
 
@@ -80,8 +88,6 @@ def _more_threads(context: Context, arguments: bytes) -> bytes:
 def _thread_words(context: Context, arguments: bytes) -> bytes:
     info = context.thread(parse.thread_id(arguments.removeprefix(b",")))
     return parse.to_hex((info.extra or info.name or f"thread {info.thread}").encode())
-
-
 
 
 def _monitor(context: Context, arguments: bytes) -> bytes:
@@ -157,23 +163,23 @@ def _set_step_flags(context: Context, arguments: bytes) -> bytes:
 
 
 COMMANDS = {
-    "!": Command(_extended, anytime=True),
+    "!": Command(_extended, anytime=True, form=Form.ALONE),
     "H": Command(_choose_thread, anytime=True),
-    "QStartNoAckMode": Command(_no_ack, anytime=True),
-    "QThreadSuffixSupported": Command(_ok, anytime=True),
-    "Qqemu.PhyMemMode": Command(_set_physical),
-    "Qqemu.sstep": Command(_set_step_flags),
+    "QStartNoAckMode": Command(_no_ack, anytime=True, form=Form.ALONE),
+    "QThreadSuffixSupported": Command(_ok, anytime=True, form=Form.ALONE),
+    "Qqemu.PhyMemMode": Command(_set_physical, form=Form.COLON),
+    "Qqemu.sstep": Command(_set_step_flags, form=Form.EQUALS),
     "T": Command(_alive, anytime=True),
-    "qAttached": Command(_attached, anytime=True),
-    "qC": Command(_current_thread, anytime=True),
-    "qRcmd": Command(_monitor, text=False),
-    "qSupported": Command(_supported, anytime=True),
-    "qSymbol": Command(_ok, anytime=True),
-    "qThreadExtraInfo": Command(_thread_words, anytime=True),
-    "qfThreadInfo": Command(_first_threads, anytime=True),
-    "qqemu.PhyMemMode": Command(_physical),
-    "qqemu.sstep": Command(_step_flags),
-    "qqemu.sstepbits": Command(_step_names),
-    "qsThreadInfo": Command(_more_threads, anytime=True),
+    "qAttached": Command(_attached, anytime=True, form=Form.COLON_OR_NOTHING),
+    "qC": Command(_current_thread, anytime=True, form=Form.ALONE),
+    "qRcmd": Command(_monitor, text=False, form=Form.COMMA),
+    "qSupported": Command(_supported, anytime=True, form=Form.COLON_OR_NOTHING),
+    "qSymbol": Command(_no_symbols, anytime=True, form=Form.COLON),
+    "qThreadExtraInfo": Command(_thread_words, anytime=True, form=Form.COMMA),
+    "qfThreadInfo": Command(_first_threads, anytime=True, form=Form.ALONE),
+    "qqemu.PhyMemMode": Command(_physical, form=Form.ALONE),
+    "qqemu.sstep": Command(_step_flags, form=Form.ALONE),
+    "qqemu.sstepbits": Command(_step_names, form=Form.ALONE),
+    "qsThreadInfo": Command(_more_threads, anytime=True, form=Form.ALONE),
     "vMustReplyEmpty": Command(_unknown, anytime=True),
 }

@@ -1,7 +1,8 @@
 """g, G, p and P: registers, with the views of a layout resolved.
 
 Source: gdb's manual, "Packets". A register that this machine lacks reads as `xx` and is skipped by G. lldb's thread
-suffix is taken by all four.
+suffix is taken by all four. g and G have all registers for a client that has read the description, and for others those
+that it has built in.
 """
 
 from __future__ import annotations
@@ -66,9 +67,14 @@ def write_one(context: Context, thread: int, number: int, value: bytes) -> None:
         context.target.write_registers(thread, {source: value})
 
 
+def _in_g(context: Context) -> int:
+    """How many registers g and G have."""
+    return len(context.layout.registers) if context.client.described else context.layout.n_basic
+
+
 def write_all(context: Context, thread: int, data: bytes) -> None:
     """All registers from a G packet. Only what differs is written: most of them have side effects."""
-    registers = context.layout.registers
+    registers = context.layout.registers[: _in_g(context)]
     if len(data) != sum(register.size for register in registers):
         raise MalformedError(f"G needs {sum(register.size for register in registers)} bytes, not {len(data)}")
     old = read_all(context, thread)
@@ -98,8 +104,7 @@ def to_text(context: Context, number: int, value: bytes | None) -> bytes:
 
 
 def expedited(context: Context, thread: int) -> bytes:
-    """The registers of a stop reply, `NUMBER:VALUE;` each. A target that can't tell them now does not spoil the reply.
-    """
+    """The registers of a stop reply, `NUMBER:VALUE;` each. A target that can't tell them now does not spoil the reply."""
     numbers = [context.layout.numbers[name] for name in context.layout.expedited]
     try:
         if context.facets.single_register is not None:
@@ -121,7 +126,7 @@ def _read_all(context: Context, arguments: bytes) -> bytes:
     data, suffix = _split(arguments)
     if data:
         raise MalformedError("g takes nothing but a thread suffix")
-    values = read_all(context, context.general_thread(suffix))
+    values = read_all(context, context.general_thread(suffix))[: _in_g(context)]
     return b"".join(to_text(context, number, value) for number, value in enumerate(values))
 
 

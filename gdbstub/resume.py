@@ -72,11 +72,11 @@ def _chosen(context: Context, thread: bytes, threads: list[int]) -> set[int]:
 def single(context: Context, letter: str, arguments: bytes) -> tuple[Plan, int | None]:
     """The plan of c, s, C or S, and the address to go on at, if one is given."""
     signal: Signal | int = Signal.NONE
-    address = arguments
+    has_address, address = bool(arguments), arguments
     if letter in "CS":
-        number, _, address = arguments.partition(b";")
-        signal = _signal(number)
-    where = parse.number(address) if address else None
+        number, found, address = arguments.partition(b";")
+        signal, has_address = _signal(number), bool(found)
+    where = parse.number(address) if has_address else None
     action: Action = Continue(signal) if letter in "cC" else Step(signal)
     if context.client.resumed > 0:
         return {context.thread(context.client.resumed).thread: action}, where

@@ -122,6 +122,7 @@ class _Wire:
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
         def close() -> None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)

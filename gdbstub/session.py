@@ -27,7 +27,7 @@ from enum import Enum, auto
 from functools import partial
 
 from gdbstub import control, documents, memory, parse, points, queries, registers
-from gdbstub.context import Client, Command, Context, Phase, Point
+from gdbstub.context import Client, Command, Context, Form, Phase, Point
 from gdbstub.errors import GdbStubError, NotRunningError, PacketError, TargetError, error_reply
 from gdbstub.framing import Interrupt, Overlong, Packet
 from gdbstub.stop import Exited, HistoryEnd, Interrupted, Signal, Signalled, Stop
@@ -35,6 +35,7 @@ from gdbstub.stopreply import stop_reply
 from gdbstub.target import Continue, Target
 
 _NAME = re.compile(rb"[qQvj][A-Za-z]*(?:\.[A-Za-z]+)*|b[cs]|[\x21-\x7e]")
+_FORMS = {form: re.compile(form.value, re.DOTALL) for form in Form}
 
 
 class State(Enum):
@@ -226,10 +227,10 @@ class Session(Context):
         match = _NAME.match(payload)
         name = match[0].decode("ascii") if match else ""
         command = self._commands.get(name)
-        if command is None:
+        arguments = payload[len(name) :]
+        if command is None or not _FORMS[command.form].fullmatch(arguments):
             self.client.link.send(b"")
             return
-        arguments = payload[len(name) :]
         reply = self._guarded(lambda: self._run(command, arguments), text=command.text)
         if reply is not None:
             self.client.link.send(reply)

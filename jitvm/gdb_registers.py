@@ -4,11 +4,13 @@
 real mode.  `ip` and `cs_base` are its parts.
 
 A selector that is written loads the segment as an instruction would: shifted by four in real and virtual-8086 mode, from
-the descriptor tables in protected mode.  Bases, limits and attributes change nothing but themselves.
+the descriptor tables in protected mode, but for those of LDTR and TR.  Bases, limits and attributes change nothing but
+themselves.  EFER.LMA follows from EFER.LME and CR0.PG.
 
-x87 and SSE registers read as zeros: this CPU has none of them.
+General registers, of which code outside of 64-bit mode sees 32 bits, are cut to these there.
 
-Source: Intel SDM vol. 3, 3.4.5 (descriptors), 20.1.1 (segments in real mode), 24.4.1 (attributes, "unusable").
+Source: Intel SDM vol. 3, 3.4.5 (descriptors), 20.1.1 (segments in real mode), 24.4.1 (attributes, "unusable"), 2.2.1
+(EFER), 9.8.5 (LMA).
 """
 
 from __future__ import annotations
@@ -20,24 +22,27 @@ from typing import Any
 import numpy as np
 
 from gdbstub.errors import TargetError
+from jitvm import gdb_fpu
 from jitvm.engine.accel import VcpuEngine
 from jitvm.isa.mode import read_eflags, write_eflags
+from jitvm.isa.segment import set_null, set_plain, set_segment
+from jitvm.isa.state import EFER_LMA, EFER_LME, MODE_CODE32, MODE_CODE64
 from jitvm.isa.words import u64
 
-M32 = 0xFFFF_FFFF
+M32, M64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 GENERAL = "ax cx dx bx sp bp si di".split()
 SLOTS = {"es": 0, "cs": 1, "ss": 2, "ds": 3, "fs": 4, "gs": 5, "ldtr": 6, "tr": 7}
 CS, SS = 1, 2
-CONTROL = frozenset({"cr0", "cr2", "cr3", "cr4", "cr8", "efer"})
+CONTROL = {"cr0": M32, "cr2": M64, "cr3": M64, "cr4": M32, "cr8": 0xF, "efer": M64}
+"""Control registers and the bits that they have."""
 TABLES = {f"{table}r_{part}": f"{table}_{part}" for table in ("gdt", "idt") for part in ("base", "limit")}
 MSRS = {
     name: f"msr_{name}"
     for name in "apic_base sysenter_cs sysenter_esp sysenter_eip pat star lstar cstar fmask tsc_aux".split()
 } | {"k_gs_base": "msr_kernel_gs_base"}
-PE, VM = 1, 1 << 17
+PE, PG, VM = 1, 1 << 31, 1 << 17
+LME, LMA, CODE64, CODE32 = int(EFER_LME), int(EFER_LMA), int(MODE_CODE64), int(MODE_CODE32)
 PRESENT, UNUSABLE, ATTRIBUTES = 0x80, 1 << 16, 0xF0FF
-REAL_DATA = 0x93
-NO_FPU = re.compile(r"st\d|f(ctrl|stat|tag|iseg|ioff|oseg|ooff|op)|xmm\d+|mxcsr")
 
 ReadLinear = Callable[[int, int], bytes]
 """(linear address, size): the bytes up to the first that can't be read."""
@@ -55,17 +60,24 @@ class Registers:
     # ---- the program counter
     def linear_pc(self) -> int:
         """Linear address of the next instruction."""
-        return int(self._c.base[CS]) + int(self._c.rip) & M32
+        c = self._c
+        return int(c.rip) if int(c.mode) & CODE64 else int(c.base[CS]) + int(c.rip) & M32
 
     def _read_pc(self) -> int:
         return int(self._c.rip) if self.raw else self.linear_pc()
 
     def _write_pc(self, value: int) -> None:
-        ip = value if self.raw else (value - int(self._c.base[CS])) & M32
-        if ip > int(self._c.limit[CS]):
-            raise TargetError(f"{value:#x} is outside of CS; write cs first, or ip")
-        self._c.rip = ip
-        self._c.halted = 0
+        c = self._c
+        if int(c.mode) & CODE64:
+            if value + (1 << 47) & M64 >= 1 << 48:
+                raise TargetError(f"{value:#x} is not canonical: bits 47 to 63 must be the same")
+            ip = value
+        else:
+            ip = value if self.raw else (value - int(c.base[CS])) & M32
+            if ip > int(c.limit[CS]):
+                raise TargetError(f"{value:#x} is outside of CS; write cs first, or ip")
+        c.rip = ip
+        c.halted = 0
 
     # ---- by name
     def read(self, name: str) -> int:
@@ -96,8 +108,8 @@ class Registers:
             return lambda: int(c.dr[number])
         if name == "tsc":
             return lambda: (self._engine.retired() + int(c.extra_ns) + int(c.tsc_offset)) & 0xFFFF_FFFF_FFFF_FFFF
-        if NO_FPU.fullmatch(name):
-            return lambda: 0
+        if (float_reader := gdb_fpu.reader(c, name)) is not None:
+            return float_reader
         own = "rip" if name == "ip" else name if name in CONTROL else TABLES.get(name) or MSRS.get(name)
         if own is None:
             raise TargetError(f"no register {name}")
@@ -111,11 +123,11 @@ class Registers:
         """Write a register; `take_effect` follows when all are written."""
         c = self._c
         if (number := general_number(name)) is not None:
-            c.gpr[number] = value & M32
+            c.gpr[number] = value & self._code_mask()
         elif name in ("rip", "eip"):
             self._write_pc(value)
         elif name == "ip":
-            c.rip = value & M32
+            c.rip = value & self._code_mask()
             c.halted = 0
         elif name == "eflags":
             with np.errstate(over="ignore"):
@@ -123,18 +135,20 @@ class Registers:
         elif name in SLOTS:
             self._load(SLOTS[name], value)
         elif name in TABLES:
-            setattr(c, TABLES[name], value & M32)
+            setattr(c, TABLES[name], value if name.endswith("base") else value & 0xFFFF)
         elif (slot := name.rpartition("_"))[0] in SLOTS:
             self._set_hidden(SLOTS[slot[0]], slot[2], value)
         elif name in CONTROL:
-            setattr(c, name, value if name == "efer" else value & M32)
+            setattr(c, name, value & CONTROL[name])
+            active = int(c.efer) & LME and int(c.cr0) & PG
+            c.efer = int(c.efer) & ~LMA | (LMA if active else 0)
         elif re.fullmatch(r"dr\d", name):
-            c.dr[int(name[2:])] = value & M32
+            c.dr[int(name[2:])] = value & M32 if name in ("dr6", "dr7") else value
         elif name == "tsc":
             c.tsc_offset = (value - self._engine.retired() - int(c.extra_ns)) & 0xFFFF_FFFF_FFFF_FFFF
         elif name in MSRS:
             setattr(c, MSRS[name], value)
-        else:
+        elif not gdb_fpu.write(c, name, value):
             raise TargetError(f"this CPU has no register {name} that could be written")
 
     def take_effect(self) -> None:
@@ -142,6 +156,10 @@ class Registers:
         c = self._c
         c.cpl = 0 if not self._protected() else 3 if int(c.rflags) & VM else int(c.sel[CS]) & 3
         self._engine.registers_changed()
+
+    def _code_mask(self) -> int:
+        """The bits of a general register that the code can see."""
+        return M64 if int(self._c.mode) & CODE64 else M32
 
     # ---- segments
     def _protected(self) -> bool:
@@ -159,44 +177,38 @@ class Registers:
     def _set_hidden(self, slot: int, part: str, value: int) -> None:
         c = self._c
         if part == "base":
-            c.base[slot] = value & M32
+            c.base[slot] = value
         elif part == "limit":
-            c.limit[slot] = value & M32
+            c.limit[slot] = value
         else:
             c.attr[slot] = value & ATTRIBUTES & (~PRESENT if value & UNUSABLE else ~0)
 
     def _load(self, slot: int, selector: int) -> None:
         c = self._c
         selector &= 0xFFFF
-        if slot <= SLOTS["gs"]:
-            if not self._protected() or int(c.rflags) & VM:
-                c.base[slot] = selector << 4
-                if self._protected():
-                    c.limit[slot], c.attr[slot] = 0xFFFF, REAL_DATA | 0x60
+        with np.errstate(over="ignore"):
+            if slot > SLOTS["gs"]:
+                c.sel[slot] = selector
+            elif not self._protected() or int(c.rflags) & VM:
+                set_plain(c, u64(slot), u64(selector))
             elif selector & ~3:
-                c.base[slot], c.limit[slot], c.attr[slot] = self._descriptor(selector)
-            elif slot in (CS, SS):
+                set_segment(c, u64(slot), u64(selector), u64(self._descriptor(selector)))
+            elif slot in (CS, SS) and not (slot == SS and int(c.mode) & CODE64):
                 raise TargetError("CS and SS can't be null")
             else:
-                c.attr[slot] = int(c.attr[slot]) & ~PRESENT
-        c.sel[slot] = selector
+                set_null(c, u64(slot), u64(selector))
 
-    def _descriptor(self, selector: int) -> tuple[int, int, int]:
-        """Base, limit and attributes that a selector names."""
+    def _descriptor(self, selector: int) -> int:
+        """The descriptor that a selector names."""
         c = self._c
         local = selector & 4
         base, limit = (int(c.base[6]), int(c.limit[6])) if local else (int(c.gdt_base), int(c.gdt_limit))
         at = selector & ~7
-        data = self._read_linear(base + at & M32, 8) if at + 7 <= limit else b""
+        address = base + at & (M64 if int(c.efer) & LMA else M32)
+        data = self._read_linear(address, 8) if at + 7 <= limit else b""
         if len(data) < 8:
             raise TargetError(f"selector {selector:#x} names no descriptor")
-        word = int.from_bytes(data, "little")
-        size = word & 0xFFFF | word >> 32 & 0xF_0000
-        return (
-            word >> 16 & 0xFF_FFFF | word >> 32 & 0xFF00_0000,
-            size << 12 | 0xFFF if word >> 55 & 1 else size,
-            word >> 40 & ATTRIBUTES,
-        )
+        return int.from_bytes(data, "little")
 
 
 def general_number(name: str) -> int | None:
@@ -209,9 +221,11 @@ def general_number(name: str) -> int | None:
 
 
 def mode_name(c: Any) -> str:
-    """What a user calls the mode of a record: real16, prot16, prot32 or v86."""
+    """What a user calls the mode of a record: real16, prot16, prot32, v86, long64, compat16 or compat32."""
     if not int(c.cr0) & PE:
         return "real16"
     if int(c.rflags) & VM:
         return "v86"
-    return "prot32" if int(c.attr[CS]) & 0x4000 else "prot16"
+    if int(c.mode) & CODE64:
+        return "long64"
+    return ("compat" if int(c.efer) & LMA else "prot") + ("32" if int(c.mode) & CODE32 else "16")

@@ -91,11 +91,6 @@ def test_a_selector_loads_its_segment(tmp_path: Path) -> None:
             b.write({"ss": 0})
 
 
-def test_registers_that_this_cpu_lacks_are_refused(tmp_path: Path) -> None:
-    with bench(rom(tmp_path, LOOP)) as b, pytest.raises(TargetError, match="mxcsr"):
-        b.write({"mxcsr": 1})
-
-
 # ---- memory ---------------------------------------------------------------------------------------------------------
 def test_memory_ends_at_the_first_byte_that_is_none(tmp_path: Path) -> None:
     with bench(rom(tmp_path, "90")) as b:

@@ -240,3 +240,13 @@ def test_qemu_s_packets(boot: Start) -> None:
         ("qqemu.sstep", "0x3"),
     ):
         assert f'received: "{reply}"' in gdb.cli(f"maintenance packet {packet}"), packet
+
+
+@pytest.mark.parametrize(("arch", "own"), [("i386", "i386"), ("i8086", "i8086"), ("x86-64", "i386:x86-64")])
+def test_a_gdb_that_reads_no_description_has_the_registers_that_it_knows(boot: Start, arch: str, own: str) -> None:
+    gdb = boot(BIOS, "-S", "--gdb-arch", arch).gdb(f"set architecture {own}", "set remote target-features-packet off")
+    gdb.cli("stepi")
+    assert gdb.pc() != RESET and "fop" in gdb.cli("info all-registers") and "Tag Word" in gdb.cli("info float")
+    gdb.cli("set $xmm1.v4_int32[2] = 77")
+    gdb.cli("maintenance flush register-cache")
+    assert gdb.value("$xmm1.v4_int32[2]") == 77

@@ -297,7 +297,7 @@ def test_kill_in_extended_mode_holds_the_guest_until_it_is_run_again(client: Cli
 
 
 def test_vKill_of_another_process(client: Client, target: FakeTarget) -> None:
-    assert client.ask("vKill;2") == "E.there is only process 1"
+    assert client.ask("vKill;2") == "E.no process 2, there is only 1"
     assert client.ask("vAttach;2").startswith("E.")
     assert target.n_kills == 0
 

@@ -50,16 +50,116 @@ def test_supported(make: Callable[..., Session]) -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    ["vMustReplyEmpty", "qUnknown", "Qx", "vFile:open:00", "Y", "jThreadsInfo", "i", "", "\x80", "qTStatus", "b", "vX"],
+    [
+        *(
+            "vMustReplyEmpty",
+            "qUnknown",
+            "Qx",
+            "vFile:open:00",
+            "Y",
+            "jThreadsInfo",
+            "i",
+            "",
+            "\x80",
+            "qTStatus",
+            "b",
+            "vX",
+        ),
+        *("!!", "!x", "??", "?1", "kx", "k;1", "Dx", "D1", "bcx", "bs1", "vKill", "vKillx", "vKill:1", "vRun", "vRunX"),
+        *(
+            "vAttach",
+            "vAttach:1",
+            "vCtrlCx",
+            "vCtrlC;",
+            "QStartNoAckMode+",
+            "QStartNoAckModeX",
+            "QThreadSuffixSupported:1",
+        ),
+        *("qC1", "qC,", "qCX", "qfThreadInfo1", "qfThreadInfo,", "qsThreadInfo;", "qAttached1", "qAttachedX", "qRcmd"),
+        *("qRcmd:68", "qRcmd;68", "qSupportedX", "qSupported;a+", "qSymbol", "qSymbol,", "qThreadExtraInfo;1", "qCRC"),
+        *(
+            "qCRC;0,4",
+            "qSearch",
+            "qSearch;memory:0;4;a",
+            "qXfer",
+            "qXfer,threads:read::0,9",
+            "qqemu.sstep1",
+            "Qqemu.sstep",
+        ),
+        *(
+            "qqemu.sstepbitsx",
+            "Qqemu.sstep:1",
+            "qqemu.PhyMemMode1",
+            "Qqemu.PhyMemMode",
+            "Qqemu.PhyMemMode=1",
+            "vmustreplyempty",
+        ),
+    ],
 )
 def test_unknown_packets_get_the_empty_reply(client: Client, packet: str) -> None:
     assert client.ask(packet) == ""
 
 
+@pytest.mark.parametrize(
+    "packet",
+    [
+        *("vKill;", "vKill;2", "D;2", "D;x", "vAttach;", "qAttached:2", "qRcmd,6", "qSymbol::aa", "qSymbol:6d61696e"),
+        *(
+            "qThreadExtraInfo,",
+            "qThreadExtraInfo,1,",
+            "qCRC:0",
+            "qCRC:0,4,",
+            "Qqemu.sstep=",
+            "Qqemu.PhyMemMode:2",
+            "T",
+            "T1;",
+        ),
+        *(
+            "Hg1;",
+            "m0,1,",
+            "m0",
+            "m0,1;",
+            "x0",
+            "M0,1",
+            "M0,1:0",
+            "M0,1:zz",
+            "X0,2:a",
+            "Z0,1000",
+            "Z0,1000,1;",
+            "Z0,1000,1,1",
+        ),
+        *(
+            "Z0,1000,1;X1,22",
+            "z0,1000,1;",
+            "vCont",
+            "vCont;",
+            "vCont;q",
+            "vCont;c:",
+            "vCont?x",
+            "c1;",
+            "s1;2",
+            "C",
+            "Cxx;1",
+            "S05;",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_known_packet_is_refused(client: Client, target: FakeTarget, packet: str) -> None:
+    assert client.ask(packet).startswith("E")
+    assert target.n_resumes == 0 and client.ask("?").startswith("T")
+
+
 def test_a_bare_target_knows_no_optional_packet(make: Callable[..., Session]) -> None:
     client = Client(make(MandatoryTarget()))
     for packet in (
-        *("qRcmd,68656c70", "qqemu.sstep", "qqemu.sstepbits", "Qqemu.sstep=1", "qqemu.PhyMemMode", "Qqemu.PhyMemMode:1"),
+        *(
+            "qRcmd,68656c70",
+            "qqemu.sstep",
+            "qqemu.sstepbits",
+            "Qqemu.sstep=1",
+            "qqemu.PhyMemMode",
+            "Qqemu.PhyMemMode:1",
+        ),
         *("vRun;", "bs", "bc", "qXfer:memory-map:read::0,100", "qXfer:exec-file:read::0,100"),
     ):
         assert client.ask(packet) == "", packet

@@ -20,7 +20,24 @@ def offset(name: str) -> int:
     return 2 * sum(register.size for register in LAYOUT.registers[: LAYOUT.numbers[name]])
 
 
+def read_description(client: Client) -> None:
+    """As gdb does before its first g."""
+    assert client.ask("qXfer:features:read:target.xml:0,1000").startswith("m")
+
+
+def test_without_the_description_g_and_G_have_the_registers_that_gdb_has_built_in(client: Client) -> None:
+    basic = client.ask("g")
+    assert len(basic) == 2 * sum(register.size for register in LAYOUT.registers[: LAYOUT.numbers["mxcsr"] + 1])
+    changed = basic[: offset("rbx")] + "efbeadde00000000" + basic[offset("rcx") :]
+    assert client.ask("G" + changed.replace("x", "0")) == "OK" and client.ask("g") == changed
+    assert client.ask(f"p{N['cr0']}") == "1000006000000000", "by its number every register is there"
+    read_description(client)
+    assert client.ask("g").startswith(changed) and len(client.ask("g")) > len(changed)
+    assert client.ask("G" + changed).startswith("E.G needs")
+
+
 def test_g_has_every_register_in_order(client: Client) -> None:
+    read_description(client)
     text = client.ask("g")
     assert len(text) == 2 * sum(register.size for register in LAYOUT.registers)
     assert text[offset("rip") :][:16] == CODE.to_bytes(8, "little").hex()
@@ -58,6 +75,7 @@ def test_G_writes_what_differs(client: Client, target: FakeTarget, monkeypatch: 
         real(thread, values)
 
     monkeypatch.setattr(target, "write_registers", spy)
+    read_description(client)
     text = client.ask("g").replace("x", "0")
     assert client.ask("G" + text) == "OK"
     assert written == []

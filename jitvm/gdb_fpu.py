@@ -1,0 +1,106 @@
+"""x87 and SSE registers of a CPU record by the names of gdb's target descriptions, to read and to write.
+
+`st0` to `st7` are in the order of the stack, as gdb shows them; the record has the physical registers.  `ftag` is the full
+tag word, two bits a physical register, made from the contents; of one that is written only "empty" counts.  A register
+that is written keeps its tag, as FXRSTOR's image and the tag word are two things.
+
+Source: Intel SDM vol. 1, 8.1.2-8.1.8 (x87 state), 10.2.3 (MXCSR); gdb's manual, "i386 Features".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gdbstub.errors import TargetError
+
+M64 = 0xFFFF_FFFF_FFFF_FFFF
+N_FPR, TOP_SHIFT = 8, 11
+VALID, ZERO, SPECIAL, EMPTY = range(4)
+INTEGER_BIT, LARGEST = 1 << 63, 0x7FFF
+EXCEPTIONS, SUMMARY = 0x3F, 0x8080
+"""Six flags or masks of status and control word; ES and B, which say that an unmasked one waits."""
+CONTROL_WRITABLE, CONTROL_ONES = 0x1F3F, 0x40
+MXCSR_BITS = 0xFFFF
+NUMBERED = re.compile(r"(st|xmm)(\d+)")
+WORDS = {
+    "fctrl": "fcw", "fstat": "fsw", "fiseg": "fcs", "fioff": "fip", "foseg": "fds", "fooff": "fdp", "fop": "fop",
+    "mxcsr": "mxcsr",
+}  # fmt: skip
+"""Registers that are a word of the record."""
+WIDTHS = {"fiseg": 16, "foseg": 16, "fop": 11}
+"""Bits of those that are not 32 wide."""
+
+
+def tag_of(significand: int, exponent: int) -> int:
+    """The tag of a register that is not empty; `exponent` has the sign in bit 15."""
+    exponent &= LARGEST
+    if exponent == 0 and significand == 0:
+        return ZERO
+    return VALID if significand & INTEGER_BIT and 0 < exponent < LARGEST else SPECIAL
+
+
+def tag_word(c: Any) -> int:
+    """FPU tag word: two bits a physical register."""
+    word = 0
+    for n in range(N_FPR):
+        used = int(c.fpu_used) >> n & 1
+        word |= (tag_of(int(c.fpr[2 * n]), int(c.fpr[2 * n + 1])) if used else EMPTY) << 2 * n
+    return word
+
+
+def reader(c: Any, name: str) -> Callable[[], int] | None:
+    """How a register is read; None: it is none of these."""
+    if name == "ftag":
+        return lambda: tag_word(c)
+    if name in WORDS:
+        word = WORDS[name]
+        return lambda: int(getattr(c, word))
+    found = NUMBERED.fullmatch(name)
+    if found is None:
+        return None
+    number = int(found[2])
+    if found[1] == "xmm":
+        return lambda: int(c.xmm[2 * number]) | int(c.xmm[2 * number + 1]) << 64
+    return lambda: _stack(c, number)
+
+
+def _physical(c: Any, n: int) -> int:
+    """Index in `fpr` of ST(n)."""
+    return 2 * ((int(c.fsw) >> TOP_SHIFT) + n & N_FPR - 1)
+
+
+def _stack(c: Any, n: int) -> int:
+    at = _physical(c, n)
+    return int(c.fpr[at]) | int(c.fpr[at + 1]) << 64
+
+
+def write(c: Any, name: str, value: int) -> bool:
+    """Write a register; False: it is none of these."""
+    found = NUMBERED.fullmatch(name)
+    if found is not None:
+        words, at = (c.xmm, 2 * int(found[2])) if found[1] == "xmm" else (c.fpr, _physical(c, int(found[2])))
+        words[at], words[at + 1] = value & M64, value >> 64
+    elif name == "ftag":
+        c.fpu_used = sum(1 << n for n in range(N_FPR) if value >> 2 * n & 3 != EMPTY)
+    elif name == "fctrl":
+        c.fcw = value & CONTROL_WRITABLE | CONTROL_ONES
+        _summarize(c, int(c.fsw))
+    elif name == "fstat":
+        _summarize(c, value & 0xFFFF)
+    elif name == "mxcsr":
+        if value & ~MXCSR_BITS:
+            raise TargetError(f"mxcsr: bits 16 to 31 are reserved, {value:#x} can't be loaded")
+        c.mxcsr = value
+    elif name in WORDS:
+        setattr(c, WORDS[name], value & (1 << WIDTHS.get(name, 32)) - 1)
+    else:
+        return False
+    return True
+
+
+def _summarize(c: Any, status: int) -> None:
+    """The status word, whose ES and B follow from the exceptions that are not masked."""
+    pending = status & ~int(c.fcw) & EXCEPTIONS
+    c.fsw = status & ~SUMMARY | (SUMMARY if pending else 0)
