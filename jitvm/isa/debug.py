@@ -7,12 +7,13 @@ An instruction runs alone (`c.armed`, MODE_ALONE in its context) when somebody m
 access, it began with RF set, or a #DB was held off by a load of SS before it.  `arm` begins and `end_alone` ends that;
 RF is taken out of EFLAGS meanwhile and put back unless the instruction is complete.
 
-Traps wait in `step_armed`: TRAP_STEP for TF, B0-B3 above it.  DR6 takes them at delivery; nothing here clears DR6.
+Traps wait in `step_armed`: TRAP_STEP for TF, TRAP_TASK for the T bit of a new task, B0-B3 above them.  DR6
+takes them at delivery; nothing here clears DR6.
 
 Source: Intel SDM vol. 3, 17.2 (debug registers), 17.3.1 (#DB: which are faults, which traps), 6.8.3 (MOV SS, POP SS),
 2.3 (RF); vol. 3, 6.9 (priority of traps, interrupts and faults).
 
-Not modelled: B0-B3 of breakpoints that DR7 does not enable; task switches (T); BTF, RTM, bus locks.
+Not modelled: B0-B3 of breakpoints that DR7 does not enable; BTF, RTM, bus locks.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from jitvm.isa.state import (
     OK,
     TRAP_SHIFT,
     TRAP_STEP,
+    TRAP_TASK,
     WATCH_READ,
     WATCH_WRITE,
     WATCHED,
@@ -43,7 +45,7 @@ from jitvm.isa.words import ONES, W0, W1, W2, W3, W4, W16, u64
 DR6, DR7, FOUR = u64(6), u64(7), u64(4)
 BREAK_CODE, BREAK_WRITE, BREAK_PORT, BREAK_ACCESS = u64(0), u64(1), u64(2), u64(3)
 """R/W fields of DR7."""
-DR6_B, DR6_BD, DR6_BS = u64(0xF), u64(1 << 13), u64(1 << 14)
+DR6_B, DR6_BD, DR6_BS, DR6_BT = u64(0xF), u64(1 << 13), u64(1 << 14), u64(1 << 15)
 DR7_GD = u64(1 << 13)
 LENGTHS = u64(0x4_8_2_1)
 """Bytes by LEN field, four bits each."""
@@ -227,6 +229,8 @@ def raise_trap(c, trap):
     bits = (trap >> TRAP_SHIFT) & DR6_B
     if trap & TRAP_STEP != W0:
         bits = bits | DR6_BS
+    if trap & TRAP_TASK != W0:
+        bits = bits | DR6_BT
     if c.code_breaks != W0:
         bits = bits | code_bits(c, cut_linear(c, c.base[CS] + c.rip))
     c.dr[DR6] = c.dr[DR6] | bits

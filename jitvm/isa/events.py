@@ -11,7 +11,7 @@ registers are written.
 Source: Intel SDM vol. 3, 6 (interrupts and exceptions), 20.1.4 (real mode), 20.3 (virtual-8086 mode), 17.3.1.1 (RF);
 vol. 2, "INT n/INTO/INT3/INT1".
 
-Not modelled: task gates (they leave with INTERNAL_ERROR), 64-bit gates, VME.
+Not modelled: 64-bit gates, VME.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jitvm.isa.catch import catch_other, catch_vector
 from jitvm.isa.debug import DR7, DR7_GD
 from jitvm.isa.flags import AC, IF, IOPL, NT, RF, TF, VM, get_of
 from jitvm.isa.memory import load_system
-from jitvm.isa.mode import not_built, read_eflags
+from jitvm.isa.mode import read_eflags
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.segment import (
     desc_attr,
@@ -73,6 +73,7 @@ from jitvm.isa.state import (
     fault0,
     retired,
 )
+from jitvm.isa.task import task_event
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
 from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
 
@@ -269,7 +270,12 @@ def enter(c, vector, soft, ext, ret, has_error, error, rf):
     if c.status != OK:
         return c.status
     if (gate >> W40) & GATE_TYPE == TASK_GATE:
-        return not_built(c)
+        if task_event(c, gate, ext, ret, has_error, error, rf) != JUMP:
+            return c.status
+        trap = c.step_armed
+        entered(c, c.rip)
+        c.step_armed = trap
+        return JUMP
     d = read_target(c, gate_selector(gate), ext)
     if c.status != OK:
         return c.status

@@ -5,13 +5,13 @@ parameters) and back to an outer one.  What IRET has in common with RET is here 
 
 Source: Intel SDM vol. 2, JMP, CALL, RET; vol. 3, 5.8 (control transfers between code segments), 20.1, 20.2.
 
-Not modelled: jumps and calls to a TSS or task gate, which leave with INTERNAL_ERROR after their checks; 64-bit mode.
+Not modelled: 64-bit mode.
 """
 
 from __future__ import annotations
 
 from jitvm.isa.memory import load
-from jitvm.isa.mode import is_protected, not_built, update_context
+from jitvm.isa.mode import is_protected, update_context
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.segment import (
     GATE_CALL16,
@@ -41,6 +41,7 @@ from jitvm.isa.segment import (
     set_segment,
 )
 from jitvm.isa.state import ATTR_P, CS, DS, ES, FS, GP, GS, JUMP, NP, OK, RSP, SS, SS_FAULT, fault
+from jitvm.isa.task import BY_CALL, BY_JMP, jump_gate, jump_task
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W32, cut, mask, u64
 
@@ -104,7 +105,7 @@ def is_call_gate(attr):
     return u64(attr & TYPE == GATE_CALL16) | u64(attr & TYPE == GATE_CALL32)
 
 
-def enter_task(c, selector, d):
+def enter_task(c, selector, d, by):
     """JMP or CALL to what is neither code nor a call gate: a task, or #GP."""
     kind = desc_attr(d) & TYPE
     tss = u64(kind == TSS16) | u64(kind == TSS32)
@@ -112,7 +113,9 @@ def enter_task(c, selector, d):
         return selector_fault(c, GP, selector, W0)
     if check_system(c, selector, d) != OK:
         return c.status
-    return not_built(c)
+    if tss != W0:
+        return jump_task(c, selector, d, by)
+    return jump_gate(c, selector, d, by)
 
 
 # ---- JMP ------------------------------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ def far_jmp(c, size, imm, imm2):
             return c.status
         return jump_code(c, selector, d, rip)
     if is_call_gate(desc_attr(d)) == W0:
-        return enter_task(c, selector, d)
+        return enter_task(c, selector, d, BY_JMP)
     if check_system(c, selector, d) != OK:
         return c.status
     code = gate_target(c, d, W0)
@@ -269,7 +272,7 @@ def far_call(c, size, imm, imm2):
             return c.status
         return call_code(c, size, selector, d, rip)
     if is_call_gate(desc_attr(d)) == W0:
-        return enter_task(c, selector, d)
+        return enter_task(c, selector, d, BY_CALL)
     if check_system(c, selector, d) != OK:
         return c.status
     code = gate_target(c, d, W1)

@@ -5,17 +5,17 @@ Source: Intel SDM vol. 2, "IRET/IRETD"; vol. 3, 6.7.1 (NMI), 5.8.6, 20.1.4, 20.2
 EFLAGS.RF is taken from the image only while DR7 enables a breakpoint: nothing else can see it but an interrupt's image,
 and the next instruction would have to run alone to clear it (jitvm/isa/debug.py).
 
-Not modelled: the return from a nested task (NT = 1 in protected mode), which leaves with INTERNAL_ERROR; VIF and VIP;
-64-bit mode.
+Not modelled: VIF and VIP; 64-bit mode.
 """
 
 from __future__ import annotations
 
 from jitvm.isa.far import drop, jump_plain, load_outer, return_cs, return_ss, stack_word
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RF, TF, VM
-from jitvm.isa.mode import is_protected, not_built, read_eflags, update_mode, write_eflags
+from jitvm.isa.mode import is_protected, read_eflags, update_mode, write_eflags
 from jitvm.isa.segment import RPL, desc_limit, load_cs, mark_accessed, set_v86
 from jitvm.isa.state import CS, DS, ES, FS, GP, GS, JUMP, OK, RSP, SS, fault
+from jitvm.isa.task import return_task
 from jitvm.isa.words import M16, M32, W0, W2, W3, W4, W12, u64
 
 ALWAYS = ARITHMETIC | TF | DF | NT | RF
@@ -114,7 +114,8 @@ def iret(c, size):
             c.nmi_blocked = W0
             return fault(c, GP, W0)
     elif is_protected(c) != W0 and c.rflags & NT != W0:
-        return not_built(c)
+        c.nmi_blocked = W0
+        return return_task(c)
     c.nmi_blocked = W0
     rip = stack_word(c, W0, size)
     cs = stack_word(c, size, size) & M16

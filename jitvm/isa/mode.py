@@ -39,8 +39,6 @@ from jitvm.isa.state import (
     DS,
     EFER_LMA,
     ES,
-    EXIT,
-    EXIT_INTERNAL_ERROR,
     JUMP,
     MODE_ALONE,
     MODE_CODE32,
@@ -220,10 +218,3 @@ def settle(c, ctx):
         return OK
     c.rip = c.next_rip
     return JUMP
-
-
-def not_built(c):
-    """A part of the architecture that the engine lacks (hardware task switches): nothing has changed, leave."""
-    c.exit_reason = EXIT_INTERNAL_ERROR
-    c.status = EXIT
-    return EXIT

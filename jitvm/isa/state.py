@@ -201,8 +201,8 @@ WATCHED = u64(6)
 # ---- watch_kind -----------------------------------------------------------------------------------------------------
 WATCH_READ, WATCH_WRITE, WATCH_PHYSICAL = u64(1), u64(2), u64(4)
 
-# ---- step_armed: TRAP_STEP for TF, B0-B3 of DR6 from bit TRAP_SHIFT on ---------------------------------------------------
-TRAP_STEP, TRAP_SHIFT = u64(1), u64(4)
+# ---- step_armed: TRAP_STEP for TF, TRAP_TASK for the T bit of a TSS, B0-B3 of DR6 from bit TRAP_SHIFT on ----------------
+TRAP_STEP, TRAP_TASK, TRAP_SHIFT = u64(1), u64(2), u64(4)
 
 # ---- stop_why -------------------------------------------------------------------------------------------------------
 STOP_BREAK, STOP_WATCH, STOP_CATCH, STOP_STEP, STOP_RANGE = (u64(n) for n in range(5))

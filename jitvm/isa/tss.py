@@ -8,7 +8,7 @@ earlier pushes answered.
 Source: Intel SDM vol. 3, 5.8.5 (stack switching), 6.12.1 (frames of events), 6.15 (#TS, #SS), 7.2.1 and 7.6 (32- and
 16-bit TSS).
 
-Not modelled: hardware task switches, the 64-bit TSS and its interrupt stack table.
+Not modelled: the 64-bit TSS and its interrupt stack table.
 """
 
 from __future__ import annotations

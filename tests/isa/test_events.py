@@ -9,7 +9,6 @@ import pytest
 from jitvm.isa import events, iret, mode
 from jitvm.isa.state import (
     EXIT,
-    EXIT_INTERNAL_ERROR,
     EXIT_SHUTDOWN,
     FAULT,
     GP,
@@ -430,12 +429,6 @@ def test_nmi_blocks_further_ones_until_iret() -> None:
     assert run(iret.iret, c, memory, 4) == JUMP
     assert (c.nmi_blocked, c.rip) == (0, CODE)
 
-
-def test_task_gate_is_an_internal_error() -> None:
-    c, memory = protected()
-    set_gate(memory, 8, gate(SEL_TSS, 0, TASK))
-    assert raised(c, memory, 8, 0) == EXIT
-    assert (c.exit_reason, c.delivering) == (EXIT_INTERNAL_ERROR, 0)
 
 
 # ---- double and triple faults ---------------------------------------------------------------------------------------

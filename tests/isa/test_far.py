@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jitvm.isa import far, iret, mode, segment
-from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, FAULT, GP, JUMP, NP, PF_FAULT, SS_FAULT, TS
+from jitvm.isa.state import EXIT, FAULT, GP, JUMP, NP, PF_FAULT, SS_FAULT, TS
 from tests.isa.plain_cpu import (
     CODE,
     CODE0,
@@ -23,7 +23,6 @@ from tests.isa.plain_cpu import (
     DS,
     FREE,
     GDT,
-    SEL_TSS,
     SS,
     STACKS,
     TSS,
@@ -153,22 +152,6 @@ def test_call_without_room_on_the_stack() -> None:
     run(far.far_call, c, memory, 4, TARGET, CODE0)
     assert fault_of(c) == (SS_FAULT, 0)
 
-
-@pytest.mark.parametrize("function", [far.far_jmp, far.far_call])
-def test_tasks_are_an_internal_error_after_their_checks(function: Callable[..., int]) -> None:
-    c, memory = protected()
-    set_descriptor(memory, FREE, descriptor(TSS, 0x67, 0x89))
-    set_descriptor(memory, SEL, gate(FREE, 0, 0x85))
-    set_descriptor(memory, 4, descriptor(TSS, 0x67, 0x89))
-    for selector in (FREE, SEL):
-        assert run(function, c, memory, 4, 0, selector) == EXIT
-        assert c.exit_reason == EXIT_INTERNAL_ERROR
-    for selector, expected in ((FREE | 1, (GP, FREE)), (SEL_TSS, (GP, SEL_TSS)), (4, (GP, 4))):
-        run(function, c, memory, 4, 0, selector)
-        assert fault_of(c) == expected
-    set_descriptor(memory, FREE, descriptor(TSS, 0x67, 0x09))
-    run(function, c, memory, 4, 0, FREE)
-    assert fault_of(c) == (NP, FREE)
 
 
 # ---- call gates -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ import pytest
 from jitvm.isa import iret, mode
 from jitvm.isa.flags import VM
 from jitvm.isa.state import (
-    EXIT,
-    EXIT_INTERNAL_ERROR,
     FAULT,
     GP,
     JUMP,
@@ -160,12 +158,6 @@ def test_return_outside_the_limit() -> None:
     run(iret.iret, c, memory, 4)
     assert fault_of(c) == (GP, 0)
 
-
-def test_iret_of_a_nested_task_is_an_internal_error() -> None:
-    c, memory = protected()
-    c.rflags = NT | 2
-    assert run(iret.iret, c, memory, 4) == EXIT
-    assert c.exit_reason == EXIT_INTERNAL_ERROR
 
 
 @pytest.mark.parametrize("iopl", [0, 3])
