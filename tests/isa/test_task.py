@@ -12,6 +12,7 @@ What unicorn 2.1.4 (QEMU's translator) has otherwise, so that random states avoi
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,12 +88,13 @@ def test_random_switches_as_on_unicorn(seed: int, n: int) -> None:
     faults, good = 0, 0
     for _ in range(n):
         c, memory, back = random_state(rng)
-        function, code, args = iret.iret, b"\xcf", (4,)
+        function: Callable[..., Any] = iret.iret
+        code, args = b"\xcf", [4]
         if not back:
             call = rng.random() < 0.5
             function = far.far_call if call else far.far_jmp
             code = (b"\x9a" if call else b"\xea") + bytes(4) + NEW_SEL.to_bytes(2, "little")
-            args = (4, 0, NEW_SEL)
+            args = [4, 0, NEW_SEL]
         c.next_rip = CODE + len(code)
         mode.update_mode(c)
         unicorn.load(c, memory)
