@@ -10,15 +10,19 @@ the flags, the store, and only then flags and registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from jitvm.engine.forms import Shape
+from jitvm.isa.table import QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
 AH_AT = 1
 SS_NUMBER = 2
 Value = Any
+Quick = tuple[Value, Callable[[], None]]
+"""Whether the usual case was had (not 0), and what else is to be done then."""
 
 
 class Builder(Protocol):
@@ -86,6 +90,10 @@ class Builder(Protocol):
         """After out-of-line semantics: go on, or leave by its status."""
         ...
 
+    def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
+        """A whole instruction: its usual case, where this engine has fast paths, or its out-of-line semantics."""
+        ...
+
     def next(self) -> None: ...
     def check_target(self, target: Value) -> None:
         """Leave with #GP(0) when a near target is beyond the limit of CS."""
@@ -106,6 +114,10 @@ class Builder(Protocol):
     def indirect(self, target: Value, *, noted: bool = False) -> None:
         """To the block at a computed EIP; `noted`: remember which ones it was."""
         ...
+
+
+def _nothing() -> None:
+    """What else changes."""
 
 
 def compose(b: Builder, shape: Shape, *, dead: bool = False, fused: int = -1) -> None:
@@ -262,10 +274,31 @@ class _Composer:
 
     def status(self) -> None:
         """Out-of-line semantics."""
+        if self.s.unit in QUICK:
+            self.b.either(self.load_quickly, self.out_of_line)
+        else:
+            self.out_of_line()
+
+    def out_of_line(self) -> None:
         b, s = self.b, self.s
         args = self.arguments()
         b.publish()
         b.finish(b.call(s.unit, args), ends=s.ends)
+
+    def load_quickly(self) -> Quick:
+        """A segment register in real mode from a register, from memory or from the stack."""
+        b, s = self.b, self.s
+        if s.unit == "segment.load_segment":
+            reg, a, commit = self.argument("reg"), self.value(1), _nothing
+        elif s.unit == "segment.pop_segment":
+            a, sp = self.pop_value()
+            reg, commit = self.argument("reg"), partial(b.set_gpr, RSP_AT, s.ssize, sp)
+        else:
+            off, memory = self.address(), s.ops.index("m")
+            v = b.load(b.segment(), s.flat, off, s.size)
+            a = b.load(b.segment(), s.flat, b.call("address.above", [b.const(s.asize), off, b.const(s.size)]), 2)
+            reg, commit = b.const(s.imm), partial(b.set_slot_reg, s.slots[1 - memory], s.size, v)
+        return b.call(QUICK[s.unit], [reg, a]), commit
 
     def nop(self) -> None:
         self.b.next()

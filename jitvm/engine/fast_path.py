@@ -7,8 +7,10 @@ Special handlers are reached through their addresses in the record: such code na
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from jitvm.engine import layout as lay
+from jitvm.engine.compose import Quick
 from jitvm.engine.stitch import CS_NUMBER, HandlerBuilder
 
 
@@ -37,6 +39,15 @@ class FastPathBuilder(HandlerBuilder, ABC):
 
     def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
         self._guest_store(self._hit(seg, flat, off, size, True), size, v)
+
+    # ---- out-of-line semantics with a usual case ----------------------------------------------------------------------
+    def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
+        done, commit = quickly()
+        go = self.label()
+        self.cond_branch(self.new(f"icmp ne i64 {done}, 0"), go, self.again(), True)
+        self.place(go)
+        commit()
+        self.next()
 
     def check_target(self, target: str) -> None:
         go = self.label()

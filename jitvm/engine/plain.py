@@ -18,7 +18,7 @@ import numpy as np
 from jitvm.engine import layout as lay
 from jitvm.engine import run
 from jitvm.engine.blocks import unmap_writes
-from jitvm.engine.compose import compose
+from jitvm.engine.compose import Quick, compose
 from jitvm.engine.decode import (
     T_B,
     T_D,
@@ -174,6 +174,9 @@ class PlainBuilder:
 
     def finish(self, status: Any, *, ends: bool) -> None:
         self.c.status = status
+
+    def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
+        otherwise()
 
     def next(self) -> None:
         self.c.status = OK

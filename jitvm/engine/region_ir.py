@@ -8,10 +8,10 @@ Out-of-line semantics are called with everything stored, and loaded again behind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jitvm.engine import layout as lay
-from jitvm.engine.compose import RCX_AT, compose
+from jitvm.engine.compose import RCX_AT, Quick, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.layout import at
 from jitvm.engine.region import MODES, OUT, Node, heads, longest
@@ -121,7 +121,31 @@ class RegionBuilder(LazyFlags):
     def call(self, unit: str, args: Sequence[str], *, flags: str = "") -> str:
         if unit.startswith(INLINE_MODULE):
             return self._count_down(unit, args)
+        if unit == "segment.load_quickly":
+            return self._load_quickly(unit, args)
         return super().call(unit, args, flags=flags)
+
+    def _load_quickly(self, unit: str, args: Sequence[str]) -> str:
+        """A segment register may have another base behind it."""
+        done = super().call(unit, args)
+        name, offset = f"base{args[0]}", at("base") + 8 * int(args[0])
+        self._invariants[name] = offset
+        base = self.new(f"load i64, ptr {self.gep('%cpu', offset)}")
+        self.put(f"store i64 {base}, ptr %c_{name}")
+        return done
+
+    def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
+        """Both ways are here: in protected mode it is never the quick one."""
+        usual, slowly, join = self.label(), self.label(), self.label()
+        done, commit = quickly()
+        self.cond_branch(self.new(f"icmp ne i64 {done}, 0"), usual, slowly, True)
+        self.place(usual)
+        commit()
+        self.put(f"br label %{join}")
+        self.place(slowly)
+        otherwise()
+        self.put(f"br label %{join}")
+        self.place(join)
 
     def _count_down(self, unit: str, args: Sequence[str]) -> str:
         """A loop condition: it works on the record's (E)CX, and some on its flags."""

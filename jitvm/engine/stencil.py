@@ -26,6 +26,7 @@ from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
 from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
 from jitvm.engine.units import Units
+from jitvm.isa.table import QUICK
 
 HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i")
 EXITS = ("taken", "fall")
@@ -47,7 +48,9 @@ def supported() -> bool:
 
 def stencilable(shape: Shape) -> bool:
     """Whether a shape can be a stencil: nothing out of line, no segment or control register operand."""
-    if shape.kind not in KINDS or any(op in ("s", "n") for op in shape.ops):
+    if shape.unit in QUICK:
+        return True
+    if shape.kind not in KINDS or "n" in shape.ops:
         return False
     return not (shape.kind == "pop" and "m" in shape.ops) and not shape.unit.startswith("system.")
 
@@ -108,6 +111,9 @@ class StencilBuilder(FastPathBuilder):
 
     def segment(self) -> str:
         return str(self._seg)
+
+    def number(self, slot: str) -> str:
+        return self.new(f"lshr i64 {self.hole(slot)}, 3")
 
     def next_rip(self) -> str:
         return self.word_hole("next")

@@ -9,15 +9,16 @@ Guest memory: a TLB hit is done here; everything else calls the complete ways of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitvm.engine import layout as lay
-from jitvm.engine.compose import compose
+from jitvm.engine.compose import Quick, compose
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import at
 from jitvm.engine.units import Units, symbol
 from jitvm.isa.state import TLB_ENTRIES
+from jitvm.isa.table import QUICK
 
 SIGNATURE = "(ptr noalias %cpu, ptr %uop, i64 %budget)"
 TYPES = "(ptr, ptr, i64)"
@@ -305,6 +306,9 @@ class HandlerBuilder:
         self.specials[special] = None
         self.go(f"@{special}", "%uop", value)
 
+    def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
+        otherwise()
+
     def next(self) -> None:
         u = self.gep("%uop", lay.UOP_SIZE)
         self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
@@ -510,7 +514,7 @@ def module(units: Units, builders: Sequence[HandlerBuilder], extra: str = "") ->
         specials |= b.specials
     if extra:
         specials["h_resume"] = None
-    inline = [u for u in used if units[u].record != "c" or u.startswith(INLINE_MODULE)]
+    inline = [u for u in used if units[u].record != "c" or u.startswith(INLINE_MODULE) or u in QUICK.values()]
     text, outside = units.closure(inline)
     outside = list(dict.fromkeys([*outside, *(u for u in used if u not in inline)]))
     declares = [units[u].declaration for u in outside if f"@{symbol(u)}(" not in text]

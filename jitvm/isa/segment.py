@@ -33,6 +33,8 @@ from jitvm.isa.state import (
     GP,
     GS,
     LDTR,
+    MODE_PE,
+    MODE_VM,
     NP,
     OK,
     RSP,
@@ -260,18 +262,25 @@ def load_data_segment(c, reg, a):
     return OK
 
 
-def load_any_segment(c, reg, a):
-    """A segment register but CS, in every mode, without the end of the instruction; OK or why not.
+def load_quickly(c, reg, a):
+    """1: DS, ES, FS or GS is loaded in real mode, where only selector and base change, on which no derived state depends.
 
-    In real mode only selector and base change, on which no derived state depends.
+    0: it is not as simple, nothing was done.
     """
+    if c.mode & (MODE_PE | MODE_VM) != W0 or reg == CS or reg == SS or reg > GS or c.attr[reg] & ATTR_P == W0:
+        return W0
+    c.sel[reg] = a & M16
+    c.base[reg] = (a & M16) << W4
+    return W1
+
+
+def load_any_segment(c, reg, a):
+    """A segment register but CS, in every mode, without the end of the instruction; OK or why not."""
+    if load_quickly(c, reg, a) != W0:
+        return OK
     if reg == CS or reg > GS:
         return fault0(c, UD)
     if is_protected(c) == W0:
-        if c.rflags & VM == W0 and c.attr[reg] & ATTR_P != W0:
-            c.sel[reg] = a
-            c.base[reg] = a << W4
-            return OK
         set_plain(c, reg, a)
     elif reg == SS:
         if load_stack_segment(c, a) != OK:

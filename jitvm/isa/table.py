@@ -232,5 +232,11 @@ TOUCHED: dict[str, tuple[int, ...]] = {
 }
 """Units on the CPU record that touch no arithmetic flags, and of the general registers only these (NAMED: the one that the
 instruction names)."""
+QUICK = {
+    "segment.load_segment": "segment.load_quickly",
+    "segment.load_far_pointer": "segment.load_quickly",
+    "segment.pop_segment": "segment.load_quickly",
+}
+"""Units whose usual case is short: a unit that does it and returns 1, or returns 0 and has done nothing."""
 READ_ZF = frozenset({"branch.loope", "branch.loopne"})
 """Loop conditions that look at a flag."""

@@ -11,8 +11,8 @@ from jitvm.engine import regions
 from jitvm.engine.accel import Options, VcpuEngine
 from jitvm.engine.grow import Grown, grow
 from tests.engine.assembler import assemble
-from tests.engine.guest import STACK, Guest, same
-from tests.engine.programs import loaded, looping
+from tests.engine.guest import DATA, STACK, Guest, same
+from tests.engine.programs import GS, loaded, looping
 from tests.engine.tables import TABLE, page_on
 from tests.engine.test_counts import LIMIT, check, to_the_end
 
@@ -90,6 +90,44 @@ def test_a_page_of_a_region_mapped_elsewhere(flush: str, monkeypatch: pytest.Mon
         ends.append(guest.state())
     same(ends[1], ends[0], flush)
     assert 2 in found
+
+
+SEGMENT_LOOP = """
+ mov cx, 40
+again:
+ l{x} {e}di, [{data}]
+ add ax, {x}:[{e}di + {e}bx]
+ push {x}
+ pop gs
+ mov dx, gs
+ add dx, ax
+ mov word ptr gs:[{e}di + {e}bx], dx
+ lgs {e}si, [{data}]
+ xor ax, gs:[{e}si]
+ push gs
+ mov {x}, [{e}bp]
+ pop {x}
+ stc
+ mov {x}, [{data} + {e_size}]
+ adc dx, 3
+ push ss
+ pop ss
+ dec cx
+ jnz again
+ hlt
+"""
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+def test_a_loop_that_loads_segment_registers(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real mode does it in place; protected mode, by the out-of-line semantics."""
+    found = pages_of_regions(monkeypatch)
+    e = "e" if bits == 32 else ""
+    selector = GS if bits == 32 else DATA >> 4
+    pointer = f"mov dword ptr [{DATA}], 0x40\n mov word ptr [{DATA} + {bits // 8}], {selector}\n"
+    head = f"{pointer} mov {e}bx, 8\n mov word ptr [{e}bp], {selector}"
+    check(head + SEGMENT_LOOP.format(e=e, x="fs" if bits == 32 else "es", data=DATA, e_size=bits // 8), bits, SOON, 60)
+    assert found
 
 
 def test_programs_do_make_regions() -> None:
