@@ -156,7 +156,7 @@ class Accelerator:
         )
         self._written = self.code.function("blocks.written_outside", 2)
         self._forget = self.code.function("blocks.forget_blocks", 0)
-        self._flush = self.code.function("paging.flush_tlb_all", 0)
+        self._flush = self.code.function("tlb.flush_tlb_all", 0)
         self.known_block = self.code.function("blocks.known_block", 3)
         self.ask_again = self.code.function("hot.ask_again", 2)
         self.enter_region = self.code.function("hot.enter_region", 3)

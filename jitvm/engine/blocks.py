@@ -11,7 +11,8 @@ from __future__ import annotations
 from jitvm.engine.gate import close_block
 from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_JUMP_CACHE, UOP_SIZE
 from jitvm.isa.host import peek, poke
-from jitvm.isa.paging import PAGE_OFFSET, WRITE, tlb_slot
+from jitvm.isa.paging_entry import PAGE_OFFSET
+from jitvm.isa.tlb import PARTS, WRITE, tlb_slot
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W6, W8, W12, W63, u64
 
 BLOCK_VALID, BLOCK_LISTED = u64(1), u64(2)
@@ -83,15 +84,15 @@ def chunks(first, n):
 def unmap_writes(c, page):
     """Take a page of guest memory that now holds code out of the write TLB."""
     host = c.ram + (page << W12)
-    user = W0
-    while user < W2:
-        k = tlb_slot(W0, WRITE, user)
+    part = W0
+    while part < PARTS:
+        k = tlb_slot(W0, WRITE, part)
         end = k + u64(1024)
         while k < end:
             if c.tlb[k] != ONES and c.tlb[k] + c.tlb[k + W1] == host:
                 c.tlb[k] = ONES
             k += W2
-        user += W1
+        part += W1
     return W0
 
 

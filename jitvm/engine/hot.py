@@ -12,8 +12,8 @@ from jitvm.engine.layout import WHY_REGION as WHY_REGION_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block, plan_block
 from jitvm.isa.host import peek, poke, serialize
 from jitvm.isa.memory import is_user
-from jitvm.isa.paging import FETCH, tlb_slot
 from jitvm.isa.state import OK
+from jitvm.isa.tlb import FETCH, tlb_slot
 from jitvm.isa.words import W0, W1, W3, W4, W8, W12, W16, W24, u64
 
 WHY_REGION = u64(WHY_REGION_)

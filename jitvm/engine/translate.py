@@ -77,7 +77,7 @@ from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
 from jitvm.isa.debug import code_break, is_code_break
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cut_linear, fetch_host
-from jitvm.isa.paging import PAGE_OFFSET
+from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.state import (
     CS,
     EXIT,

@@ -32,8 +32,9 @@ INLINE_LIMIT = 20
 """A unit on the CPU record of at most this many LLVM instructions is inlined into its callers; value units always are."""
 
 ISA_MODULES = (
-    "words flags state registers watch paging debug catch outside memory mode segment tss task_segments task far events "
-    "iret alu shift muldiv bits bcd branch string stringio io system msr cpuid stack misc address reset"
+    "words flags state registers watch tlb paging_entry paging_long paging debug catch outside memory mode "
+    "segment tss task_segments task far events iret alu shift muldiv bits bcd branch string stringio io system "
+    "msr cpuid stack misc address reset"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 HOST = "jitvm.isa.host"

@@ -21,7 +21,6 @@ from __future__ import annotations
 from jitvm.isa.flags import RF
 from jitvm.isa.host import translations_changed
 from jitvm.isa.memory import cut_linear
-from jitvm.isa.paging import flush_tlb
 from jitvm.isa.state import (
     AGAIN,
     CR4_DE,
@@ -40,6 +39,7 @@ from jitvm.isa.state import (
     fault0,
     retired,
 )
+from jitvm.isa.tlb import flush_tlb_all
 from jitvm.isa.words import ONES, W0, W1, W2, W3, W4, W16, u64
 
 DR6, DR7, FOUR = u64(6), u64(7), u64(4)
@@ -135,7 +135,7 @@ def update_debug(c):
         translations_changed(c)
     c.code_breaks = code
     if watched | c.n_watch != W0:
-        flush_tlb(c)
+        flush_tlb_all(c)
     return count_watches(c, watched)
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from jitvm.isa.host import peek, poke
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import mmio
-from jitvm.isa.paging import FETCH, PAGE_MASK, PAGE_OFFSET, READ, WRITE, beside_code, host_of, store_host, tlb_slot
+from jitvm.isa.paging import beside_code, host_of
+from jitvm.isa.paging_entry import PAGE_MASK, PAGE_OFFSET, store_host
 from jitvm.isa.state import (
     AC_FAULT,
     ATTR_CODE,
@@ -24,6 +25,7 @@ from jitvm.isa.state import (
     ATTR_DC,
     ATTR_P,
     ATTR_RW,
+    EFER_LMA,
     GP,
     MODE_CODE64,
     MODE_PE,
@@ -35,6 +37,7 @@ from jitvm.isa.state import (
     WATCH_WRITE,
     fault,
 )
+from jitvm.isa.tlb import FETCH, PERMITTED, READ, USER, WRITE, tlb_slot
 from jitvm.isa.watch import ANY_WATCH, watch_access, watch_probe
 from jitvm.isa.words import M8, M16, M32, ONES, W0, W1, W3, i64, u64
 
@@ -42,8 +45,12 @@ W3CPL, PAGE_SIZE = u64(3), u64(4096)
 
 
 def is_user(c):
-    """1 at CPL 3."""
-    return u64(c.cpl == W3CPL)
+    """The part of the TLB that a program's own accesses belong to: USER at CPL 3, SUPERVISOR or PERMITTED else."""
+    if c.cpl == W3CPL:
+        return USER
+    if c.tlb_off != W0:
+        return PERMITTED
+    return W0
 
 
 def segment_fault(c, seg):
@@ -56,6 +63,13 @@ def segment_fault(c, seg):
 def cut_linear(c, lin):
     """Linear addresses have 32 bits outside 64-bit mode."""
     if c.mode & MODE_CODE64 != W0:
+        return lin
+    return lin & M32
+
+
+def cut_system(c, lin):
+    """Linear addresses of tables and TSS have 32 bits outside long mode."""
+    if c.efer & EFER_LMA != W0:
         return lin
     return lin & M32
 
@@ -310,17 +324,17 @@ def probe_store(c, seg, off, size):
 
 def load_system(c, lin, size):
     """Value at a linear address with supervisor privilege (descriptor tables, TSS); look at c.status."""
-    return load_linear(c, cut_linear(c, lin), size, READ, W0)
+    return load_linear(c, cut_system(c, lin), size, READ, W0)
 
 
 def store_system(c, lin, size, v):
     """Store at a linear address with supervisor privilege; status."""
-    return store_linear(c, cut_linear(c, lin), size, v, W0)
+    return store_linear(c, cut_system(c, lin), size, v, W0)
 
 
 def probe_system(c, lin, size):
     """Status: could `store_system` succeed?"""
-    return probe_linear(c, cut_linear(c, lin), size, W0)
+    return probe_linear(c, cut_system(c, lin), size, W0)
 
 
 def push_at(c, sp, size, v):

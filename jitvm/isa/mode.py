@@ -35,6 +35,7 @@ from jitvm.isa.state import (
     CR0_MP,
     CR0_PE,
     CR0_TS,
+    CR4_SMAP,
     CS,
     DS,
     EFER_LMA,
@@ -57,14 +58,17 @@ from jitvm.isa.state import (
     SS,
     TLB_ENTRIES,
     TLB_KINDS,
+    TLB_PARTS,
 )
 from jitvm.isa.words import M16, M32, W0, W1, W2, W6, W16, W32, i64, u64
 
 CR4_OSFXSR = u64(1 << 9)
 CPL3 = u64(3)
 USER_TLB = u64(TLB_KINDS * TLB_ENTRIES * 16)
-CHECKED_TLB = USER_TLB + USER_TLB
-"""Byte offsets in `tlb` of the user's part, and of the empty one: all accesses come to where alignment is checked."""
+PERMITTED_TLB = USER_TLB + USER_TLB
+CHECKED_TLB = USER_TLB * u64(TLB_PARTS)
+"""Byte offsets in `tlb` of the user's part, of the one for SMAP, and of the empty one: all accesses come to where
+alignment is checked."""
 SLOW = i64(-1)
 N_CODES, LAST_CODE = u64(64), u64(0xFFFF)
 EFLAGS = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | ID
@@ -199,6 +203,8 @@ def update_context(c):
         c.tlb_off = USER_TLB
         if c.rflags & AC != W0 and c.cr0 & CR0_AM != W0:
             c.tlb_off = CHECKED_TLB
+    elif c.rflags & AC != W0 and c.cr4 & CR4_SMAP != W0:
+        c.tlb_off = PERMITTED_TLB
     return W0
 
 

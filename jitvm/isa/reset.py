@@ -5,8 +5,8 @@ from __future__ import annotations
 from jitvm.isa.debug import reset_debug
 from jitvm.isa.flags import RESERVED, put_flags
 from jitvm.isa.mode import update_mode
-from jitvm.isa.paging import empty_tlb_part, flush_tlb_all
 from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
+from jitvm.isa.tlb import empty_tlb_part, flush_tlb_all
 from jitvm.isa.words import M16, ONES, W0, W1, W8, u64
 
 RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)

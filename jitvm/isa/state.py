@@ -28,8 +28,11 @@ LAZY = np.dtype([("res", U), ("aux", U), ("hi", U)])
 
 TLB_ENTRIES = 512
 TLB_KINDS = 4
-TLB_WORDS = 3 * TLB_KINDS * TLB_ENTRIES * 2
-"""(supervisor, user, always empty) x (read, write, fetch, beside) x entries x (tag, addend): see jitvm/isa/paging.py."""
+TLB_PARTS = 3
+TLB_WORDS = (TLB_PARTS + 1) * TLB_KINDS * TLB_ENTRIES * 2
+"""(three privileges, always empty) x (read, write, fetch, beside) x entries x (tag, addend): see jitvm/isa/tlb.py."""
+TLB_MARKS = TLB_PARTS * TLB_KINDS * TLB_ENTRIES // 64
+"""Words with a bit an entry."""
 N_WATCH = 512
 """Entries of the watch tables: the guest's debug registers 0 to 3 and a debugger's."""
 N_HITS = 8
@@ -65,6 +68,7 @@ ARCHITECTURAL = [
     ("cr3", U),
     ("cr4", U),
     ("cr8", U),
+    ("pdpte", U, (4,)),  # page-directory-pointer entries of PAE paging, loaded with CR3
     ("dr", U, (8,)),
     ("efer", U),
     ("xcr0", U),
@@ -177,8 +181,14 @@ ARCHITECTURAL = [
     ("n_pages", U),
     ("code_pages", U),  # host address of one byte a page of guest memory: translated code is on it
     ("gpa", U),  # physical address of the last translation (jitvm/isa/paging.py)
+    ("marks", U),  # MARK_* bits of the last page walk (jitvm/isa/tlb.py)
+    ("walk_at", U, (5,)),  # by level: where the entries of a page walk lie, and what they say
+    ("walk_entry", U, (5,)),
     ("tlb_host", U),  # host address of `tlb`
     ("tlb_off", U),  # byte offset of the part of `tlb` in which translated code looks, derived: jitvm/isa/mode.py
+    ("any_marks", U),  # not 0: a bit of the following is set
+    ("tlb_global", U, (TLB_MARKS,)),
+    ("tlb_large", U, (TLB_MARKS,)),
     ("tlb", U, (TLB_WORDS,)),
 ]
 
@@ -223,6 +233,7 @@ MF, AC_FAULT, MC, XM = u64(16), u64(17), u64(18), u64(19)
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (u64(1 << n) for n in range(6))
 CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = u64(1 << 16), u64(1 << 18), u64(1 << 29), u64(1 << 30), u64(1 << 31)
 CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE = (u64(1 << n) for n in range(8))
+CR4_UMIP, CR4_FSGSBASE, CR4_SMEP, CR4_SMAP = u64(1 << 11), u64(1 << 16), u64(1 << 20), u64(1 << 21)
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = u64(1), u64(1 << 8), u64(1 << 10), u64(1 << 11)
 
 # ---- segment attributes (as in `attr`) ------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from __future__ import annotations
 from jitvm.isa.flags import DF, get_zf, sub_flags
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import cached_host, host_run, is_user, linear, load, store
-from jitvm.isa.paging import PAGE_OFFSET, READ, WRITE, host_of
+from jitvm.isa.paging import host_of
+from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.registers import get_reg, set_reg
 from jitvm.isa.state import AGAIN, ES, OK, RAX, RCX, RDI, RSI
+from jitvm.isa.tlb import READ, WRITE
 from jitvm.isa.words import W0, W1, W2, W3, W4, W7, W8, W16, W32, cut, i64, mask, u64
 
 CHUNK = u64(0x1_0000)

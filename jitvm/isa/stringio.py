@@ -18,7 +18,7 @@ from jitvm.isa.io import io_allowed
 from jitvm.isa.memory import cut_linear, fetch_host, is_user, linear, load, probe_store, store
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import port_access, port_string
-from jitvm.isa.paging import READ, host_of
+from jitvm.isa.paging import host_of
 from jitvm.isa.registers import get_reg
 from jitvm.isa.state import CS, ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
 from jitvm.isa.string import (
@@ -32,6 +32,7 @@ from jitvm.isa.string import (
     string_budget,
     string_status,
 )
+from jitvm.isa.tlb import READ
 from jitvm.isa.watch import watched_page
 from jitvm.isa.words import M16, W0, W1, W3, W7, cut, mask, u64
 

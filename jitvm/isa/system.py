@@ -25,7 +25,6 @@ from jitvm.isa.io import iopl
 from jitvm.isa.memory import load, probe_store, push_at, store
 from jitvm.isa.misc import beside
 from jitvm.isa.mode import read_eflags, update_context, update_mode
-from jitvm.isa.paging import flush_page, flush_tlb, flush_tlb_all
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.state import (
     CATCH_CR3,
@@ -60,6 +59,7 @@ from jitvm.isa.state import (
     fault0,
     retired,
 )
+from jitvm.isa.tlb import flush_page, flush_tlb, flush_tlb_all
 from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W4, W8, W32, cut, u64
 
 CR0_WRITABLE = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG

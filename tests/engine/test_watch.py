@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from jitvm.engine.points import Point, hits, set_watches
-from jitvm.isa.paging import READ, WRITE, tlb_slot
 from jitvm.isa.state import STOP_WATCH, WATCH_PHYSICAL, WATCH_READ, WATCH_WRITE
+from jitvm.isa.tlb import READ, WRITE, tlb_slot
 from jitvm.isa.words import u64
 from tests.engine.guest import CODE, DATA, Guest, same
 from tests.engine.programs import prepare, program

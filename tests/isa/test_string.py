@@ -351,7 +351,7 @@ def test_run_goes_from_memory_into_mmio() -> None:
 
 
 def test_code_pages_are_written_element_by_element(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jitvm.isa import paging
+    from jitvm.isa import paging_entry
 
     told = []
 
@@ -359,7 +359,7 @@ def test_code_pages_are_written_element_by_element(monkeypatch: pytest.MonkeyPat
         told.append((int(offset), int(size)))
         return np.uint64(0)
 
-    monkeypatch.setattr(paging, "code_written", code_written)
+    monkeypatch.setattr(paging_entry, "code_written", code_written)
     c, memory = flat()
     memory.code_pages[0x20] = 1
     c.gpr[RDI], c.gpr[RCX] = 0x20FF8, 4
