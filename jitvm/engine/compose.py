@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from jitvm.engine.forms import Shape
-from jitvm.isa.table import QUICK
+from jitvm.isa.table import CHECKED_BY, QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
 AH_AT = 1
@@ -265,10 +265,10 @@ class _Composer:
             b.next()
 
     def checked(self) -> None:
-        """A value unit that is #UD outside protected mode."""
+        """A value unit that may fault before it does anything."""
         b = self.b
         b.publish()
-        b.call("segment.need_protected", [])
+        b.call(CHECKED_BY[self.s.unit], [])
         b.check()
         self.value_kind()
 

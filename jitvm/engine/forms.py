@@ -25,10 +25,17 @@ _CODES: list[Any] = [v for v in vars(ix.Code).values() if isinstance(v, int)]
 _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
 
 INTEGER_FEATURES = frozenset(
-    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP".split()
+    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP "
+    "SEP SYSCALL SMAP RDTSCP".split()
 )
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
-ANNOUNCED_AS = {"CMOV": "cmov"}
+ANNOUNCED_AS = {
+    "CMOV": "cmov",
+    "SEP": "sep",
+    "SYSCALL": "syscall",
+    "SMAP": "smap",
+    "RDTSCP": "rdtscp",
+}
 """iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
 FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387", "FPU287XL_ONLY", "FPU387SL_ONLY", "SSE3_FPU", "FPU8087", "CMOV_FPU"})
 HINT_NOPS = frozenset({0x10D, *range(0x118, 0x120)})

@@ -44,10 +44,19 @@ BUILT: dict[str, tuple[int, int]] = {
     "pse": (EDX1, 3),
     "tsc": (EDX1, 4),
     "msr": (EDX1, 5),
+    "pae": (EDX1, 6),
     "cx8": (EDX1, 8),
+    "sep": (EDX1, 11),
     "mtrr": (EDX1, 12),
     "pge": (EDX1, 13),
     "cmov": (EDX1, 15),
+    "pat": (EDX1, 16),
+    "pse36": (EDX1, 17),
+    "nx": (EDX8, 20),
+    "rdtscp": (EDX8, 27),
+    "smep": (EBX7, 7),
+    "smap": (EBX7, 20),
+    "umip": (ECX7, 2),
 }
 """Features that can be announced, by their names on the command line: word of `c.features` and number of the bit."""
 

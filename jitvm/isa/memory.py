@@ -26,6 +26,7 @@ from jitvm.isa.state import (
     ATTR_P,
     ATTR_RW,
     EFER_LMA,
+    FS,
     GP,
     MODE_CODE64,
     MODE_PE,
@@ -42,6 +43,7 @@ from jitvm.isa.watch import ANY_WATCH, watch_access, watch_probe
 from jitvm.isa.words import M8, M16, M32, ONES, W0, W1, W3, i64, u64
 
 W3CPL, PAGE_SIZE = u64(3), u64(4096)
+CANONICAL_HALF, W48 = u64(1 << 47), u64(48)
 
 
 def is_user(c):
@@ -65,6 +67,18 @@ def cut_linear(c, lin):
     if c.mode & MODE_CODE64 != W0:
         return lin
     return lin & M32
+
+
+def is_canonical(lin):
+    """1 when bits 63 to 47 of a linear address are the same."""
+    return u64((lin + CANONICAL_HALF) >> W48 == W0)
+
+
+def base_of(c, seg):
+    """Segment base as it counts: in 64-bit mode only FS and GS have one."""
+    if c.mode & MODE_CODE64 != W0 and seg < FS:
+        return W0
+    return c.base[seg]
 
 
 def cut_system(c, lin):

@@ -36,10 +36,12 @@ from jitvm.isa.state import (
     CR0_PE,
     CR0_TS,
     CR4_SMAP,
+    CR4_UMIP,
     CS,
     DS,
     EFER_LMA,
     ES,
+    GP,
     JUMP,
     MODE_ALONE,
     MODE_CODE32,
@@ -59,8 +61,9 @@ from jitvm.isa.state import (
     TLB_ENTRIES,
     TLB_KINDS,
     TLB_PARTS,
+    fault,
 )
-from jitvm.isa.words import M16, M32, W0, W1, W2, W6, W16, W32, i64, u64
+from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W6, W16, W32, i64, u64
 
 CR4_OSFXSR = u64(1 << 9)
 CPL3 = u64(3)
@@ -224,3 +227,30 @@ def settle(c, ctx):
         return OK
     c.rip = c.next_rip
     return JUMP
+
+
+def check_privilege(c):
+    """Status: #GP(0) unless at privilege level 0."""
+    if c.cpl != W0:
+        return fault(c, GP, W0)
+    return OK
+
+
+def go_on(c):
+    """The instruction is complete; go on behind it, where the mode may be another one."""
+    c.rip = c.next_rip
+    return JUMP
+
+
+def register_mask(c):
+    """MOV to and from control and debug registers has 32 bits, in 64-bit mode 64, whatever the prefixes."""
+    if c.mode & MODE_CODE64 != W0:
+        return ONES
+    return M32
+
+
+def umip(c):
+    """Status: #GP(0) for SGDT, SIDT, SLDT, SMSW and STR under CR4.UMIP above privilege level 0."""
+    if c.cr4 & CR4_UMIP != W0 and c.cpl != W0:
+        return fault(c, GP, W0)
+    return OK

@@ -4,21 +4,23 @@ An MSR is there when the feature that brings it is announced (`c.features`); ano
 #GP(0).  The memory-type range registers are latches: types of memory make no difference without caches.
 
 Latches live in `c.msr_misc`: 0-15 variable ranges, 16-26 fixed ranges, 27 default type, 28 EBL_CR_POWERON,
-29 BIOS_SIGN_ID.
+29 BIOS_SIGN_ID, 30 MISC_ENABLE.
 
-Source: Intel SDM vol. 2, RDMSR, WRMSR, RDTSC, RDPMC; vol. 3, 11.11 (MTRRs), 17.17 (TSC); vol. 4, 2.20 (MSRs of the P6
-family).
+Source: Intel SDM vol. 2, RDMSR, WRMSR, RDTSC, RDPMC; vol. 3, 11.11 (MTRRs), 17.17 (TSC); vol. 4, 2.1
+(architectural MSRs), 2.20 (MSRs of the P6 family).
 
 Not modelled: performance counters (RDPMC finds none), machine check, branch records and BTF in DEBUGCTL, microcode
-updates (the update trigger loads nothing).
+updates (the update trigger loads nothing); what IA32_MISC_ENABLE would switch; VMX and SGX (IA32_FEATURE_CONTROL is locked
+without them).
 """
 
 from __future__ import annotations
 
 from jitvm.isa.catch import catch_msr
-from jitvm.isa.cpuid import FEATURE_MSR, FEATURE_MTRR, FEATURE_TSC
+from jitvm.isa.cpuid import FEATURE_APIC, FEATURE_LM, FEATURE_MSR, FEATURE_MTRR, FEATURE_PAT, FEATURE_TSC
+from jitvm.isa.mode import check_privilege
 from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
-from jitvm.isa.system import check_privilege
+from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
 from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, u64
 
 TSC, PLATFORM_ID, EBL_CR_POWERON = u64(0x10), u64(0x17), u64(0x2A)
@@ -30,7 +32,14 @@ MTRR_FIX_64K, MTRR_FIX_16K, MTRR_FIX_4K, MTRR_FIX_4K_END = u64(0x250), u64(0x258
 MTRR_CAP_VALUE = u64(0x508)
 """8 variable ranges, fixed ranges, write combining."""
 SLOT_FIXED, SLOT_DEF_TYPE, SLOT_EBL, SLOT_SIGN = u64(16), u64(27), u64(28), u64(29)
+SLOT_MISC_ENABLE = u64(30)
 NO_SLOT = ONES
+APIC_BASE, FEATURE_CONTROL, MISC_ENABLE, PAT = u64(0x1B), u64(0x3A), u64(0x1A0), u64(0x277)
+APIC_BASE_BITS, APIC_BSP = ~u64(0x6FF), u64(0x100)
+"""IA32_APIC_BASE: address, EN (11), BSP (8); EXTD (10) belongs to x2APIC."""
+PAT_TYPES = u64(0b1111_0011)
+"""Bit n: type n may stand in the PAT (UC, WC, WT, WP, WB, UC-)."""
+MISC_ENABLE_FAST_STRINGS, FEATURE_CONTROL_LOCK = u64(1), u64(1)
 TYPES = u64(0b111_0011)
 """Bit n: memory type n exists (UC, WC, WT, WP, WB)."""
 BASE_RESERVED = ~u64(0xF_FFFF_F0FF)
@@ -57,9 +66,22 @@ def rdtsc(c):
     return OK
 
 
+def rdtscp(c):
+    """RDTSCP: as RDTSC, and TSC_AUX to ECX.  There is nothing to wait for: instructions complete in order."""
+    if rdtsc(c) != OK:
+        return c.status
+    c.gpr[RCX] = c.msr_tsc_aux & M32
+    return OK
+
+
 def rdpmc(c):
     """RDPMC: there is no counter, whatever ECX says."""
     return fault(c, GP, W0)
+
+
+def is_later(c):
+    """1 for a processor of the generations with long mode: they have more MSRs."""
+    return u64(c.features[2] & FEATURE_LM != W0)
 
 
 def mtrr_slot(n):
@@ -120,10 +142,20 @@ def read_msr(c, n):
     slot = msr_slot(c, n)
     if slot != NO_SLOT:
         return c.msr_misc[slot]
+    if is_call_msr(c, n) != W0:
+        return read_call_msr(c, n)
     if n == TSC and c.features[0] & FEATURE_TSC != W0:
         return tsc_now(c)
     if n == MTRR_CAP and c.features[0] & FEATURE_MTRR != W0:
         return MTRR_CAP_VALUE
+    if n == APIC_BASE and c.features[0] & FEATURE_APIC != W0:
+        return c.msr_apic_base
+    if n == PAT and c.features[0] & FEATURE_PAT != W0:
+        return c.msr_pat
+    if n == MISC_ENABLE and is_later(c) != W0:
+        return c.msr_misc[SLOT_MISC_ENABLE] | MISC_ENABLE_FAST_STRINGS
+    if n == FEATURE_CONTROL and is_later(c) != W0:
+        return FEATURE_CONTROL_LOCK
     if n == PLATFORM_ID:
         return W0
     if n == DEBUGCTL:
@@ -132,16 +164,52 @@ def read_msr(c, n):
     return W0
 
 
+def write_tsc(c, v):
+    """Set the TSC; before long mode came it takes 32 bits and clears the upper half (SDM vol. 3, 17.17.3)."""
+    if is_later(c) == W0:
+        v = v & M32
+    c.tsc_offset = v - retired(c) - c.extra_ns
+    return OK
+
+
+def write_apic_base(c, v):
+    """Set IA32_APIC_BASE: #GP(0) for a reserved bit; what kind of processor it is (BSP) stays."""
+    if v & ~(c.phys_mask & APIC_BASE_BITS) != W0:
+        return fault(c, GP, W0)
+    c.msr_apic_base = (v & ~APIC_BSP) | (c.msr_apic_base & APIC_BSP)
+    return OK
+
+
+def write_pat(c, v):
+    """Set IA32_PAT: eight types of memory, which make no difference without caches; #GP(0) for one that there is not."""
+    k = W0
+    while k < W8:
+        kind = (v >> (k * W8)) & M8
+        if kind >= W8 or (PAT_TYPES >> kind) & W1 == W0:
+            return fault(c, GP, W0)
+        k += W1
+    c.msr_pat = v
+    return OK
+
+
 def write_msr(c, n, v):
-    """Write MSR `n`; status.  The TSC takes 32 bits and clears the upper half (SDM vol. 3, 17.17.3)."""
+    """Write MSR `n`; status."""
     slot = msr_slot(c, n)
     if slot != NO_SLOT:
         if msr_refused(slot, v) != W0:
             return fault(c, GP, W0)
         c.msr_misc[slot] = v
         return OK
+    if is_call_msr(c, n) != W0:
+        return write_call_msr(c, n, v)
     if n == TSC and c.features[0] & FEATURE_TSC != W0:
-        c.tsc_offset = (v & M32) - retired(c) - c.extra_ns
+        return write_tsc(c, v)
+    if n == APIC_BASE and c.features[0] & FEATURE_APIC != W0:
+        return write_apic_base(c, v)
+    if n == PAT and c.features[0] & FEATURE_PAT != W0:
+        return write_pat(c, v)
+    if n == MISC_ENABLE and is_later(c) != W0:
+        c.msr_misc[SLOT_MISC_ENABLE] = v
         return OK
     if n == BIOS_UPDT_TRIG or (n == DEBUGCTL and v == W0):
         return OK

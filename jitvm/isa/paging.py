@@ -2,8 +2,8 @@
 
 Only whole pages of guest memory get an entry in the TLB (jitvm/isa/tlb.py); pages of the MMIO bus and, for writes, pages
 with translated code, those that are read from elsewhere, and those with watched bytes never do, so that a hit needs no
-further check, also to read and then write.  A write entry exists only when the dirty bit is set.  A page with translated code
-that may be written has an entry `BESIDE` instead, which only the complete ways look at: their stores see to the code.
+further check, also to read and then write.  A write entry exists only when the dirty bit is set.  A page with translated
+code that may be written has an entry `BESIDE` instead, which only the complete ways look at: their stores see to the code.
 
 Accessed and dirty bits are set when the access is allowed: a refused one changes nothing.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from jitvm.isa.flags import VM, set_zf
 from jitvm.isa.memory import load, load_system, store, store_system
-from jitvm.isa.mode import is_protected, settle, update_context, update_limits
+from jitvm.isa.mode import is_protected, settle, umip, update_context, update_limits
 from jitvm.isa.registers import set_reg, stack_mask
 from jitvm.isa.state import (
     ATTR_CODE,
@@ -337,6 +337,13 @@ def need_protected(c):
     if is_protected(c) == W0:
         return fault0(c, UD)
     return OK
+
+
+def may_store_selector(c):
+    """Status of SLDT and STR: #UD outside protected mode, #GP(0) when UMIP keeps them from this level."""
+    if need_protected(c) != OK:
+        return FAULT
+    return umip(c)
 
 
 def need_supervisor(c):

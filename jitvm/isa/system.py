@@ -1,54 +1,27 @@
-"""System instructions: control and debug registers, descriptor-table registers, flags, HLT, INVLPG.
+"""System instructions: debug registers, descriptor-table registers, flags, HLT, INVLPG, STAC, CLAC.
 
 What changes the mode or the memory map returns JUMP to the next instruction, so that it is fetched anew.
 
-Source: Intel SDM vol. 2, the instructions; vol. 3, 2.5 (control registers), 17.2 (debug registers), 5.9 (privileged
-instructions), 20.2 (virtual-8086 mode); vol. 2, POPF (which flags may change).
+Source: Intel SDM vol. 2, the instructions; vol. 3, 17.2 (debug registers), 5.9 (privileged instructions), 20.2
+(virtual-8086 mode); vol. 2, POPF (which flags may change).
 
-Not modelled: caches (INVD and WBINVD only check the privilege); VME and PVI (not announced); CR8.
+Not modelled: caches (INVD and WBINVD only check the privilege); VME and PVI (not announced).
 """
 
 from __future__ import annotations
 
-from jitvm.isa.catch import catch_other
-from jitvm.isa.cpuid import (
-    FEATURE_DE,
-    FEATURE_MCE,
-    FEATURE_PAE,
-    FEATURE_PGE,
-    FEATURE_PSE,
-    FEATURE_TSC,
-)
 from jitvm.isa.debug import DR6, DR6_BD, DR7, DR7_GD, update_debug
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, put_flags
 from jitvm.isa.io import iopl
-from jitvm.isa.memory import load, probe_store, push_at, store
+from jitvm.isa.memory import base_of, cut_linear, is_canonical, load, probe_store, push_at, store
 from jitvm.isa.misc import beside
-from jitvm.isa.mode import read_eflags, update_context, update_mode
+from jitvm.isa.mode import check_privilege, go_on, read_eflags, register_mask, umip, update_context
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.state import (
-    CATCH_CR3,
-    CR0_AM,
-    CR0_CD,
-    CR0_EM,
-    CR0_ET,
-    CR0_MP,
-    CR0_NE,
-    CR0_NW,
-    CR0_PE,
-    CR0_PG,
-    CR0_TS,
-    CR0_WP,
     CR4_DE,
-    CR4_MCE,
-    CR4_PAE,
-    CR4_PGE,
-    CR4_PSE,
-    CR4_TSD,
     DB,
     EXIT_HLT,
     GP,
-    JUMP,
     MODE_CODE64,
     OK,
     RSP,
@@ -59,149 +32,16 @@ from jitvm.isa.state import (
     fault0,
     retired,
 )
-from jitvm.isa.tlb import flush_page, flush_tlb, flush_tlb_all
-from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W4, W8, W32, cut, u64
+from jitvm.isa.tlb import flush_page
+from jitvm.isa.words import M16, M32, W0, W1, W2, W4, W8, cut, u64
 
-CR0_WRITABLE = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
-CR0_PAGING = CR0_PG | CR0_WP
-"""A change of one of these ends every translation."""
-CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE
-LMSW_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS
 IOPL_3 = u64(3)
-CR2, CR3, CR4 = u64(2), u64(3), u64(4)
 DR5 = u64(5)
 DR6_ONES, DR6_WRITABLE = u64(0xFFFF_0FF0), u64(0xE00F)
 DR7_ONES, DR7_WRITABLE = u64(0x400), u64(0xFFFF_23FF)
 M24 = u64(0xFF_FFFF)
 FREE_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
 """What POPF changes at every privilege level."""
-
-
-def check_privilege(c):
-    """Status: #GP(0) unless at privilege level 0."""
-    if c.cpl != W0:
-        return fault(c, GP, W0)
-    return OK
-
-
-def go_on(c):
-    """The instruction is complete; go on behind it, where the mode may be another one."""
-    c.rip = c.next_rip
-    return JUMP
-
-
-def register_mask(c):
-    """MOV to and from control and debug registers has 32 bits, in 64-bit mode 64, whatever the prefixes."""
-    if c.mode & MODE_CODE64 != W0:
-        return ONES
-    return M32
-
-
-# ---- control registers ----------------------------------------------------------------------------------------------
-
-
-def set_cr0(c, v):
-    """Write CR0: #GP(0) for PG without PE, NW without CD or upper bits; reserved bits stay 0, ET 1."""
-    if v >> W32 != W0 or v & (CR0_PG | CR0_PE) == CR0_PG or v & (CR0_NW | CR0_CD) == CR0_NW:
-        return fault(c, GP, W0)
-    old = c.cr0
-    c.cr0 = (v & CR0_WRITABLE) | CR0_ET
-    update_mode(c)
-    if (old ^ v) & CR0_PAGING != W0:
-        flush_tlb_all(c)
-    return go_on(c)
-
-
-def cr4_bits(c):
-    """The bits of CR4 that the announced features have."""
-    f = c.features[0]
-    bits = W0
-    if f & FEATURE_TSC != W0:
-        bits = bits | CR4_TSD
-    if f & FEATURE_DE != W0:
-        bits = bits | CR4_DE
-    if f & FEATURE_PSE != W0:
-        bits = bits | CR4_PSE
-    if f & FEATURE_PAE != W0:
-        bits = bits | CR4_PAE
-    if f & FEATURE_MCE != W0:
-        bits = bits | CR4_MCE
-    if f & FEATURE_PGE != W0:
-        bits = bits | CR4_PGE
-    return bits
-
-
-def set_cr4(c, v):
-    """Write CR4: #GP(0) for a bit that no announced feature has."""
-    if v & ~cr4_bits(c) != W0:
-        return fault(c, GP, W0)
-    old = c.cr4
-    c.cr4 = v
-    update_mode(c)
-    update_debug(c)
-    if (old ^ v) & CR4_PAGING != W0:
-        flush_tlb_all(c)
-    return go_on(c)
-
-
-def mov_to_cr(c, reg, rm):
-    """MOV CRn, r: `reg` is n, `rm` the general register."""
-    if reg != W0 and (reg < CR2 or reg > CR4):
-        return fault0(c, UD)
-    if check_privilege(c) != OK:
-        return c.status
-    v = c.gpr[rm] & register_mask(c)
-    if reg == W0:
-        return set_cr0(c, v)
-    if reg == CR4:
-        return set_cr4(c, v)
-    if reg == CR2:
-        c.cr2 = v
-        return OK
-    if c.n_catch != W0 and catch_other(c, CATCH_CR3, c.cr3, v, W1) != W0:
-        return c.status
-    c.cr3 = v
-    flush_tlb(c)
-    return go_on(c)
-
-
-def mov_from_cr(c, reg, rm):
-    """MOV r, CRn: `reg` is n, `rm` the general register."""
-    if reg != W0 and (reg < CR2 or reg > CR4):
-        return fault0(c, UD)
-    if check_privilege(c) != OK:
-        return c.status
-    v = c.cr0
-    if reg == CR2:
-        v = c.cr2
-    elif reg == CR3:
-        v = c.cr3
-    elif reg == CR4:
-        v = c.cr4
-    c.gpr[rm] = v
-    return OK
-
-
-def lmsw(c, a):
-    """LMSW: the low four bits of CR0; PE can be set, not cleared."""
-    if check_privilege(c) != OK:
-        return c.status
-    kept = c.cr0 & ~(LMSW_BITS & ~CR0_PE)
-    return set_cr0(c, kept | (a & LMSW_BITS))
-
-
-def smsw(c):
-    """SMSW: the value of CR0 (not a status), which the destination's size cuts; allowed at every level."""
-    return c.cr0
-
-
-def clts(c):
-    """CLTS: clear CR0.TS."""
-    if check_privilege(c) != OK:
-        return c.status
-    c.cr0 = c.cr0 & ~CR0_TS
-    update_mode(c)
-    return go_on(c)
 
 
 # ---- debug registers ------------------------------------------------------------------------------------------------
@@ -238,6 +78,8 @@ def mov_to_dr(c, reg, rm):
     if c.status != OK:
         return c.status
     v = c.gpr[rm] & register_mask(c)
+    if n >= DR6 and v > M32:
+        return fault(c, GP, W0)
     if n == DR6:
         v = (v & DR6_WRITABLE) | DR6_ONES
     elif n == DR7:
@@ -259,9 +101,9 @@ def mov_from_dr(c, reg, rm):
 # ---- descriptor-table registers -------------------------------------------------------------------------------------
 
 
-def base_size(size):
+def base_size(c):
     """Bytes of the base in a descriptor-table operand."""
-    if size == W8:
+    if c.mode & MODE_CODE64 != W0:
         return W8
     return W4
 
@@ -274,8 +116,12 @@ def table_limit(c, seg, off):
 
 
 def table_base(c, size, seg, off):
-    """The base in LGDT's or LIDT's operand: 24 bits with a 16-bit operand size; look at c.status."""
-    v = load(c, seg, beside(c, off, W2), base_size(size))
+    """The base in LGDT's or LIDT's operand: 24 bits with a 16-bit operand size, in 64-bit mode 64; look at c.status."""
+    v = load(c, seg, beside(c, off, W2), base_size(c))
+    if c.mode & MODE_CODE64 != W0:
+        if c.status == OK and is_canonical(v) == W0:
+            fault(c, GP, W0)
+        return v
     if size == W2:
         return v & M24
     return v
@@ -308,24 +154,26 @@ def lidt(c, size, seg, off):
 
 
 def store_table(c, size, seg, off, limit, base):
-    """Write limit and base; a 16-bit operand size gives 24 bits of base and a byte of 0."""
-    second, width = beside(c, off, W2), base_size(size)
+    """Write limit and base; a 16-bit operand size gives 24 bits of base and a byte of 0.  UMIP keeps them secret."""
+    second, width = beside(c, off, W2), base_size(c)
+    if umip(c) != OK:
+        return c.status
     if probe_store(c, seg, off, W2) != OK or probe_store(c, seg, second, width) != OK:
         return c.status
     if store(c, seg, off, W2, limit) != OK:
         return c.status
-    if size == W2:
+    if size == W2 and width != W8:
         base = base & M24
     return store(c, seg, second, width, base)
 
 
 def sgdt(c, size, seg, off):
-    """SGDT, allowed at every level."""
+    """SGDT, allowed at every level without UMIP."""
     return store_table(c, size, seg, off, c.gdt_limit, c.gdt_base)
 
 
 def sidt(c, size, seg, off):
-    """SIDT, allowed at every level."""
+    """SIDT, allowed at every level without UMIP."""
     return store_table(c, size, seg, off, c.idt_limit, c.idt_base)
 
 
@@ -333,10 +181,13 @@ def sidt(c, size, seg, off):
 
 
 def invlpg(c, seg, off):
-    """INVLPG: forget the translations of the page of seg:off; no segment checks."""
+    """INVLPG: forget the translations of the page of seg:off; no segment checks.
+
+    An address that is not canonical has none.
+    """
     if check_privilege(c) != OK:
         return c.status
-    flush_page(c, (c.base[seg] + off) & register_mask(c))
+    flush_page(c, cut_linear(c, base_of(c, seg) + off))
     return go_on(c)
 
 
@@ -458,3 +309,25 @@ def popf(c, size):
         return OK
     update_context(c)
     return go_on(c)
+
+
+def set_ac(c, ac):
+    """EFLAGS.AC as STAC and CLAC write it: #UD but at privilege level 0."""
+    if c.cpl != W0:
+        return fault0(c, UD)
+    flags = (c.rflags & ~AC) | ac
+    if flags == c.rflags:
+        return OK
+    c.rflags = flags
+    update_context(c)
+    return go_on(c)
+
+
+def stac(c):
+    """STAC: pages of the user may be accessed in spite of SMAP."""
+    return set_ac(c, AC)
+
+
+def clac(c):
+    """CLAC: they may not."""
+    return set_ac(c, W0)

@@ -157,13 +157,13 @@ ROWS: dict[str, Row] = {
     "ARPL_MEM": _status("segment.arpl_mem", "w"),
     "ARPL": Row("segment.arpl", "checked", flags="w"),
     # ---- system
-    "MOV_TO_CR": _status("system.mov_to_cr", ends=True),
-    "MOV_FROM_CR": _status("system.mov_from_cr"),
+    "MOV_TO_CR": _status("control.mov_to_cr", ends=True),
+    "MOV_FROM_CR": _status("control.mov_from_cr"),
     "MOV_TO_DR": _status("system.mov_to_dr", ends=True),
     "MOV_FROM_DR": _status("system.mov_from_dr"),
-    "LMSW": _status("system.lmsw", ends=True),
-    "SMSW": _value("system.smsw"),
-    "CLTS": _status("system.clts", ends=True),
+    "LMSW": _status("control.lmsw", ends=True),
+    "SMSW": Row("control.smsw", "checked"),
+    "CLTS": _status("control.clts", ends=True),
     "LGDT": _status("system.lgdt"),
     "LIDT": _status("system.lidt"),
     "SGDT": _status("system.sgdt"),
@@ -183,6 +183,14 @@ ROWS: dict[str, Row] = {
     "WRMSR": _status("msr.wrmsr", ends=True),
     "RDTSC": _status("msr.rdtsc"),
     "RDPMC": _status("msr.rdpmc"),
+    "RDTSCP": _status("msr.rdtscp"),
+    "STAC": _status("system.stac", ends=True),
+    "CLAC": _status("system.clac", ends=True),
+    "SYSENTER": _status("syscall.sysenter", ends=True),
+    "SYSEXIT": _status("syscall.sysexit", ends=True),
+    "SYSCALL": _status("syscall.syscall", "r", ends=True),
+    "SYSRET": _status("syscall.sysret", "wk", ends=True),
+    "SWAPGS": _status("syscall.swapgs", ends=True),
     "CPUID": _status("cpuid.cpuid"),
     "CMPXCHG8B": _status("misc.cmpxchg8b", "w"),
     # ---- nothing, nobody, never
@@ -218,9 +226,19 @@ _SUFFIXED = {
     "IRET": ("IRET", "IRETD"),
     "JCXZ": ("JCXZ", "JECXZ"),
     "WAIT": ("WAIT", "FWAIT"),
+    "SYSEXIT": ("SYSEXIT", "SYSEXITQ"),
+    "SYSRET": ("SYSRET", "SYSRETQ"),
 }
 ALIASES = {alias: row for row, names in _SUFFIXED.items() for alias in names}
 """iced-x86 mnemonics whose operand size is in the name, to their row."""
+
+CHECKED_BY = {
+    "segment.sldt": "segment.may_store_selector",
+    "segment.str_": "segment.may_store_selector",
+    "segment.arpl": "segment.need_protected",
+    "control.smsw": "mode.umip",
+}
+"""What a unit of kind "checked" asks before it does anything: a status."""
 
 NAMED = (-1,)
 TOUCHED: dict[str, tuple[int, ...]] = {

@@ -26,11 +26,12 @@ can't begin again behind the commit point).  In long mode there are no tasks: #G
 from __future__ import annotations
 
 from jitvm.isa.catch import catch_other
+from jitvm.isa.control import is_pae_only
 from jitvm.isa.debug import DR7, update_debug
 from jitvm.isa.flags import NT, VM
 from jitvm.isa.memory import load_system, probe_system, store_system
 from jitvm.isa.mode import read_eflags, update_mode, write_eflags
-from jitvm.isa.paging import flush_tlb
+from jitvm.isa.paging_long import load_pdptes
 from jitvm.isa.registers import cut_sp, set_reg, set_sp
 from jitvm.isa.segment import (
     INDEX,
@@ -73,6 +74,7 @@ from jitvm.isa.state import (
     fault,
 )
 from jitvm.isa.task_segments import load_task_segments
+from jitvm.isa.tlb import flush_tlb
 from jitvm.isa.tss import TYPE_32, probe_push, push, with_ext
 from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W6, W8, W10, cut, u64
 
@@ -335,6 +337,8 @@ def begin_task(c, selector, d, by):
     set_system(c, TR, selector, d | (TSS_BUSY << W40))
     if is_wide(desc_attr(d)) != W0 and c.cr0 & CR0_PG != W0:
         c.cr3 = c.io_data[V_CR3]
+        if is_pae_only(c, c.cr0, c.cr4) != W0:
+            load_pdptes(c, c.cr3)
         flush_tlb(c)
     c.cr0 = c.cr0 | CR0_TS
     c.dr[DR7] = c.dr[DR7] & ~DR7_LOCAL
@@ -366,7 +370,8 @@ def switch_task(c, selector, d, by, ext, eip, eflags):
     c.noting = W1
     if leave_task(c, selector, d, by, eip, eflags) == OK and read_task(c, d) == OK:
         begin_task(c, selector, d, by)
-        check_task_state(c, ext)
+        if c.status == OK:
+            check_task_state(c, ext)
     c.noting = noting
     return c.status
 

@@ -1,7 +1,7 @@
 """The soft TLB: what translated code looks into, and how it is emptied.
 
-It is direct-mapped, one part a privilege, four kinds (read, write, fetch, beside) of `TLB_ENTRIES` entries each.  An entry is a
-tag, the linear page address (`ONES`: empty), and an addend: tag + addend is the page's host address.  The parts:
+It is direct-mapped, one part a privilege, four kinds (read, write, fetch, beside) of `TLB_ENTRIES` entries each.  An entry
+is a tag, the linear page address (`ONES`: empty), and an addend: tag + addend is the page's host address.  The parts:
 
     SUPERVISOR    CPL 0 to 2, and what the processor itself accesses (descriptor tables, TSS)
     USER          CPL 3

@@ -89,11 +89,44 @@ def test_fixed_values() -> None:
     assert write(c, memory, 0x1D9, 0)
 
 
-@pytest.mark.parametrize("n", [0, 0x1B, 0x174, 0x179, 0x1A0, 0x210, 0x251, 0x270, 0x277, 0xC0000080, 0xFFFFFFFF])
+@pytest.mark.parametrize("n", [0, 0x1B, 0x179, 0x1A0, 0x210, 0x251, 0x270, 0x277, 0xC0000080, 0xC0000103, 0xFFFFFFFF])
 def test_what_is_not_announced_is_not_there(n: int) -> None:
     c, memory = cpu()
     assert read(c, memory, n) is None
     assert not write(c, memory, n, 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "v"),
+    [
+        (0x1B, 0xFEE0_0D00),  # EXTD without x2APIC
+        (0x1B, 1 << 40 | 0xFEE0_0900),
+        (0x277, 0x0007_0406_0007_0402),  # 2 and 3 are no types
+        (0x277, 0x0807_0406_0007_0406),
+        (0xC0000080, 1 << 12),
+        (0xC0000080, 2),
+        (0xC0000103, 1 << 32),
+        (0x3A, 5),  # locked
+    ],
+)
+def test_reserved_bits_of_the_later_ones(n: int, v: int) -> None:
+    c, memory = cpu("max")
+    before = read(c, memory, n)
+    assert not write(c, memory, n, v)
+    assert read(c, memory, n) == before
+
+
+def test_latches_of_the_later_ones() -> None:
+    """SYSENTER's, PAT, NXE and TSC_AUX take what is written; the TSC is as wide as it is where long mode is built."""
+    c, memory = cpu("max")
+    for n, v in ((0x174, 8), (0x175, 0x12345678), (0x176, 0x87654321), (0x277, 0x0100_0504_0706_0100), (0xC0000103, 7)):
+        assert write(c, memory, n, v)
+        assert read(c, memory, n) == v
+    assert read(c, memory, 0xC0000080) == 0
+    assert write(c, memory, 0xC0000080, 0x800)
+    assert read(c, memory, 0xC0000080) == 0x800
+    c, memory = cpu("pentium3")
+    assert not write(c, memory, 0xC0000080, 0x800)
 
 
 def test_mtrrs_come_with_their_feature() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jitvm.isa import state, system
+from jitvm.isa import control, state, system
 from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC
 from jitvm.isa.state import EXIT_HLT, FAULT, JUMP, MODE_PE, MODE_TF, MODE_TS, STOP
 from jitvm.isa.words import u64
@@ -42,13 +42,13 @@ def is_flushed(c: Any) -> bool:
 # ---- privileges ------------------------------------------------------------------------------------------------------
 
 PRIVILEGED: list[tuple[Function, tuple[int, ...]]] = [
-    (system.mov_to_cr, (0, RBX)),
-    (system.mov_to_cr, (3, RBX)),
-    (system.mov_from_cr, (4, RBX)),
+    (control.mov_to_cr, (0, RBX)),
+    (control.mov_to_cr, (3, RBX)),
+    (control.mov_from_cr, (4, RBX)),
     (system.mov_to_dr, (7, RBX)),
     (system.mov_from_dr, (0, RBX)),
-    (system.lmsw, (1,)),
-    (system.clts, ()),
+    (control.lmsw, (1,)),
+    (control.clts, ()),
     (system.lgdt, (4, DS, 0x8000)),
     (system.lidt, (4, DS, 0x8000)),
     (system.invlpg, (DS, 0x8000)),
@@ -86,7 +86,7 @@ def test_rsm_is_undefined() -> None:
 @pytest.mark.parametrize("reg", [1, 5, 6, 7, 8, 15])
 def test_control_registers_that_do_not_exist(reg: int) -> None:
     c, memory = flat()
-    for function in (system.mov_to_cr, system.mov_from_cr):
+    for function in (control.mov_to_cr, control.mov_from_cr):
         assert run(function, c, memory, reg, RBX) == FAULT
         assert fault_of(c) == (UD, None)
 
@@ -95,17 +95,17 @@ def test_control_registers_that_do_not_exist(reg: int) -> None:
 def test_cr0_refuses_paging_without_protection_and_nw_without_cd(value: int) -> None:
     c, memory = flat()
     c.gpr[RBX] = value
-    assert run(system.mov_to_cr, c, memory, 0, RBX) == FAULT
+    assert run(control.mov_to_cr, c, memory, 0, RBX) == FAULT
     assert fault_of(c) == (GP, 0)
 
 
 def test_cr0_keeps_et_and_drops_reserved_bits() -> None:
     c, memory = flat()
     c.gpr[RBX] = 0x7FFFFFFF
-    assert run(system.mov_to_cr, c, memory, 0, RBX) == JUMP
+    assert run(control.mov_to_cr, c, memory, 0, RBX) == JUMP
     assert c.cr0 == 0x6005003F
     assert c.rip == c.next_rip
-    assert run(system.mov_from_cr, c, memory, 0, 1) == OK
+    assert run(control.mov_from_cr, c, memory, 0, 1) == OK
     assert c.gpr[1] == 0x6005003F
 
 
@@ -114,37 +114,37 @@ def test_cr0_flushes_when_paging_changes(bit: int, flushes: bool) -> None:
     c, memory = flat()
     fill_tlb(c)
     c.gpr[RBX] = int(c.cr0) ^ 1 << bit
-    assert run(system.mov_to_cr, c, memory, 0, RBX) == JUMP
+    assert run(control.mov_to_cr, c, memory, 0, RBX) == JUMP
     assert is_flushed(c) == flushes
 
 
 def test_protected_mode_comes_and_goes() -> None:
     c, memory = make_cpu()
     c.gpr[RBX] = 0x11
-    assert run(system.mov_to_cr, c, memory, 0, RBX) == JUMP
+    assert run(control.mov_to_cr, c, memory, 0, RBX) == JUMP
     assert c.mode & MODE_PE
     c.gpr[RBX] = 0x10
-    assert run(system.mov_to_cr, c, memory, 0, RBX) == JUMP
+    assert run(control.mov_to_cr, c, memory, 0, RBX) == JUMP
     assert not c.mode & MODE_PE
 
 
 def test_lmsw_sets_pe_but_does_not_clear_it() -> None:
     c, memory = make_cpu()
-    assert run(system.lmsw, c, memory, 0xFFF9) == JUMP
+    assert run(control.lmsw, c, memory, 0xFFF9) == JUMP
     assert c.cr0 == 0x19
     assert c.mode & MODE_PE
     assert c.mode & MODE_TS
-    assert run(system.lmsw, c, memory, 0) == JUMP
+    assert run(control.lmsw, c, memory, 0) == JUMP
     assert c.cr0 == 0x11
-    assert run(system.smsw, c, memory) == 0x11
+    assert run(control.smsw, c, memory) == 0x11
 
 
 def test_clts() -> None:
     c, memory = flat()
     c.gpr[RBX] = 0x19
-    run(system.mov_to_cr, c, memory, 0, RBX)
+    run(control.mov_to_cr, c, memory, 0, RBX)
     assert c.mode & MODE_TS
-    assert run(system.clts, c, memory) == JUMP
+    assert run(control.clts, c, memory) == JUMP
     assert c.cr0 == 0x11
     assert not c.mode & MODE_TS
 
@@ -153,15 +153,15 @@ def test_cr2_and_cr3() -> None:
     c, memory = flat()
     fill_tlb(c)
     c.gpr[RBX] = 0xFFFFFFFF12345018
-    assert run(system.mov_to_cr, c, memory, 2, RBX) == OK
+    assert run(control.mov_to_cr, c, memory, 2, RBX) == OK
     assert c.cr2 == 0x12345018
     assert not is_flushed(c)
-    assert run(system.mov_to_cr, c, memory, 3, RBX) == JUMP
+    assert run(control.mov_to_cr, c, memory, 3, RBX) == JUMP
     assert c.cr3 == 0x12345018
     assert is_flushed(c)
     for reg in (2, 3):
         c.gpr[1] = 0
-        assert run(system.mov_from_cr, c, memory, reg, 1) == OK
+        assert run(control.mov_from_cr, c, memory, reg, 1) == OK
         assert c.gpr[1] == 0x12345018
 
 
@@ -169,11 +169,11 @@ def test_cr4_takes_what_is_announced() -> None:
     c, memory = flat()
     for k, (feature, bit) in enumerate(((FEATURE_TSC, 2), (FEATURE_PSE, 4), (FEATURE_PGE, 7))):
         c.features[0], c.cr4, c.gpr[RBX] = 0, 0, 1 << bit
-        assert run(system.mov_to_cr, c, memory, 4, RBX) == FAULT
+        assert run(control.mov_to_cr, c, memory, 4, RBX) == FAULT
         assert fault_of(c) == (GP, 0)
         c.features[0] = feature
         fill_tlb(c)
-        assert run(system.mov_to_cr, c, memory, 4, RBX) == JUMP
+        assert run(control.mov_to_cr, c, memory, 4, RBX) == JUMP
         assert c.cr4 == 1 << bit
         assert is_flushed(c) == (k > 0)
 
@@ -197,7 +197,7 @@ def test_dr4_and_dr5_are_aliases_unless_cr4_de() -> None:
         assert run(system.mov_from_dr, c, memory, reg, RBX) == OK
         assert c.gpr[RBX] == value
     c.features[0], c.gpr[RBX] = FEATURE_DE, 8
-    assert run(system.mov_to_cr, c, memory, 4, RBX) == JUMP
+    assert run(control.mov_to_cr, c, memory, 4, RBX) == JUMP
     assert run(system.mov_from_dr, c, memory, 4, RBX) == FAULT
     assert fault_of(c) == (UD, None)
 
