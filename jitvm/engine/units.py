@@ -33,8 +33,8 @@ INLINE_LIMIT = 20
 
 ISA_MODULES = (
     "words flags state registers watch tlb paging_entry paging_long paging debug catch outside memory mode "
-    "segment tss task_segments task far events iret alu shift muldiv bits bcd branch string stringio io control "
-    "system syscall msr cpuid stack misc address reset"
+    "segment tss task_segments task far vme events iret alu shift muldiv bits bcd branch string stringio io "
+    "control system syscall msr cpuid stack misc address reset"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 HOST = "jitvm.isa.host"

@@ -28,6 +28,7 @@ from jitvm.isa.cpuid import (
     FEATURE_SYSCALL,
     FEATURE_TSC,
     FEATURE_UMIP,
+    FEATURE_VME,
 )
 from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import check_privilege, go_on, register_mask, umip, update_mode
@@ -52,10 +53,12 @@ from jitvm.isa.state import (
     CR4_PAE,
     CR4_PGE,
     CR4_PSE,
+    CR4_PVI,
     CR4_SMAP,
     CR4_SMEP,
     CR4_TSD,
     CR4_UMIP,
+    CR4_VME,
     CS,
     EFER_LMA,
     EFER_LME,
@@ -179,6 +182,8 @@ def cr4_bits(c):
     """The bits of CR4 that the announced features have."""
     f = c.features[0]
     bits = W0
+    if f & FEATURE_VME != W0:
+        bits = bits | CR4_VME | CR4_PVI
     if f & FEATURE_TSC != W0:
         bits = bits | CR4_TSD
     if f & FEATURE_DE != W0:

@@ -40,6 +40,7 @@ EDX1, ECX1, EDX8, ECX8, EBX7, ECX7 = range(6)
 """Words of `c.features`: leaf 1, leaf 80000001h, leaf 7."""
 
 BUILT: dict[str, tuple[int, int]] = {
+    "vme": (EDX1, 1),
     "de": (EDX1, 2),
     "pse": (EDX1, 3),
     "tsc": (EDX1, 4),

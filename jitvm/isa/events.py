@@ -11,7 +11,7 @@ registers are written.
 Source: Intel SDM vol. 3, 6 (interrupts and exceptions), 20.1.4 (real mode), 20.3 (virtual-8086 mode), 17.3.1.1 (RF);
 vol. 2, "INT n/INTO/INT3/INT1".
 
-Not modelled: 64-bit gates, VME.
+Not modelled: 64-bit gates.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from jitvm.isa.state import (
     BP,
     CATCH_TRIPLE,
     CR0_PE,
+    CR4_VME,
     CS,
     DB,
     DE,
@@ -75,6 +76,7 @@ from jitvm.isa.state import (
 )
 from jitvm.isa.task import task_event
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
+from jitvm.isa.vme import is_redirected, redirect
 from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
 
 W40, W45, W47 = u64(40), u64(45), u64(47)
@@ -369,10 +371,27 @@ def deliver(c):
 
 
 # ---- interrupts -----------------------------------------------------------------------------------------------------
+def interrupt_redirected(c, vector):
+    """INT n to the virtual-8086 program's own handler."""
+    if c.n_catch != W0 and catch_vector(c, vector, W0, W0) != W0:
+        return EXIT
+    if redirect(c, vector) != JUMP:
+        return c.status
+    return entered(c, c.rip)
+
+
 def interrupt(c, imm):
-    """INT n; in virtual-8086 mode only with IOPL 3 (SDM vol. 3, 20.3.3)."""
-    if c.rflags & VM != W0 and c.rflags & IOPL != IOPL:
-        return fault(c, GP, W0)
+    """INT n; in virtual-8086 mode only with IOPL 3, or by the program's own vectors (SDM vol. 3, 20.3.3)."""
+    if c.rflags & VM != W0:
+        own = W0
+        if c.cr4 & CR4_VME != W0:
+            own = is_redirected(c, imm)
+        if c.status != OK:
+            return c.status
+        if own != W0 and c.deliver != W0:
+            return interrupt_redirected(c, imm)
+        if own == W0 and c.rflags & IOPL != IOPL:
+            return fault(c, GP, W0)
     return enter(c, imm, W1, W0, c.next_rip, W0, W0, W0)
 
 

@@ -5,17 +5,18 @@ Source: Intel SDM vol. 2, "IRET/IRETD"; vol. 3, 6.7.1 (NMI), 5.8.6, 20.1.4, 20.2
 EFLAGS.RF is taken from the image only while DR7 enables a breakpoint: nothing else can see it but an interrupt's image,
 and the next instruction would have to run alone to clear it (jitvm/isa/debug.py).
 
-Not modelled: VIF and VIP; 64-bit mode.
+Not modelled: 64-bit mode.
 """
 
 from __future__ import annotations
 
 from jitvm.isa.far import drop, jump_plain, load_outer, return_cs, return_ss, stack_word
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RF, TF, VM
-from jitvm.isa.mode import is_protected, read_eflags, update_mode, write_eflags
+from jitvm.isa.mode import is_protected, read_eflags, update_mode, vme_flags, write_eflags
 from jitvm.isa.segment import RPL, desc_limit, load_cs, mark_accessed, set_v86
 from jitvm.isa.state import CS, DS, ES, FS, GP, GS, JUMP, OK, RSP, SS, fault
 from jitvm.isa.task import return_task
+from jitvm.isa.vme import virtual_iret
 from jitvm.isa.words import M16, M32, W0, W2, W3, W4, W12, u64
 
 ALWAYS = ARITHMETIC | TF | DF | NT | RF
@@ -35,6 +36,8 @@ def returned_flags(c, size, image):
         m = m | IF
     if c.cpl == W0:
         m = m | IOPL
+        if size != W2:
+            m = m | vme_flags(c)
     if c.dr[7] & BREAKPOINTS == W0:
         image = image & ~RF
     return (read_eflags(c) & ~m) | (image & m)
@@ -112,7 +115,7 @@ def iret(c, size):
     if c.rflags & VM != W0:
         if c.rflags & IOPL != IOPL:
             c.nmi_blocked = W0
-            return fault(c, GP, W0)
+            return virtual_iret(c, size)
     elif is_protected(c) != W0 and c.rflags & NT != W0:
         c.nmi_blocked = W0
         return return_task(c)

@@ -15,12 +15,13 @@ Also here: the EFLAGS image, made of the lazy flags and `rflags`.
 Source: Intel SDM vol. 3, 2.2-2.5 (modes), 3.4.5 (descriptors), 5.3 (limits), 5.5 (privilege), 9.9 (switching modes),
 20.1.1 (real mode), 20.2 (virtual-8086 mode); vol. 1, 3.4.3 (EFLAGS).
 
-Not modelled: segmentation in 64-bit mode, VIF and VIP (VME and PVI are not announced; both bits stay 0).
+Not modelled: segmentation in 64-bit mode.
 """
 
 from __future__ import annotations
 
-from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, get_flags, put_flags
+from jitvm.isa.cpuid import FEATURE_VME
+from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VIF, VIP, VM, get_flags, put_flags
 from jitvm.isa.host import translations_changed
 from jitvm.isa.state import (
     ATTR_CODE,
@@ -74,7 +75,7 @@ CHECKED_TLB = USER_TLB * u64(TLB_PARTS)
 alignment is checked."""
 SLOW = i64(-1)
 N_CODES, LAST_CODE = u64(64), u64(0xFFFF)
-EFLAGS = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | ID
+EFLAGS = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID
 """The bits of EFLAGS that this CPU has."""
 
 
@@ -89,6 +90,13 @@ def write_eflags(c, v):
     put_flags(c.lazy, v)
     c.rflags = (v & EFLAGS & ~ARITHMETIC) | RESERVED
     return W0
+
+
+def vme_flags(c):
+    """VIF and VIP when this CPU has them."""
+    if c.features[0] & FEATURE_VME == W0:
+        return W0
+    return VIF | VIP
 
 
 # ---- mode -----------------------------------------------------------------------------------------------------------

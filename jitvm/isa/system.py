@@ -5,7 +5,7 @@ What changes the mode or the memory map returns JUMP to the next instruction, so
 Source: Intel SDM vol. 2, the instructions; vol. 3, 17.2 (debug registers), 5.9 (privileged instructions), 20.2
 (virtual-8086 mode); vol. 2, POPF (which flags may change).
 
-Not modelled: caches (INVD and WBINVD only check the privilege); VME and PVI (not announced).
+Not modelled: caches (INVD and WBINVD only check the privilege).
 """
 
 from __future__ import annotations
@@ -33,6 +33,14 @@ from jitvm.isa.state import (
     retired,
 )
 from jitvm.isa.tlb import flush_page
+from jitvm.isa.vme import (
+    check_virtual_flags,
+    check_virtual_image,
+    set_virtual_flags,
+    virtual_cli,
+    virtual_image,
+    virtual_sti,
+)
 from jitvm.isa.words import M16, M32, W0, W1, W2, W4, W8, cut, u64
 
 IOPL_3 = u64(3)
@@ -222,25 +230,18 @@ def rsm(c):
 # ---- flags ----------------------------------------------------------------------------------------------------------
 
 
-def may_change_if(c):
-    """Status: CLI and STI need CPL <= IOPL, in virtual-8086 mode (CPL 3) so IOPL 3; #GP(0) else."""
-    if c.cpl > iopl(c):
-        return fault(c, GP, W0)
-    return OK
-
-
 def cli(c):
-    """CLI: hold interrupts off."""
-    if may_change_if(c) != OK:
-        return c.status
+    """CLI: hold interrupts off; IF needs CPL <= IOPL, in virtual-8086 mode (CPL 3) so IOPL 3."""
+    if c.cpl > iopl(c):
+        return virtual_cli(c)
     c.rflags = c.rflags & ~IF
     return OK
 
 
 def sti(c):
     """STI: allow interrupts, when they were held off after the following instruction."""
-    if may_change_if(c) != OK:
-        return c.status
+    if c.cpl > iopl(c):
+        return virtual_sti(c)
     if c.rflags & IF == W0:
         c.rflags = c.rflags | IF
         c.shadow = retired(c) + W1
@@ -259,18 +260,18 @@ def std(c):
     return OK
 
 
-def check_v86_stack_flags(c):
-    """Status: PUSHF and POPF in virtual-8086 mode need IOPL 3; #GP(0) else."""
-    if c.rflags & VM != W0 and iopl(c) != IOPL_3:
-        return fault(c, GP, W0)
-    return OK
+def is_iopl_short(c):
+    """1 in virtual-8086 mode with IOPL below 3: PUSHF and POPF are those of `vme.py`."""
+    return u64(c.rflags & VM != W0 and iopl(c) != IOPL_3)
 
 
 def pushf(c, size):
     """PUSHF, PUSHFD, PUSHFQ: VM and RF are stored as 0."""
-    if check_v86_stack_flags(c) != OK:
-        return c.status
     v = read_eflags(c) & ~(VM | RF)
+    if is_iopl_short(c) != W0:
+        if check_virtual_flags(c, size) != OK:
+            return c.status
+        v = virtual_image(c)
     sp = c.gpr[RSP] - size
     if push_at(c, cut_sp(c, sp), size, cut(size, v)) != OK:
         return c.status
@@ -292,12 +293,19 @@ def changeable_flags(c, size):
 
 def popf(c, size):
     """POPF, POPFD, POPFQ; the 32-bit form clears RF (SDM vol. 2, POPF)."""
-    if check_v86_stack_flags(c) != OK:
+    short = is_iopl_short(c)
+    if short != W0 and check_virtual_flags(c, size) != OK:
         return c.status
     v = load(c, SS, cut_sp(c, c.gpr[RSP]), size)
     if c.status != OK:
         return c.status
+    if short != W0 and check_virtual_image(c, v) != OK:
+        return c.status
     set_sp(c, c.gpr[RSP] + size)
+    if short != W0:
+        set_virtual_flags(c, v)
+        update_context(c)
+        return go_on(c)
     bits = changeable_flags(c, size)
     old = c.rflags
     kept = old & ~bits

@@ -28,9 +28,9 @@ from __future__ import annotations
 from jitvm.isa.catch import catch_other
 from jitvm.isa.control import is_pae_only
 from jitvm.isa.debug import DR7, update_debug
-from jitvm.isa.flags import NT, VM
+from jitvm.isa.flags import NT, VIF, VIP, VM
 from jitvm.isa.memory import load_system, probe_system, store_system
-from jitvm.isa.mode import read_eflags, update_mode, write_eflags
+from jitvm.isa.mode import read_eflags, update_mode, vme_flags, write_eflags
 from jitvm.isa.paging_long import load_pdptes
 from jitvm.isa.registers import cut_sp, set_reg, set_sp
 from jitvm.isa.segment import (
@@ -313,7 +313,7 @@ def load_registers(c, by):
     eflags = c.io_data[V_EFLAGS]
     if is_nesting(by) != W0:
         eflags = eflags | NT
-    write_eflags(c, eflags)
+    write_eflags(c, eflags & ~((VIF | VIP) ^ vme_flags(c)))
     c.rip = c.io_data[V_EIP]
     c.next_rip = c.rip
     k = W0
