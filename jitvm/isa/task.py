@@ -350,7 +350,8 @@ def begin_task(c, selector, d, by):
 
 def check_task_state(c, ext):
     """Segments and instruction pointer of the new task; OK or why not, in its context."""
-    load_task_segments(c, c.io_data[V_LDT], ext)
+    if c.status == OK:
+        load_task_segments(c, c.io_data[V_LDT], ext)
     update_mode(c)
     if c.status == EXIT:
         c.exit_reason = EXIT_INTERNAL_ERROR

@@ -58,7 +58,7 @@ def monitor(guest: TaskGuest, vector: int) -> int | None:
     assert (frame[1], frame[3], frame[4]) == (0x800, SP, 0x900)
     if vector == 13:
         assert (words[0], frame[0]) == (0, IP)
-    return frame[2]
+    return int(frame[2])
 
 
 STEPS = [
