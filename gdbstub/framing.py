@@ -25,6 +25,8 @@ from dataclasses import dataclass
 
 PACKET_SIZE = 0x20000
 """Longest payload taken, 128 KiB; announced as PacketSize."""
+WORTH_SHORTENING = 1024
+"""Shorter payloads are sent as they are: that takes less time than looking for runs."""
 INTERRUPT_BYTE = 0x03
 
 _IDLE, _BODY, _SUM_HIGH, _SUM_LOW = range(4)
@@ -258,7 +260,7 @@ class Link:
 
     def send(self, payload: bytes) -> None:
         """Send a packet whose payload is already escaped where it is binary."""
-        self._last = frame(run_length(payload))
+        self._last = frame(run_length(payload) if len(payload) >= WORTH_SHORTENING else payload)
         self._out += self._last
         if self.no_ack:
             self._last = b""

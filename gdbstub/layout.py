@@ -91,6 +91,16 @@ class Layout:
         return tuple(self.numbers[register.view_of or register.name] for register in self.registers)
 
     @cached_property
+    def views(self) -> Sequence[tuple[int, int]]:
+        """(number, source) of each view."""
+        return tuple((number, source) for number, source in enumerate(self.sources) if number != source)
+
+    @cached_property
+    def sizes(self) -> Sequence[int]:
+        """Bytes by number."""
+        return tuple(register.size for register in self.registers)
+
+    @cached_property
     def own(self) -> Sequence[int]:
         """The numbers that a target serves: all but the views."""
         return tuple(number for number, source in enumerate(self.sources) if number == source)

@@ -21,11 +21,16 @@ def _checked(context: Context, number: int, value: bytes | None) -> bytes | None
 
 def read_all(context: Context, thread: int) -> list[bytes | None]:
     """Every register by number."""
-    given = context.target.read_registers(thread)
+    values = list(context.target.read_registers(thread))
     layout = context.layout
-    if len(given) != len(layout.registers):
-        raise TargetError(f"the layout has {len(layout.registers)} registers, the target gave {len(given)}")
-    return [_part(context, n, _checked(context, s, given[s])) for n, s in enumerate(layout.sources)]
+    if len(values) != len(layout.registers):
+        raise TargetError(f"the layout has {len(layout.registers)} registers, the target gave {len(values)}")
+    for number, source in layout.views:
+        values[number] = _part(context, number, _checked(context, source, values[source]))
+    for number, (value, size) in enumerate(zip(values, layout.sizes, strict=True)):
+        if value is not None and len(value) != size:
+            _checked(context, number, value)
+    return values
 
 
 def _part(context: Context, number: int, value: bytes | None) -> bytes | None:
@@ -127,6 +132,9 @@ def _read_all(context: Context, arguments: bytes) -> bytes:
     if data:
         raise MalformedError("g takes nothing but a thread suffix")
     values = read_all(context, context.general_thread(suffix))[: _in_g(context)]
+    known = [value for value in values if value is not None]
+    if len(known) == len(values):
+        return parse.to_hex(b"".join(known))
     return b"".join(to_text(context, number, value) for number, value in enumerate(values))
 
 

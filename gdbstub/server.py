@@ -111,10 +111,20 @@ class _Wire:
     """A client's bytes: a socket, or a pair of file descriptors.
 
     Those are left as they are, as others may share them: what is written at once is what a pipe that is ready takes.
+    `may_try`: writing never waits.
     """
 
-    def __init__(self, reader: int, writer: int, close: Callable[[], None], limit: int = select.PIPE_BUF) -> None:
+    def __init__(
+        self,
+        reader: int,
+        writer: int,
+        close: Callable[[], None],
+        limit: int = select.PIPE_BUF,
+        *,
+        may_try: bool = False,
+    ) -> None:
         self.reader, self.writer, self._close, self._limit = reader, writer, close, limit
+        self.may_try = may_try
 
     @classmethod
     def of_socket(cls, connection: socket.socket) -> _Wire:
@@ -128,7 +138,7 @@ class _Wire:
                 connection.shutdown(socket.SHUT_WR)
             connection.close()
 
-        return cls(connection.fileno(), connection.fileno(), close, READ_SIZE)
+        return cls(connection.fileno(), connection.fileno(), close, READ_SIZE, may_try=True)
 
     def read(self) -> bytes | None:
         """What is there; empty at the end of file, None if nothing is there."""
@@ -332,7 +342,13 @@ class Server:
 
     def _flush(self, seconds: float) -> bool:
         """Send what is to be sent; False if the client is gone or does not take it."""
-        deadline = time.monotonic() + seconds
+        if self._out and self._wire is not None and self._wire.may_try:
+            taken = self._wire.write(self._out)
+            self._out = self._out[max(taken, 0) :]
+            if taken < 0:
+                self._drop()
+                return False
+        deadline = time.monotonic() + seconds if self._out else 0.0
         while self._out and self._wire is not None:
             if self._closing:
                 deadline = min(deadline, time.monotonic() + FLUSH)

@@ -10,14 +10,18 @@ Source: Intel SDM vol. 1, 8.1.2-8.1.8 (x87 state), 10.2.3 (MXCSR); gdb's manual,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gdbstub.errors import TargetError
+from jitvm.engine.layout import at as field_at
 
 M64 = 0xFFFF_FFFF_FFFF_FFFF
 N_FPR, TOP_SHIFT = 8, 11
 VALID, ZERO, SPECIAL, EMPTY = range(4)
+ALL_EMPTY = 0xFFFF
+FPR, USED, STATUS = (field_at(name) // 8 for name in ("fpr", "fpu_used", "fsw"))
+Words = Sequence[int] | memoryview
 INTEGER_BIT, LARGEST = 1 << 63, 0x7FFF
 EXCEPTIONS, SUMMARY = 0x3F, 0x8080
 """Six flags or masks of status and control word; ES and B, which say that an unmasked one waits."""
@@ -41,46 +45,52 @@ def tag_of(significand: int, exponent: int) -> int:
     return VALID if significand & INTEGER_BIT and 0 < exponent < LARGEST else SPECIAL
 
 
-def tag_word(c: Any) -> int:
+def tag_word(words: Words) -> int:
     """FPU tag word: two bits a physical register."""
+    used = words[USED]
+    if not used:
+        return ALL_EMPTY
     word = 0
     for n in range(N_FPR):
-        used = int(c.fpu_used) >> n & 1
-        word |= (tag_of(int(c.fpr[2 * n]), int(c.fpr[2 * n + 1])) if used else EMPTY) << 2 * n
+        at = FPR + 2 * n
+        word |= (tag_of(words[at], words[at + 1]) if used >> n & 1 else EMPTY) << 2 * n
     return word
 
 
-def reader(c: Any, name: str) -> Callable[[], int] | None:
-    """How a register is read; None: it is none of these."""
-    if name == "ftag":
-        return lambda: tag_word(c)
+def place(name: str) -> int | None:
+    """Byte offset in the record of a register that lies there as it is; None: it does not."""
     if name in WORDS:
-        word = WORDS[name]
-        return lambda: int(getattr(c, word))
+        return field_at(WORDS[name])
+    found = NUMBERED.fullmatch(name)
+    return field_at("xmm") + 16 * int(found[2]) if found is not None and found[1] == "xmm" else None
+
+
+def value(words: Words, name: str) -> Callable[[], int] | None:
+    """How the value of any other register is found, in the 64-bit words of the record; None: it is none of these."""
+    if name == "ftag":
+        return lambda: tag_word(words)
     found = NUMBERED.fullmatch(name)
     if found is None:
         return None
     number = int(found[2])
-    if found[1] == "xmm":
-        return lambda: int(c.xmm[2 * number]) | int(c.xmm[2 * number + 1]) << 64
-    return lambda: _stack(c, number)
+    return lambda: _stack(words, number)
 
 
-def _physical(c: Any, n: int) -> int:
+def _physical(status: int, n: int) -> int:
     """Index in `fpr` of ST(n)."""
-    return 2 * ((int(c.fsw) >> TOP_SHIFT) + n & N_FPR - 1)
+    return 2 * ((status >> TOP_SHIFT) + n & N_FPR - 1)
 
 
-def _stack(c: Any, n: int) -> int:
-    at = _physical(c, n)
-    return int(c.fpr[at]) | int(c.fpr[at + 1]) << 64
+def _stack(words: Words, n: int) -> int:
+    at = FPR + _physical(words[STATUS], n)
+    return words[at] | words[at + 1] << 64
 
 
 def write(c: Any, name: str, value: int) -> bool:
     """Write a register; False: it is none of these."""
     found = NUMBERED.fullmatch(name)
     if found is not None:
-        words, at = (c.xmm, 2 * int(found[2])) if found[1] == "xmm" else (c.fpr, _physical(c, int(found[2])))
+        words, at = (c.xmm, 2 * int(found[2])) if found[1] == "xmm" else (c.fpr, _physical(int(c.fsw), int(found[2])))
         words[at], words[at + 1] = value & M64, value >> 64
     elif name == "ftag":
         c.fpu_used = sum(1 << n for n in range(N_FPR) if value >> 2 * n & 3 != EMPTY)

@@ -24,7 +24,8 @@ import numpy as np
 from gdbstub.errors import TargetError
 from jitvm import gdb_fpu
 from jitvm.engine.accel import VcpuEngine
-from jitvm.isa.mode import read_eflags, write_eflags
+from jitvm.engine.layout import at as field_at
+from jitvm.isa.mode import write_eflags
 from jitvm.isa.segment import set_null, set_plain, set_segment
 from jitvm.isa.state import EFER_LMA, EFER_LME, MODE_CODE32, MODE_CODE64
 from jitvm.isa.words import u64
@@ -55,16 +56,20 @@ class Registers:
         self._engine, self._c, self._read_linear = engine, engine.c, read_linear
         self.raw = False
         """`rip` is the instruction pointer without the base of CS."""
-        self._readers: dict[str, Callable[[], int]] = {}
+        self._record, self._words = engine.array.view(np.uint8).data, engine.words
+        self._read_eflags = engine.accel.code.function("mode.read_eflags", 0, short=True)
+        self._rip, self._mode, self._cs_base = (field_at(n) // 8 for n in ("rip", "mode", "base"))
+        self._cs_base += CS
 
     # ---- the program counter
     def linear_pc(self) -> int:
         """Linear address of the next instruction."""
-        c = self._c
-        return int(c.rip) if int(c.mode) & CODE64 else int(c.base[CS]) + int(c.rip) & M32
+        words = self._words
+        rip = words[self._rip]
+        return rip if words[self._mode] & CODE64 else words[self._cs_base] + rip & M32
 
     def _read_pc(self) -> int:
-        return int(self._c.rip) if self.raw else self.linear_pc()
+        return self._words[self._rip] if self.raw else self.linear_pc()
 
     def _write_pc(self, value: int) -> None:
         c = self._c
@@ -80,44 +85,48 @@ class Registers:
         c.halted = 0
 
     # ---- by name
-    def read(self, name: str) -> int:
-        """A register's value."""
-        reader = self._readers.get(name)
-        if reader is None:
-            reader = self._readers[name] = self._reader(name)
-        return reader()
+    def reader(self, name: str, size: int) -> Callable[[], bytes]:
+        """How a register is read as `size` bytes; found once, as a client wants all of them at each stop."""
+        at = self._place(name)
+        if at is not None:
+            record = self._record
+            return lambda: bytes(record[at : at + size])
+        value, mask = self._value(name), (1 << 8 * size) - 1
+        return lambda: (value() & mask).to_bytes(size, "little")
 
-    def _reader(self, name: str) -> Callable[[], int]:
-        """How a register is read; found once, as a client wants all of them at each stop."""
-        c = self._c
+    def _place(self, name: str) -> int | None:
+        """Where in the record a register lies; None: it is made of other things."""
         if (number := general_number(name)) is not None:
-            return lambda: int(c.gpr[number])
+            return field_at("gpr") + 8 * number
+        if name in SLOTS:
+            return field_at("sel") + 8 * SLOTS[name]
+        segment, _, part = name.rpartition("_")
+        if segment in SLOTS and part in ("base", "limit"):
+            return field_at(part) + 8 * SLOTS[segment]
+        if re.fullmatch(r"dr\d", name):
+            return field_at("dr") + 8 * int(name[2:])
+        if (at := gdb_fpu.place(name)) is not None:
+            return at
+        own = "rip" if name == "ip" else name if name in CONTROL else TABLES.get(name) or MSRS.get(name)
+        return None if own is None else field_at(own)
+
+    def _value(self, name: str) -> Callable[[], int]:
+        """How the value of any other register is found."""
+        c = self._c
         if name in ("rip", "eip"):
             return self._read_pc
         if name == "eflags":
-            return self._read_flags
-        if name in SLOTS:
-            slot = SLOTS[name]
-            return lambda: int(c.sel[slot])
+            return lambda: self._read_eflags(self._engine.address)
         segment, _, part = name.rpartition("_")
-        if segment in SLOTS:
-            slot = SLOTS[segment]
-            return lambda: self._hidden(slot, part)
-        if re.fullmatch(r"dr\d", name):
-            number = int(name[2:])
-            return lambda: int(c.dr[number])
+        if segment in SLOTS and part == "attr":
+            at = field_at("attr") // 8 + SLOTS[segment]
+            return lambda: self._attributes(at)
         if name == "tsc":
-            return lambda: (self._engine.retired() + int(c.extra_ns) + int(c.tsc_offset)) & 0xFFFF_FFFF_FFFF_FFFF
-        if (float_reader := gdb_fpu.reader(c, name)) is not None:
-            return float_reader
-        own = "rip" if name == "ip" else name if name in CONTROL else TABLES.get(name) or MSRS.get(name)
-        if own is None:
+            return lambda: self._engine.retired() + int(c.extra_ns) + int(c.tsc_offset)
+        found = gdb_fpu.value(self._words, name)
+        if found is None:
             raise TargetError(f"no register {name}")
-        return lambda: int(getattr(c, own))
-
-    def _read_flags(self) -> int:
-        with np.errstate(over="ignore"):
-            return int(read_eflags(self._c))
+        return found
 
     def write(self, name: str, value: int) -> None:
         """Write a register; `take_effect` follows when all are written."""
@@ -165,13 +174,8 @@ class Registers:
     def _protected(self) -> bool:
         return bool(int(self._c.cr0) & PE)
 
-    def _hidden(self, slot: int, part: str) -> int:
-        c = self._c
-        if part == "base":
-            return int(c.base[slot])
-        if part == "limit":
-            return int(c.limit[slot])
-        attr = int(c.attr[slot])
+    def _attributes(self, at: int) -> int:
+        attr = self._words[at]
         return attr if attr & PRESENT else attr | UNUSABLE
 
     def _set_hidden(self, slot: int, part: str, value: int) -> None:

@@ -83,6 +83,7 @@ class GdbTarget:
         self._steps = STEP_ENABLE
         self._points: dict[int, set[BreakpointKind]] = {}
         self._debugger = Debugger.of(machine)
+        self._by_number: dict[int, Sequence[Callable[[], bytes] | None]] = {}
 
     # ---- the vCPUs
     @property
@@ -121,13 +122,23 @@ class GdbTarget:
 
     def read_registers(self, thread: int) -> Sequence[bytes | None]:
         """All registers; None for views."""
-        return [None if r.view_of else self.read_register(thread, n) for n, r in enumerate(self._layout.registers)]
+        return [read() if read is not None else None for read in self._readers(thread)]
 
     def read_register(self, thread: int, number: int) -> bytes:
         """One register."""
-        register = self._layout.registers[number]
-        mask = (1 << 8 * register.size) - 1
-        return (self._thread(thread).registers.read(register.name) & mask).to_bytes(register.size, "little")
+        read = self._readers(thread)[number]
+        if read is None:
+            raise TargetError(f"register {self._layout.registers[number].name} is a view, of which a session knows")
+        return read()
+
+    def _readers(self, thread: int) -> Sequence[Callable[[], bytes] | None]:
+        """How each register of a thread is read, by number."""
+        found = self._by_number.get(thread)
+        if found is None:
+            reader = self._thread(thread).registers.reader
+            found = [None if r.view_of else reader(r.name, r.size) for r in self._layout.registers]
+            self._by_number[thread] = found
+        return found
 
     def write_registers(self, thread: int, values: Mapping[int, bytes]) -> None:
         """Write registers; the program counter last, as it counts from the new base of CS."""

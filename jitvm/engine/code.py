@@ -191,10 +191,14 @@ class Code:
             self._link(made.code, [made.name], made.imports)
         return self.address[made.name]
 
-    def function(self, unit: str, n_words: int) -> Callable[..., int]:
-        """A unit on the CPU record as a ctypes function: address of the record, then words."""
+    def function(self, unit: str, n_words: int, *, short: bool = False) -> Callable[..., int]:
+        """A unit on the CPU record as a ctypes function: address of the record, then words.
+
+        `short`: it takes less time than other threads would to get the interpreter, which is not let go of.
+        """
         self.ensure_units([unit])
-        prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * n_words)
+        kind = ctypes.PYFUNCTYPE if short else ctypes.CFUNCTYPE
+        prototype = kind(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * n_words)
         return prototype(self.address[symbol(unit)])
 
 
