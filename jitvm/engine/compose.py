@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from jitvm.engine.forms import Shape
+from jitvm.engine.simd_forms import reads_destination
+from jitvm.isa.simd import BLENDS, FLOAT, STRINGS
 from jitvm.isa.table import CHECKED_BY, QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
@@ -86,6 +88,45 @@ class Builder(Protocol):
 
     def store_back(self, where: Any, seg: Value, off: Value, size: int, v: Value) -> None: ...
     def store(self, seg: Value, flat: bool, off: Value, size: int, v: Value) -> None: ...
+    # SIMD: a "wide" value has 128 bits, the others are words
+    def wide_reg(self, slot: str) -> Value:
+        """XMM register whose number is in slot d or s."""
+        ...
+
+    def set_wide_reg(self, slot: str, v: Value) -> None: ...
+    def xmm0(self) -> Value: ...
+    def set_xmm0(self, v: Value) -> None: ...
+    def mmx_reg(self, slot: str) -> Value: ...
+    def set_mmx_reg(self, slot: str, v: Value) -> None: ...
+    def mmx_check(self) -> None:
+        """Leave with #MF when an x87 exception is pending."""
+        ...
+
+    def mmx_state(self) -> None:
+        """What every MMX instruction does to the x87 state."""
+        ...
+
+    def wide(self, low: Value, high: Value) -> Value:
+        """A wide value of two words."""
+        ...
+
+    def half(self, v: Value, n: int) -> Value:
+        """Word 0 or 1 of a wide value."""
+        ...
+
+    def load_wide(self, seg: Value, flat: bool, off: Value, odd: bool) -> Value:
+        """16 bytes; `odd`: they need not be aligned."""
+        ...
+
+    def store_wide(self, seg: Value, flat: bool, off: Value, odd: bool, v: Value) -> None: ...
+    def host_op(self, shape: Shape, args: Sequence[Value]) -> tuple[Value, Value]:
+        """An operation: its result, and the host's flags (simd.host_flags)."""
+        ...
+
+    def guarded(self, shape: Shape, args: Sequence[Value]) -> tuple[Value, Value]:
+        """`host_op`; leave when it raises an exception that MXCSR does not mask."""
+        ...
+
     def finish(self, status: Value, *, ends: bool) -> None:
         """After out-of-line semantics: go on, or leave by its status."""
         ...
@@ -123,6 +164,17 @@ def _nothing() -> None:
 def compose(b: Builder, shape: Shape, *, dead: bool = False, fused: int = -1) -> None:
     """Put one instruction together; `fused` is the condition of the Jcc behind it, -1 for none."""
     _Composer(b, shape, dead, fused).run()
+
+
+def unmasked(b: Builder, run: Callable[[], tuple[Value, Value]]) -> tuple[Value, Value]:
+    """An operation when MXCSR does not mask all exceptions: it is done with clean flags, which are then looked at."""
+    b.call("simd.begin_unmasked", [])
+    results = run()
+    seen = b.call("simd.ask_tiny", [])
+    run()
+    b.call("simd.settle", [seen])
+    b.check()
+    return results
 
 
 class _Composer:
@@ -299,6 +351,78 @@ class _Composer:
             a = b.load(b.segment(), s.flat, b.call("address.above", [b.const(s.asize), off, b.const(s.size)]), 2)
             reg, commit = b.const(s.imm), partial(b.set_slot_reg, s.slots[1 - memory], s.size, v)
         return b.call(QUICK[s.unit], [reg, a]), commit
+
+    # ---- SIMD ---------------------------------------------------------------------------------------------------------
+    def simd_value(self, k: int) -> Value:
+        """Operand k as an operation takes it: wide for XMM, else a word."""
+        b, s = self.b, self.s
+        if s.ops[k] == "x":
+            return b.wide_reg(s.slots[k])
+        if s.ops[k] == "y":
+            return b.mmx_reg(s.slots[k])
+        if s.ops[k] == "m" and s.sizes[k] == 16:
+            return b.load_wide(b.segment(), s.flat, self.address(), s.odd)
+        v = self.value(k)
+        return b.wide(v, b.const(0)) if s.ops[k] == "m" and s.host[k] == "x" else v
+
+    def put_simd(self, v: Value) -> None:
+        """Write operand 0."""
+        b, s = self.b, self.s
+        if s.ops[0] == "m" and s.sizes[0] == 16:
+            b.store_wide(b.segment(), s.flat, self.address(), s.odd, v)
+        elif s.ops[0] == "m":
+            b.store(b.segment(), s.flat, self.address(), s.sizes[0], v)
+        if "y" in s.host:
+            b.mmx_state()
+        if s.ops[0] == "x":
+            b.set_wide_reg(s.slots[0], v)
+        elif s.ops[0] == "y":
+            b.set_mmx_reg(s.slots[0], v)
+        elif s.ops[0] == "r":
+            b.set_slot_reg(s.slots[0], s.sizes[0], v)
+
+    def move(self) -> None:
+        """Operand 0 = operand 1, or one half of it; what an XMM register does not get is 0."""
+        b, s = self.b, self.s
+        if "y" in s.host:
+            b.mmx_check()
+        v = self.simd_value(1)
+        from_wide, to_wide = s.host[1] == "x", s.host[0] == "x"
+        if s.unit in ("low", "high") and to_wide:
+            old = b.wide_reg(s.slots[0])
+            v = b.wide(v, b.half(old, 1)) if s.unit == "low" else b.wide(b.half(old, 0), v)
+        elif from_wide and s.sizes[0] < 16:
+            v = b.half(v, 1 if s.unit == "high" else 0)
+        elif to_wide and not from_wide:
+            v = b.wide(v, b.const(0))
+        elif to_wide and s.unit == "quad":
+            v = b.wide(b.half(v, 0), b.const(0))
+        self.put_simd(v)
+        b.next()
+
+    def host(self) -> None:
+        """Operand 0 = operation(operands)."""
+        b, s = self.b, self.s
+        if "y" in s.host:
+            b.mmx_check()
+        args = [self.simd_value(k) for k in range(0 if reads_destination(s) else 1, len(s.host))]
+        if s.unit in BLENDS:
+            args.append(b.xmm0())
+        if s.unit.startswith("pcmpestr"):
+            args += [b.gpr(RAX_AT, 4), b.gpr(RDX_AT, 4)]
+        result, flags = b.guarded(s, args) if s.unit in FLOAT else b.host_op(s, args)
+        if flags is not None:
+            b.copy_flags()
+            b.call("simd.host_flags", [flags], flags="new")
+            if not self.dead:
+                b.commit_flags()
+        if s.unit in STRINGS and s.unit.endswith("m"):
+            b.set_xmm0(result)
+        elif s.unit in STRINGS:
+            b.set_gpr(RCX_AT, 4, result)
+        elif result is not None:
+            self.put_simd(result)
+        b.next()
 
     def nop(self) -> None:
         self.b.next()

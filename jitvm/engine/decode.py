@@ -9,16 +9,20 @@ Source: Intel SDM vol. 2, 2.1 (formats), tables 2-1 to 2-3 (ModRM and SIB).
 from __future__ import annotations
 
 from jitvm.engine.formbits import (
+    A_66,
     A_GROUP,
     A_GROUP3,
     A_MODRM,
     A_MOFFS,
     A_REGISTER,
     F_D_BYTE,
+    F_FAULTS,
     F_IMM2_SHIFT,
     F_IMM_CUT_SHIFT,
+    F_IMM_FORM,
     F_IMM_SHIFT,
     F_IMM_SIGNED,
+    F_KIND_SHIFT,
     F_RELATIVE,
     F_S_BYTE,
     F_S_SHIFT,
@@ -27,7 +31,10 @@ from jitvm.engine.formbits import (
     FROM_R0,
     FROM_REG,
     FROM_RM,
+    KIND_ENDS,
     form_key,
+    immediate_key,
+    refused,
 )
 from jitvm.engine.layout import T_WORDS
 from jitvm.isa.host import peek
@@ -47,6 +54,7 @@ ZERO_AT = u64(16 * 8)
 SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, NO_SEG = (u64(n) for n in range(7))
 MAP_0F, MAP_0F38, MAP_0F3A = u64(1 << 8), u64(2 << 8), u64(3 << 8)
 HASH = u64(0x9E37_79B9_7F4A_7C15)
+W34 = u64(34)
 FORM_MASK, W49, NOT_FOUND = u64((1 << 15) - 1), u64(49), u64(0xFFFF_FFFF)
 BP_FORMS = u64(0b1001100)
 BASE16 = u64(0x3_5_7_6_5_5_3_3)
@@ -158,7 +166,7 @@ def decode(c, p, avail, rip, mode, k):
     """
     osize = W2 + ((mode & MODE_CODE32) << W1)
     asize = osize
-    rep, lock, seg = W0, W0, NO_SEG
+    rep, lock, seg, p66 = W0, W0, NO_SEG, W0
     q = p
     end = p + avail
     more = True
@@ -172,6 +180,7 @@ def decode(c, p, avail, rip, mode, k):
         q += W1
         if byte == u64(0x66):
             osize = W6 - W2 - ((mode & MODE_CODE32) << W1)
+            p66 = W1
         elif byte == u64(0x67):
             asize = W6 - W2 - ((mode & MODE_CODE32) << W1)
         elif byte & u64(0xE7) == u64(0x26):
@@ -245,7 +254,14 @@ def decode(c, p, avail, rip, mode, k):
     if seg == SEG_CS or seg > SEG_DS:
         flat = W0
     key = form_key(opcode, osize, asize, rep, lock, cls, select, u64(mode & MODE_STACK32 != W0), flat, mode_flat)
+    if attr & A_66 != W0:
+        key = key | (p66 << W34)
     form = find_form(c, key)
+    if form != NOT_FOUND and c.form[form] & F_IMM_FORM != W0:
+        if q >= end:
+            return TRUNCATED
+        key = immediate_key(key, peek(q, W1))
+        form = find_form(c, key)
     if form == NOT_FOUND:
         c.bad_key = key
         c.bad_host = p
@@ -279,8 +295,13 @@ def decode(c, p, avail, rip, mode, k):
             imm = imm & M16
         else:
             imm = imm & M32
+    shape = refused(word, mode)
+    if shape != W0:
+        word = (KIND_ENDS << F_KIND_SHIFT) | F_FAULTS
+    else:
+        shape = c.form_shape[form]
     c.t[k + T_FORM] = word
-    c.t[k + T_SHAPE] = c.form_shape[form]
+    c.t[k + T_SHAPE] = shape
     c.t[k + T_EIP] = rip
     c.t[k + T_D] = register_at(word & W7, reg, rm, opcode, word & F_D_BYTE)
     c.t[k + T_S] = register_at((word >> F_S_SHIFT) & W7, reg, rm, opcode, word & F_S_BYTE)

@@ -7,10 +7,11 @@ Special handlers are reached through their addresses in the record: such code na
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jitvm.engine import layout as lay
 from jitvm.engine.compose import Quick
+from jitvm.engine.forms import Shape
 from jitvm.engine.stitch import CS_NUMBER, HandlerBuilder
 
 
@@ -22,10 +23,10 @@ class FastPathBuilder(HandlerBuilder, ABC):
         """The label that leaves for this instruction's handler."""
 
     # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
-    def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool) -> str:
+    def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool, *, aligned: bool = False) -> str:
         """Host address of a memory operand."""
         hit_label = self.label()
-        lin, hit, entry = self._lookup(seg, flat, off, size, write)
+        lin, hit, entry = self._lookup(seg, flat, off, size, write, aligned=aligned)
         self.cond_branch(hit, hit_label, self.again(), True)
         self.place(hit_label)
         return self._host(lin, entry)
@@ -48,6 +49,25 @@ class FastPathBuilder(HandlerBuilder, ABC):
         self.place(go)
         commit()
         self.next()
+
+    # ---- SIMD: nothing pending, nothing unmasked, or the handler -------------------------------------------------------
+    def load_wide(self, seg: str, flat: bool, off: str, odd: bool) -> str:
+        return self._guest_load_wide(self._hit(seg, flat, off, 16, False, aligned=not odd))
+
+    def store_wide(self, seg: str, flat: bool, off: str, odd: bool, v: str) -> None:
+        self._guest_store_wide(self._hit(seg, flat, off, 16, True, aligned=not odd), v)
+
+    def mmx_check(self) -> None:
+        go = self.label()
+        found = self.call("simd.x87_pending", [self.word("fsw")])
+        self.cond_branch(self.new(f"icmp eq i64 {found}, 0"), go, self.again(), True)
+        self.place(go)
+
+    def guarded(self, shape: Shape, args: Sequence[str]) -> tuple[str | None, str | None]:
+        go = self.label()
+        self.cond_branch(self._all_masked(), go, self.again(), True)
+        self.place(go)
+        return self.host_op(shape, args)
 
     def check_target(self, target: str) -> None:
         go = self.label()

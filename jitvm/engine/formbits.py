@@ -7,12 +7,13 @@ fill, and what the translator must know of its flags.  jitvm/engine/forms.py fil
 
 from __future__ import annotations
 
+from jitvm.isa.state import MODE_EM, MODE_SSE, MODE_TS
 from jitvm.isa.words import u64
 
 # ---- opcode_attr: what must be known before the form ------------------------------------------------------------------
-A_KNOWN, A_MODRM, A_GROUP, A_GROUP3, A_MOFFS, A_REGISTER = (u64(1 << n) for n in range(6))
+A_KNOWN, A_MODRM, A_GROUP, A_GROUP3, A_MOFFS, A_REGISTER, A_66 = (u64(1 << n) for n in range(7))
 """Valid entry; a ModRM byte follows; ModRM.reg selects the form; with mod 3 all of ModRM does; a memory offset follows;
-ModRM.mod is ignored, as if it were 3."""
+ModRM.mod is ignored, as if it were 3; prefix 66 selects the instruction, beside what it does to the operand size."""
 
 # ---- form word ----------------------------------------------------------------------------------------------------------
 FROM_NONE, FROM_REG, FROM_RM, FROM_OPCODE, FROM_R0, FROM_R1, FROM_R2 = (u64(n) for n in range(7))
@@ -32,6 +33,13 @@ F_CC_SHIFT = u64(32)
 F_UNDO_SHIFT = u64(36)
 """What a taken branch has already done, to be undone when its target is beyond the limit of CS: (E)CX was decremented
 with this address size (LOOP), or this + 8: so many bytes were pushed (CALL)."""
+F_IMM_FORM = u64(1 << 42)
+"""Nothing but the size of the immediate is known: the immediate is part of the form, and of its key."""
+F_STATE_SHIFT = u64(43)
+STATE_NONE, STATE_SSE, STATE_MMX, STATE_FXSR = (u64(n) for n in range(4))
+"""What CR0.EM, CR0.TS and CR4.OSFXSR must allow (2 bits): see `refused`."""
+SHAPE_UD, SHAPE_NM = u64(2), u64(3)
+"""Shapes of what raises #UD, and #NM, whatever it is."""
 
 # ---- variants of a handler ----------------------------------------------------------------------------------------------
 VARIANT_DEAD, VARIANT_FUSED = u64(1), u64(2)
@@ -48,3 +56,28 @@ def form_key(opcode, osize, asize, rep, lock, cls, modrm, stack32, flat, mode_fl
     k = opcode | (osize << u64(10)) | (asize << u64(14)) | (rep << u64(18)) | (lock << u64(20)) | (cls << u64(21))
     k = k | (modrm << u64(23)) | (stack32 << u64(31)) | (flat << u64(32)) | (mode_flat << u64(33))
     return k | u64(1 << 63)
+
+
+def immediate_key(key, imm):
+    """The key of a form whose immediate is `imm` (F_IMM_FORM)."""
+    return key | (imm << u64(40)) | u64(1 << 48)
+
+
+def refused(word, mode):
+    """The shape of what an instruction of this form word raises in `mode` (MODE_*), 0: nothing.
+
+    Source: Intel SDM vol. 3, tables 2-2, 13-1 and 12-1; vol. 2, FXSAVE (EM is #NM there, not #UD).
+    """
+    state = (word >> F_STATE_SHIFT) & u64(3)
+    if state == STATE_NONE:
+        return u64(0)
+    em = mode & MODE_EM
+    if state == STATE_FXSR:
+        if em | (mode & MODE_TS) != u64(0):
+            return SHAPE_NM
+        return u64(0)
+    if em != u64(0) or (state == STATE_SSE and mode & MODE_SSE == u64(0)):
+        return SHAPE_UD
+    if mode & MODE_TS != u64(0):
+        return SHAPE_NM
+    return u64(0)

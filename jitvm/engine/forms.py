@@ -16,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from jitvm.engine import formbits as fb
+from jitvm.engine import simd_forms
+from jitvm.errors import EngineError
 from jitvm.isa.cpuid import is_announced
+from jitvm.isa.simd import FLOAT, UNALIGNED, immediate
 from jitvm.isa.table import ALIASES, CONDITION_OF, ROWS, Row
 
 _OPERAND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
@@ -27,9 +30,9 @@ _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)
 INTEGER_FEATURES = frozenset(
     "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP "
     "SEP SYSCALL SMAP RDTSCP".split()
-)
+).union(simd_forms.FEATURES)
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
-ANNOUNCED_AS = {
+ANNOUNCED_AS = simd_forms.FEATURES | {
     "CMOV": "cmov",
     "SEP": "sep",
     "SYSCALL": "syscall",
@@ -50,6 +53,8 @@ _FIXED = {"AL": (fb.FROM_R0, 1), "AX": (fb.FROM_R0, 2), "EAX": (fb.FROM_R0, 4), 
 _FIXED |= {"CL": (fb.FROM_R1, 1), "DX": (fb.FROM_R2, 2)}
 _SREG = {"ES": 0, "CS": 1, "SS": 2, "DS": 3, "FS": 4, "GS": 5}
 SEGMENT_GROUP, MAX_LENGTH = 5, 15
+IMMEDIATE_AT, IMMEDIATE_IN_KEY = 40, 48
+"""Where a form's key has the immediate that is part of it (`formbits.immediate_key`)."""
 SEGMENT_PREFIXES = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
 PREFIX_GROUPS = {0x66: 1, 0x67: 2, 0xF0: 3, 0xF2: 4, 0xF3: 4, **dict.fromkeys(SEGMENT_PREFIXES, SEGMENT_GROUP)}
 """Prefix bytes by group; of one group the last counts."""
@@ -71,8 +76,9 @@ class Shape:
     """All that the stitcher must know of an instruction but its operands' numbers and values.
 
     `ops`: kind of each operand: "r" register, "m" memory, "i" immediate, "1" the number one, "s" segment register, "n"
-    a register that only its number matters of, "" none.  `slots`: which micro-op field holds a register operand's offset,
-    "d" or "s".  Sizes in bytes.  `mem`: "" none, "b" base + displacement, "x" with index, "t" XLAT's, "k" bit string.
+    a register that only its number matters of, "x" XMM, "y" MMX, "" none.  `slots`: which micro-op field holds a register
+    operand's offset (of XMM and MMX, number times 8), "d" or "s".  Sizes in bytes.  `mem`: "" none, "b" base +
+    displacement, "x" with index, "t" XLAT's, "k" bit string.
     """
 
     unit: str
@@ -95,10 +101,16 @@ class Shape:
     ends: bool = False
     feature: str = ""
     """The feature (`cpuid.BUILT`) without which it is #UD; "": every CPU has it."""
+    host: str = ""
+    """Of a SIMD instruction, a letter an operand: what the operation takes ("x" XMM, "y" MMX, "r" general register)."""
+    odd: bool = False
+    """Its 16-byte memory operand may lie anywhere."""
 
 
 GOTO = Shape("", "goto")
 """Ends a block that no jump ends."""
+UNDEFINED = Shape("misc.ud", "status", ends=True)
+MOST_SHAPES = 1 << 16
 
 
 def opcode_attributes() -> npt.NDArray[np.uint64]:
@@ -124,6 +136,8 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
             bits |= fb.A_MODRM
         if "MEM_OFFS" in kinds:
             bits |= fb.A_MOFFS
+        if info.mandatory_prefix == ix.MandatoryPrefix.P66:
+            bits |= fb.A_66
         if any(k in ("SEG_REG", "CR_REG", "DR_REG", "TR_REG") for k in kinds):
             bits |= fb.A_GROUP | (0 if "SEG_REG" in kinds else fb.A_REGISTER)
         spread = range(8) if any(k.endswith("_OPCODE") and k != "STI_OPCODE" for k in kinds) else range(1)
@@ -191,6 +205,8 @@ def undefined_immediates(data: bytes, bits: int) -> int:
 def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
     """Name of the table row of a decoded instruction."""
     name = _MNEMONIC[ins.mnemonic]
+    if ins.code in (ix.Code.CMPSD_XMM_XMMM64_IMM8, ix.Code.MOVSD_XMM_XMMM64, ix.Code.MOVSD_XMMM64_XMM):
+        return f"{name}_XMM"
     name = ALIASES.get(name, name)
     if name == "MOV":
         for kind, row in (("SEG_REG", "SREG"), ("CR_REG", "CR"), ("DR_REG", "DR")):
@@ -222,13 +238,17 @@ class Forms:
         self._numbers: dict[Shape, int] = {}
         self.number(Shape("", "none"))
         self.number(GOTO)
+        self.number(UNDEFINED)
+        self.number(Shape("misc.no_device", "status", ends=True))
         self.learned = 0
 
     def number(self, shape: Shape) -> int:
-        """The shape's number (GOTO is 1)."""
+        """The shape's number (GOTO is 1, #UD and #NM are SHAPE_UD and SHAPE_NM)."""
         n = self._numbers.get(shape)
         if n is None:
             n = self._numbers[shape] = len(self.shapes)
+            if n >= MOST_SHAPES:
+                raise EngineError(f"the guest uses more than {MOST_SHAPES} kinds of instruction: run it in parts")
             self.shapes.append(shape)
         return n
 
@@ -259,7 +279,7 @@ class Forms:
 
     def undefined(self, immediates: int = 0) -> tuple[int, int]:
         """The form of an encoding that raises #UD; `immediates` are the sizes of its immediates, as in a form word."""
-        return self._finish(Shape("misc.ud", "status", ends=True), immediates)
+        return self._finish(UNDEFINED, immediates)
 
     def for_cpu(self, form: tuple[int, int], features: npt.NDArray[np.uint64]) -> tuple[int, int]:
         """A form (`describe`), or that of #UD when it belongs to a feature that `c.features` lacks."""
@@ -290,7 +310,7 @@ class Forms:
             slot = ""
             if kind in _SREG:
                 imm = _SREG[kind]
-            elif op in ("r", "s", "n"):
+            elif op in ("r", "s", "n", "x", "y"):
                 slot = next(register_slots)
                 if slot in shifts:
                     word |= int(source) << shifts[slot]
@@ -299,6 +319,13 @@ class Forms:
             ops.append(op)
             slots.append(slot)
             sizes.append(size)
+        row = simd_forms.between_registers(row, name, memory)
+        letters = simd_forms.classes(kinds, name) if row.kind in ("host", "move") else ""
+        word |= simd_forms.state(name, letters)
+        if row.kind == "host" and kinds[-1] == "IMM8":
+            if not key >> IMMEDIATE_IN_KEY & 1:
+                return word | int(fb.F_IMM_FORM) | 1 << int(fb.F_IMM_SHIFT), 0
+            imm = immediate(row.unit, key >> IMMEDIATE_AT & 0xFF)
         size = self._size(name, row, kinds, sizes, osize)
         if name in STRINGS:
             size = ix.MemorySizeExt.size(ins.memory_size)
@@ -342,13 +369,16 @@ class Forms:
             row.hi,
             row.ends or (name in STRINGS and key >> 18 & 3 != 0),
             next((ANNOUNCED_AS[f] for f in sorted(feature_names(ins)) if f in ANNOUNCED_AS), ""),
+            letters,
+            name in UNALIGNED,
         )
         return self._finish(shape, word)
 
     def _finish(self, shape: Shape, word: int) -> tuple[int, int]:
         kind = _KINDS.get(shape.kind, fb.KIND_ENDS if shape.ends else fb.KIND_NORMAL)
         word |= int(kind) << int(fb.F_KIND_SHIFT)
-        if shape.kind not in ("nop", "jcc", "jmp", "loop", "value") or "m" in shape.ops or shape.mem:
+        quiet = shape.kind in ("host", "move") and "y" not in shape.host and shape.unit not in FLOAT
+        if not (quiet or shape.kind in ("nop", "jcc", "jmp", "loop", "value")) or "m" in shape.ops or shape.mem:
             word |= int(fb.F_FAULTS)
         if shape.kind == "loop" and shape.unit != "branch.jcxz":
             word |= shape.asize << int(fb.F_UNDO_SHIFT)
@@ -367,6 +397,9 @@ class Forms:
     @staticmethod
     def _operand(kind: str, is_memory: bool, osize: int) -> tuple[str, int, int]:
         """(kind letter, register source, size) of one operand."""
+        wide = simd_forms.operand(kind, is_memory)
+        if wide is not None:
+            return wide
         if kind in _FIXED:
             source, size = _FIXED[kind]
             return "r", int(source), size

@@ -18,7 +18,7 @@ import numpy as np
 from jitvm.engine import layout as lay
 from jitvm.engine import run
 from jitvm.engine.blocks import unmap_writes
-from jitvm.engine.compose import Quick, compose
+from jitvm.engine.compose import Quick, compose, unmasked
 from jitvm.engine.decode import (
     T_B,
     T_D,
@@ -36,11 +36,14 @@ from jitvm.engine.decode import (
     add_form,
 )
 from jitvm.engine.forms import Forms, Shape
+from jitvm.engine.host_op import host_op
+from jitvm.engine.simd_forms import WIDE, has_flags, result_type
 from jitvm.engine.translate import decode_at, is_breakpoint, stops_here
 from jitvm.isa.debug import arm, code_break, give_up, wants_alone
-from jitvm.isa.host import peek, poke
+from jitvm.isa.host import peek, poke, set_mxcsr
 from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
 from jitvm.isa.registers import set_reg
+from jitvm.isa.simd import MMX_EXPONENT, load_wide, mmx_fsw, raise_pending, store_wide, x87_pending
 from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, RCX, fault
 from jitvm.isa.words import W0, W1, W3, W12, cut, sext, u64
 
@@ -172,6 +175,63 @@ class PlainBuilder:
         store(self.c, seg, off, u64(size), cut(u64(size), v))
         self.check()
 
+    # ---- SIMD: wide values are numbers of 128 bits ----------------------------------------------------------------------
+    def wide_reg(self, slot: str) -> int:
+        return self._wide_at(int(self.word(WORDS_OF[slot])) >> 3)
+
+    def set_wide_reg(self, slot: str, v: int) -> None:
+        self._set_wide_at(int(self.word(WORDS_OF[slot])) >> 3, v)
+
+    def _wide_at(self, n: int) -> int:
+        return self.wide(self.c.xmm[2 * n], self.c.xmm[2 * n + 1])
+
+    def _set_wide_at(self, n: int, v: int) -> None:
+        self.c.xmm[2 * n], self.c.xmm[2 * n + 1] = self.half(v, 0), self.half(v, 1)
+
+    def xmm0(self) -> int:
+        return self._wide_at(0)
+
+    def set_xmm0(self, v: int) -> None:
+        self._set_wide_at(0, v)
+
+    def mmx_reg(self, slot: str) -> Any:
+        return self.c.fpr[2 * (int(self.word(WORDS_OF[slot])) >> 3)]
+
+    def set_mmx_reg(self, slot: str, v: Any) -> None:
+        n = 2 * (int(self.word(WORDS_OF[slot])) >> 3)
+        self.c.fpr[n], self.c.fpr[n + 1] = u64(v), MMX_EXPONENT
+
+    def mmx_check(self) -> None:
+        if x87_pending(self.c.fsw) != W0:
+            raise_pending(self.c)
+            raise _Leave
+
+    def mmx_state(self) -> None:
+        self.c.fsw, self.c.fpu_used = mmx_fsw(self.c.fsw), u64(0xFF)
+
+    def wide(self, low: Any, high: Any) -> int:
+        return int(low) | int(high) << 64
+
+    def half(self, v: int, n: int) -> Any:
+        return u64(v >> 64 * n & (1 << 64) - 1)
+
+    def load_wide(self, seg: Any, flat: bool, off: Any, odd: bool) -> int:
+        load_wide(self.c, seg, off, u64(not odd))
+        self.check()
+        return self.wide(self.c.wide[0], self.c.wide[1])
+
+    def store_wide(self, seg: Any, flat: bool, off: Any, odd: bool, v: int) -> None:
+        store_wide(self.c, seg, off, u64(not odd), self.half(v, 0), self.half(v, 1))
+        self.check()
+
+    def host_op(self, shape: Shape, args: Sequence[Any]) -> tuple[Any, Any]:
+        result, flags = host_op(shape)([int(a) for a in args])
+        kind = result_type(shape)
+        return (result if kind == WIDE else u64(result) if kind else None), u64(flags) if has_flags(shape) else None
+
+    def guarded(self, shape: Shape, args: Sequence[Any]) -> tuple[Any, Any]:
+        return unmasked(self, lambda: self.host_op(shape, args))
+
     def finish(self, status: Any, *, ends: bool) -> None:
         self.c.status = status
 
@@ -217,6 +277,7 @@ class PlainEngine:
             c.left = budget
             c.status = OK
             c.io_pos = W0
+            set_mxcsr(c.mxcsr)
             while True:
                 if run.settle(c) == W0:
                     return int(c.why)

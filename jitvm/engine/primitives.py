@@ -89,6 +89,25 @@ mov %cs, %eax; pushq %rax; leaq 1f(%rip), %rax; pushq %rax; iretq; 1: addq $$128
 """IRET to the next instruction is serializing (SDM vol. 3, 9.3, "Serializing Instructions"), and no hypervisor need know."""
 _SERIALIZE_OTHER = "define internal i64 @u_host_serialize() alwaysinline {\n  ret i64 0\n}"
 
+_GET_MXCSR_X86 = """define internal i64 @u_host_get_mxcsr() alwaysinline {
+  %p = alloca i32
+  call void asm sideeffect "stmxcsr $0", "=*m"(ptr elementtype(i32) %p)
+  %v = load i32, ptr %p
+  %r = zext i32 %v to i64
+  ret i64 %r
+}"""
+_SET_MXCSR_X86 = """define internal i64 @u_host_set_mxcsr(i64 %v) alwaysinline {
+  %p = alloca i32
+  %w = trunc i64 %v to i32
+  store i32 %w, ptr %p
+  call void asm sideeffect "ldmxcsr $0", "*m"(ptr elementtype(i32) %p)
+  ret i64 0
+}"""
+_GET_MXCSR_OTHER = "define internal i64 @u_host_get_mxcsr() alwaysinline {\n  ret i64 0\n}"
+_SET_MXCSR_OTHER = "define internal i64 @u_host_set_mxcsr(i64 %v) alwaysinline {\n  ret i64 0\n}"
+"""On other hosts no CPU announces SSE: nobody asks."""
+_FENCE = "define internal i64 @u_host_fence() alwaysinline {\n  fence seq_cst\n  ret i64 0\n}"
+
 PRIMITIVES: dict[str, str] = {
     "host.peek": _peek(),
     "host.poke": _poke(),
@@ -97,5 +116,8 @@ PRIMITIVES: dict[str, str] = {
     "host.smul_high": _product("smul_high", "sext"),
     "host.div_wide": _DIV_X86 if platform.machine() == "x86_64" else _DIV_OTHER,
     "host.serialize": _SERIALIZE_X86 if platform.machine() == "x86_64" else _SERIALIZE_OTHER,
+    "host.get_mxcsr": _GET_MXCSR_X86 if platform.machine() == "x86_64" else _GET_MXCSR_OTHER,
+    "host.set_mxcsr": _SET_MXCSR_X86 if platform.machine() == "x86_64" else _SET_MXCSR_OTHER,
+    "host.fence": _FENCE,
 }
 """LLVM text by unit name; see `units.symbol`."""

@@ -24,7 +24,7 @@ from jitvm.isa.table import NAMED, READ_ZF, TOUCHED
 NO_TABLES = '"no-jump-tables"="true"'
 WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 """Lines that `text` replaces when it is known which registers the region uses."""
-INVARIANT = ("tlb_off", "ctx")
+INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
 
@@ -68,6 +68,9 @@ class RegionBuilder(LazyFlags):
 
     def next_rip(self) -> str:
         return str(self.op.next)
+
+    def slot_at(self, slot: str) -> str:
+        return str(getattr(self.op, slot))
 
     def is_base(self, at_: int) -> str:
         return str(int(self.op.b == at_))

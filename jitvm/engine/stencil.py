@@ -37,7 +37,7 @@ WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1, 12: 2}
 """Relocation types that may be holes, to bytes: R_X86_64_64, _32, _32S, _8, _16."""
 R_PC32, R_PLT32 = 2, 4
 MOST_BYTES = 512
-KINDS = frozenset({"value", "push", "pop", "leave", "jcc", "loop", "jmp", "jmpi", "call", "calli", "ret", "goto"})
+KINDS = frozenset("value push pop leave jcc loop jmp jmpi call calli ret goto host move".split())
 SEG_SHIFT, SCALE_SHIFT, STENCIL_BIT = 24, 27, 40
 
 
@@ -117,6 +117,9 @@ class StencilBuilder(FastPathBuilder):
 
     def next_rip(self) -> str:
         return self.word_hole("next")
+
+    def slot_at(self, slot: str) -> str:
+        return self.hole(slot)
 
     def slot_reg(self, slot: str, size: int) -> str:
         return self._read(self.gep("%cpu", self.hole(slot)), size)

@@ -9,14 +9,18 @@ Guest memory: a TLB hit is done here; everything else calls the complete ways of
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitvm.engine import layout as lay
-from jitvm.engine.compose import Quick, compose
+from jitvm.engine.compose import Quick, compose, unmasked
 from jitvm.engine.forms import Shape
+from jitvm.engine.host_op import emit
 from jitvm.engine.layout import at
+from jitvm.engine.simd_forms import WIDE, WORD, result_type
 from jitvm.engine.units import Units, symbol
+from jitvm.isa.simd import MMX_EXPONENT, MXCSR_FLAGS, MXCSR_MASKS
 from jitvm.isa.state import TLB_ENTRIES
 from jitvm.isa.table import QUICK
 
@@ -215,8 +219,10 @@ class HandlerBuilder:
         return self.new(f"load i64, ptr {self.gep('%cpu', where)}")
 
     # ---- guest memory -------------------------------------------------------------------------------------------------
-    def _lookup(self, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str, str]:
-        """(linear address, i1 hit, pointer to the TLB entry)."""
+    def _lookup(
+        self, seg: str, flat: bool, off: str, size: int, write: bool, *, aligned: bool = False
+    ) -> tuple[str, str, str]:
+        """(linear address, i1 hit, pointer to the TLB entry); `aligned`: an address that is no multiple of 16 misses."""
         lin, good = off, ""
         if not flat:
             last = self.new(f"add i64 {off}, {size - 1}")
@@ -226,7 +232,10 @@ class HandlerBuilder:
         index = self.new(f"and i64 {self.new(f'lshr i64 {lin}, 8')}, {(TLB_ENTRIES - 1) * 16}")
         half = self.gep("%cpu", self.word("tlb_off"))
         entry = self.gep(self.gep(half, index), at("tlb") + (KIND_BYTES if write else 0))
-        last_page = self.new(f"and i64 {self.new(f'add i64 {lin}, {size - 1}')}, -4096")
+        if aligned:
+            last_page = self.new(f"and i64 {lin}, {-4096 | 15}")
+        else:
+            last_page = self.new(f"and i64 {self.new(f'add i64 {lin}, {size - 1}')}, -4096")
         hit = self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {last_page}")
         if good:
             hit = self.new(f"and i1 {hit}, {good}")
@@ -295,6 +304,127 @@ class HandlerBuilder:
         self.place(miss)
         self._publish()
         self._slow_store(seg, off, size, v, join)
+
+    # ---- SIMD ---------------------------------------------------------------------------------------------------------
+    def _file(self, field: str, slot: str) -> str:
+        """Pointer to a register of a file of 16-byte ones."""
+        twice = self.new(f"shl i64 {self.slot_at(slot)}, 1")
+        return self.gep(self.gep("%cpu", twice), at(field))
+
+    def slot_at(self, slot: str) -> str:
+        """What slot d or s says."""
+        return self.uop(SLOTS[slot], "i8")
+
+    def _read_wide(self, pointer: str) -> str:
+        return self.new(f"load {WIDE}, ptr {pointer}, align 8")
+
+    def _write_wide(self, pointer: str, v: str) -> None:
+        self.put(f"store {WIDE} {v}, ptr {pointer}, align 8")
+
+    def wide_reg(self, slot: str) -> str:
+        return self._read_wide(self._file("xmm", slot))
+
+    def set_wide_reg(self, slot: str, v: str) -> None:
+        self._write_wide(self._file("xmm", slot), v)
+
+    def xmm0(self) -> str:
+        return self._read_wide(self.cpu("xmm"))
+
+    def set_xmm0(self, v: str) -> None:
+        self._write_wide(self.cpu("xmm"), v)
+
+    def mmx_reg(self, slot: str) -> str:
+        return self.new(f"load i64, ptr {self._file('fpr', slot)}")
+
+    def set_mmx_reg(self, slot: str, v: str) -> None:
+        where = self._file("fpr", slot)
+        self.put(f"store i64 {v}, ptr {where}")
+        self.put(f"store i64 {int(MMX_EXPONENT)}, ptr {self.gep(where, 8)}")
+
+    def mmx_check(self) -> None:
+        pending, go = self.label(), self.label()
+        found = self.call("simd.x87_pending", [self.word("fsw")])
+        self.cond_branch(self.new(f"icmp eq i64 {found}, 0"), go, pending, True)
+        self.place(pending)
+        self._publish()
+        self.tail("h_finish", self.call("simd.raise_pending", []))
+        self.place(go)
+
+    def mmx_state(self) -> None:
+        self.set_word("fsw", self.call("simd.mmx_fsw", [self.word("fsw")]))
+        self.set_word("fpu_used", "255")
+
+    def wide(self, low: str, high: str) -> str:
+        v = self.new(f"insertelement {WIDE} zeroinitializer, i64 {low}, i32 0")
+        return self.new(f"insertelement {WIDE} {v}, i64 {high}, i32 1")
+
+    def half(self, v: str, n: int) -> str:
+        return self.new(f"extractelement {WIDE} {v}, i32 {n}")
+
+    def host_op(self, shape: Shape, args: Sequence[str]) -> tuple[str | None, str | None]:
+        result, flags = emit(self.new, shape, args)
+        return result or None, flags or None
+
+    def _all_masked(self) -> str:
+        masks = self.new(f"and i64 {self.word('mxcsr')}, {int(MXCSR_MASKS)}")
+        return self.new(f"icmp eq i64 {masks}, {int(MXCSR_MASKS)}")
+
+    def guarded(self, shape: Shape, args: Sequence[str]) -> tuple[str | None, str | None]:
+        fast, slow, join = (self.label() for _ in range(3))
+        self.cond_branch(self._all_masked(), fast, slow, True)
+        self.place(fast)
+        one = self.host_op(shape, args)
+        self.put(f"br label %{join}")
+        self.place(slow)
+        self._publish()
+        other = unmasked(self, lambda: self.host_op(shape, args))
+        here = self._here
+        self.put(f"br label %{join}")
+        self.place(join)
+        merged: list[str | None] = []
+        for v, w, kind in zip(one, other, (result_type(shape), WORD), strict=True):
+            merged.append(None if v is None else self.new(f"phi {kind} [ {v}, %{fast} ], [ {w}, %{here} ]"))
+        return merged[0], merged[1]
+
+    def _wide_lookup(self, seg: str, flat: bool, off: str, odd: bool, write: bool) -> tuple[str, str, str]:
+        return self._lookup(seg, flat, off, 16, write, aligned=not odd)
+
+    def load_wide(self, seg: str, flat: bool, off: str, odd: bool) -> str:
+        fast, miss, join = (self.label() for _ in range(3))
+        lin, hit, entry = self._wide_lookup(seg, flat, off, odd, False)
+        self.cond_branch(hit, fast, miss, True)
+        self.place(fast)
+        v = self._guest_load_wide(self._host(lin, entry))
+        self.put(f"br label %{join}")
+        self.place(miss)
+        self._publish()
+        self.call("simd.load_wide", [seg, off, str(int(not odd))])
+        self.check()
+        w = self._read_wide(self.cpu("wide"))
+        here = self._here
+        self.put(f"br label %{join}")
+        self.place(join)
+        return self.new(f"phi {WIDE} [ {v}, %{fast} ], [ {w}, %{here} ]")
+
+    def store_wide(self, seg: str, flat: bool, off: str, odd: bool, v: str) -> None:
+        fast, miss, join = (self.label() for _ in range(3))
+        lin, hit, entry = self._wide_lookup(seg, flat, off, odd, True)
+        self.cond_branch(hit, fast, miss, True)
+        self.place(fast)
+        self._guest_store_wide(self._host(lin, entry), v)
+        self.put(f"br label %{join}")
+        self.place(miss)
+        self._publish()
+        self.call("simd.store_wide", [seg, off, str(int(not odd)), self.half(v, 0), self.half(v, 1)])
+        self.check()
+        self.put(f"br label %{join}")
+        self.place(join)
+
+    def _guest_load_wide(self, pointer: str) -> str:
+        return self.new(f"load volatile {WIDE}, ptr {pointer}, align 1")
+
+    def _guest_store_wide(self, pointer: str, v: str) -> None:
+        self.put(f"store volatile {WIDE} {v}, ptr {pointer}, align 1")
 
     # ---- where to go --------------------------------------------------------------------------------------------------
     def go(self, handler: str, uop: str, budget: str) -> None:
@@ -476,6 +606,28 @@ def special(units: Units, name: str) -> HandlerBuilder:
     return b
 
 
+_IS_X86 = platform.machine() == "x86_64"
+MXCSR_IN = f"""  %saved = alloca i32
+  %guests = alloca i32
+  %mxcsrp = getelementptr i8, ptr %cpu, i64 {at("mxcsr")}
+  %mxcsr = load i64, ptr %mxcsrp
+  %masked = or i64 %mxcsr, {int(MXCSR_MASKS)}
+  %word = trunc i64 %masked to i32
+  store i32 %word, ptr %guests
+  call void asm sideeffect "stmxcsr $0", "=*m"(ptr elementtype(i32) %saved)
+  call void asm sideeffect "ldmxcsr $0", "*m"(ptr elementtype(i32) %guests)
+""" * _IS_X86
+MXCSR_OUT = f"""  call void asm sideeffect "stmxcsr $0", "=*m"(ptr elementtype(i32) %guests)
+  call void asm sideeffect "ldmxcsr $0", "*m"(ptr elementtype(i32) %saved)
+  %raised = load i32, ptr %guests
+  %raised64 = zext i32 %raised to i64
+  %flags = and i64 %raised64, {int(MXCSR_FLAGS)}
+  %before = load i64, ptr %mxcsrp
+  %after = or i64 %before, %flags
+  store i64 %after, ptr %mxcsrp
+""" * _IS_X86
+"""The guest's MXCSR, with all exceptions masked, is the host's while translated code runs: jitvm/isa/simd.py."""
+
 ENTER = f"""define i64 @enter(ptr %cpu, i64 %budget, i64 %pending) {{
   %status = getelementptr i8, ptr %cpu, i64 {at("status")}
   store i64 %pending, ptr %status
@@ -489,8 +641,8 @@ ENTER = f"""define i64 @enter(ptr %cpu, i64 %budget, i64 %pending) {{
   %end = add i64 %retired, %budget
   store i64 %end, ptr %horizonp
   store i64 %budget, ptr %leftp
-  %r = call preserve_nonecc i64 @h_resume(ptr %cpu, ptr null, i64 %budget)
-  ret i64 %r
+{MXCSR_IN}  %r = call preserve_nonecc i64 @h_resume(ptr %cpu, ptr null, i64 %budget)
+{MXCSR_OUT}  ret i64 %r
 }}
 """
 """Sets the budget: `left`, and `horizon` so that `retired` stays."""

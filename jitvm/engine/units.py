@@ -34,7 +34,7 @@ INLINE_LIMIT = 20
 ISA_MODULES = (
     "words flags state registers watch tlb paging_entry paging_long paging debug catch outside memory mode "
     "segment tss task_segments task far vme events iret alu shift muldiv bits bcd branch string stringio io "
-    "control system syscall msr cpuid stack misc address reset"
+    "control system syscall msr cpuid stack misc address simd reset"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 HOST = "jitvm.isa.host"
@@ -193,7 +193,7 @@ class Units:
 
 DECLARATIONS = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
 CALL = re.compile(r"(?:^|\s)(?:call|invoke|callbr)\s")
-CALLED = re.compile(r'\scall\s[^@(\n]*@"?([\w.$]+)')
+CALLED = re.compile(r'\scall\s(?:range\([^()]*\)|[^@(\n])*@"?([\w.$]+)')
 
 
 def check(name: str, text: str, callees: Iterable[str]) -> None:

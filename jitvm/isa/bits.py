@@ -4,17 +4,21 @@ What the manual leaves undefined is as Intel cores have it (measured on a Xeon o
 and BTC change CF alone; after BSF and BSR, CF = OF = SF = AF = 0 and PF is that of the result (of 0 when there is none),
 and a source of 0 leaves the destination as it was.
 
-Source: Intel SDM vol. 2, BT, BTC, BTR, BTS, BSF, BSR.
+Source: Intel SDM vol. 2, BT, BTC, BTR, BTS, BSF, BSR, POPCNT.
 """
 
 from __future__ import annotations
 
-from jitvm.isa.flags import set_cf, set_flags
+from jitvm.isa.flags import ZF, put_flags, set_cf, set_flags
 from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W8, W16, W32, i64, select, sext, u64
 
 # Which of the numbers 0 to 63 have bit 0, 1, .. 5 set.
 INDEX_1, INDEX_2, INDEX_4 = u64(0xAAAA_AAAA_AAAA_AAAA), u64(0xCCCC_CCCC_CCCC_CCCC), u64(0xF0F0_F0F0_F0F0_F0F0)
 INDEX_8, INDEX_16, INDEX_32 = u64(0xFF00_FF00_FF00_FF00), u64(0xFFFF_0000_FFFF_0000), u64(0xFFFF_FFFF_0000_0000)
+
+BITS_1, BITS_2, BITS_4 = u64(0x5555_5555_5555_5555), u64(0x3333_3333_3333_3333), u64(0x0F0F_0F0F_0F0F_0F0F)
+BYTES = u64(0x0101_0101_0101_0101)
+W56 = u64(56)
 
 
 def bit_index(size, b):
@@ -79,3 +83,12 @@ def bsr(f, size, a, b):
     r = highest_bit(b)
     set_flags(f, r | (u64(b != W0) << W8), W0, W0, W0)
     return select(b, r, a)
+
+
+def popcnt(f, b):
+    """Number of bits set in b.  ZF = b is 0, the others 0."""
+    v = b - ((b >> W1) & BITS_1)
+    v = (v & BITS_2) + ((v >> W2) & BITS_2)
+    v = (v + (v >> W4)) & BITS_4
+    put_flags(f, u64(b == W0) * ZF)
+    return (v * BYTES) >> W56

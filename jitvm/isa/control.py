@@ -17,6 +17,7 @@ from __future__ import annotations
 from jitvm.isa.catch import catch_other
 from jitvm.isa.cpuid import (
     FEATURE_DE,
+    FEATURE_FXSR,
     FEATURE_LM,
     FEATURE_MCE,
     FEATURE_NX,
@@ -25,6 +26,7 @@ from jitvm.isa.cpuid import (
     FEATURE_PSE,
     FEATURE_SMAP,
     FEATURE_SMEP,
+    FEATURE_SSE,
     FEATURE_SYSCALL,
     FEATURE_TSC,
     FEATURE_UMIP,
@@ -50,6 +52,8 @@ from jitvm.isa.state import (
     CR0_WP,
     CR4_DE,
     CR4_MCE,
+    CR4_OSFXSR,
+    CR4_OSXMMEXCPT,
     CR4_PAE,
     CR4_PGE,
     CR4_PSE,
@@ -196,6 +200,10 @@ def cr4_bits(c):
         bits = bits | CR4_MCE
     if f & FEATURE_PGE != W0:
         bits = bits | CR4_PGE
+    if f & FEATURE_FXSR != W0:
+        bits = bits | CR4_OSFXSR
+    if f & FEATURE_SSE != W0:
+        bits = bits | CR4_OSXMMEXCPT
     f = c.features[4]
     if f & FEATURE_SMEP != W0:
         bits = bits | CR4_SMEP

@@ -27,7 +27,7 @@ FEATURE_FPU, FEATURE_VME, FEATURE_DE, FEATURE_PSE = u64(1 << 0), u64(1 << 1), u6
 FEATURE_TSC, FEATURE_MSR, FEATURE_PAE, FEATURE_MCE = u64(1 << 4), u64(1 << 5), u64(1 << 6), u64(1 << 7)
 FEATURE_CX8, FEATURE_APIC, FEATURE_SEP, FEATURE_MTRR = u64(1 << 8), u64(1 << 9), u64(1 << 11), u64(1 << 12)
 FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14), u64(1 << 15), u64(1 << 16)
-FEATURE_PSE36 = u64(1 << 17)
+FEATURE_PSE36, FEATURE_FXSR, FEATURE_SSE = u64(1 << 17), u64(1 << 24), u64(1 << 25)
 # word 2: leaf 80000001h EDX
 FEATURE_SYSCALL, FEATURE_NX, FEATURE_PDPE1GB = u64(1 << 11), u64(1 << 20), u64(1 << 26)
 FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
@@ -58,6 +58,17 @@ BUILT: dict[str, tuple[int, int]] = {
     "smep": (EBX7, 7),
     "smap": (EBX7, 20),
     "umip": (ECX7, 2),
+    "mmx": (EDX1, 23),
+    "fxsr": (EDX1, 24),
+    "sse": (EDX1, 25),
+    "sse2": (EDX1, 26),
+    "sse3": (ECX1, 0),
+    "pclmulqdq": (ECX1, 1),
+    "ssse3": (ECX1, 9),
+    "sse4.1": (ECX1, 19),
+    "sse4.2": (ECX1, 20),
+    "popcnt": (ECX1, 23),
+    "aes": (ECX1, 25),
 }
 """Features that can be announced, by their names on the command line: word of `c.features` and number of the bit."""
 

@@ -51,6 +51,26 @@ def serialize():
     return u64(0)
 
 
+MXCSR = [0x1F80]
+"""The plain engine's SSE control and status register."""
+
+
+def get_mxcsr():
+    """The host's MXCSR."""
+    return u64(MXCSR[0])
+
+
+def set_mxcsr(v):
+    """Load the host's MXCSR; the caller masks all exceptions."""
+    MXCSR[0] = int(v)
+    return u64(0)
+
+
+def fence():
+    """Stores before it are seen by all before a load behind it reads."""
+    return u64(0)
+
+
 def code_written(c, offset, size):
     """Guest memory that holds translated code was written: the engine drops the blocks which it overlaps."""
     return u64(0)

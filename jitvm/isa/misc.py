@@ -63,6 +63,11 @@ def ud(c):
     return fault0(c, UD)
 
 
+def no_device(c):
+    """An instruction of a state that CR0.TS or CR0.EM keep from use: #NM."""
+    return fault0(c, NM)
+
+
 def nop(c):
     """NOP and the hints that are one here (PAUSE, the multi-byte NOP)."""
     return OK

@@ -36,6 +36,7 @@ from jitvm.isa.state import (
     CR0_MP,
     CR0_PE,
     CR0_TS,
+    CR4_OSFXSR,
     CR4_SMAP,
     CR4_UMIP,
     CS,
@@ -66,7 +67,6 @@ from jitvm.isa.state import (
 )
 from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W6, W16, W32, i64, u64
 
-CR4_OSFXSR = u64(1 << 9)
 CPL3 = u64(3)
 USER_TLB = u64(TLB_KINDS * TLB_ENTRIES * 16)
 PERMITTED_TLB = USER_TLB + USER_TLB

@@ -5,9 +5,10 @@ from __future__ import annotations
 from jitvm.isa.debug import reset_debug
 from jitvm.isa.flags import RESERVED, put_flags
 from jitvm.isa.mode import update_mode
+from jitvm.isa.simd import MXCSR_RESET, put_mxcsr
 from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
 from jitvm.isa.tlb import empty_tlb_part, flush_tlb_all
-from jitvm.isa.words import M16, ONES, W0, W1, W8, u64
+from jitvm.isa.words import M16, ONES, W0, W1, W8, W32, u64
 
 RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)
 DATA_REAL = u64(0x93)
@@ -59,6 +60,11 @@ def reset_cpu(c):
     c.dr[6] = DR6_RESET
     c.dr[7] = DR7_RESET
     c.efer = W0
+    k = W0
+    while k < W32:
+        c.xmm[k] = W0
+        k += W1
+    put_mxcsr(c, MXCSR_RESET)
     c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
     c.msr_pat = PAT_RESET
     c.tsc_offset = W0 - (c.horizon - u64(c.left) + c.extra_ns)

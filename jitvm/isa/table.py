@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jitvm.isa.simd import BLENDS, COMPARES, FLOAT, INTEGER, STRINGS
 from jitvm.isa.state import RAX, RDX, RSP
 
 
@@ -193,6 +194,25 @@ ROWS: dict[str, Row] = {
     "SWAPGS": _status("syscall.swapgs", ends=True),
     "CPUID": _status("cpuid.cpuid"),
     "CMPXCHG8B": _status("misc.cmpxchg8b", "w"),
+    # ---- SIMD: moves, state, and what is beside it
+    "MOVD": Row("", "move"),
+    "MOVQ": Row("quad", "move"),
+    "MOVDQ2Q": Row("", "move"),
+    "MOVQ2DQ": Row("", "move"),
+    "MOVSS": Row("", "move"),
+    "MOVSD_XMM": Row("", "move"),
+    "MOVLPS": Row("low", "move"),
+    "MOVLPD": Row("low", "move"),
+    "MOVHPS": Row("high", "move"),
+    "MOVHPD": Row("high", "move"),
+    "MOVNTQ": Row("", "move"),
+    "MOVNTI": _value("alu.mov"),
+    "MASKMOVQ": _status("simd.maskmov"),
+    "MASKMOVDQU": _status("simd.maskmov"),
+    "LDMXCSR": _status("simd.ldmxcsr"),
+    "STMXCSR": _status("simd.stmxcsr"),
+    "EMMS": _status("simd.emms"),
+    "POPCNT": _value("bits.popcnt", "wk"),
     # ---- nothing, nobody, never
     "NOP": Row("misc.nop", "nop"),
     "PAUSE": Row("misc.nop", "nop"),
@@ -201,6 +221,14 @@ ROWS: dict[str, Row] = {
     "UD": _status("misc.ud", ends=True),
 }
 """By row name."""
+
+for _name in "MOVAPS MOVAPD MOVUPS MOVUPD MOVDQA MOVDQU LDDQU MOVNTDQA MOVNTPS MOVNTPD MOVNTDQ".split():
+    ROWS[_name] = Row("", "move")
+for _name in FLOAT | INTEGER | COMPARES | BLENDS | STRINGS:
+    _flags = "wk" if _name in COMPARES | STRINGS else ""
+    ROWS.setdefault(_name.upper(), Row(_name, "host", flags=_flags))
+ROWS["CMPSD_XMM"] = ROWS.pop("CMPSD")
+del ROWS["MOVSD"]  # the string instruction has an alias; between registers `MOVSD_XMM` is the operation "movsd"
 
 _CONDITIONS = "O NO B AE E NE BE A S NS P NP L GE LE G".split()
 for _cc, _name in enumerate(_CONDITIONS):

@@ -33,7 +33,7 @@ class UserCpu(BareCpu):
 
     def run_user(self, case: Case, steps: int) -> object:
         """As `run_one`."""
-        key = (case.mode, case.layout)
+        key = (case.mode, case.layout, bool(case.fx))
         if key not in self._machines:
             machine = self._machines[key] = prepare(self._name, case)
             machine.c.cpl, machine.c.cr0 = 3, machine.c.cr0 | CR0_AM

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tests.oracle import fx
 from tests.oracle.case import (
     BACKGROUND,
     COMPARED_FLAGS,
@@ -36,6 +37,8 @@ from tests.oracle.case import (
     descriptor,
 )
 
+OSFXSR, OSXMMEXCPT = 1 << 9, 1 << 10
+"""CR4: SSE instructions and #XM are allowed."""
 _GDT, _GDTR, _SETUP = 0x1000, 0x1100, 0x2000
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 _LOADS = {
@@ -61,11 +64,11 @@ class BareCpu:
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
-        self._machines: dict[tuple[int, Layout], Any] = {}
+        self._machines: dict[tuple[int, Layout, bool], Any] = {}
 
     def run_one(self, case: Case, steps: int) -> Result | Failure:
         """The state after at most `steps` instructions or iterations of a case."""
-        key = (case.mode, case.layout)
+        key = (case.mode, case.layout, bool(case.fx))
         machine = self._machines.get(key)
         if machine is None:
             machine = self._machines[key] = prepare(self._engine, case)
@@ -81,12 +84,15 @@ def prepare(engine: str, case: Case) -> Any:
     from jitvm.bare import Bare
 
     machine = Bare(engine=engine, memory=1 << 21)
+    machine.vcpu.set_cpu("max")
     if case.layout is Layout.FLAT:
         machine.set_mode("prot32")
     elif case.layout is Layout.WINDOW and case.mode == 16:
         machine.set_mode("prot16", base=WINDOW, limit=WINDOW_SIZE - 1)
     else:
         _load_segments(machine, case)
+    if case.fx:
+        machine.set_registers({"cr4": OSFXSR | OSXMMEXCPT})
     machine.write(WINDOW, BACKGROUND)
     return machine
 
@@ -120,6 +126,8 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
     machine.set_registers(
         registers | {"eip": case.address, "eflags": case.flags & COMPARED_FLAGS | IF | 2}
     )
+    if case.fx:
+        fx.put(machine.c, case.fx)
     stop = machine.run(steps)
     memory = changed_bytes(before, machine.read(WINDOW, WINDOW_SIZE))
     for offset in memory:
@@ -140,6 +148,7 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
         memory=memory,
         fault=fault,
         steps=int(stop.retired),
+        fx=fx.take(machine.c) if case.fx else None,
     )
 
 

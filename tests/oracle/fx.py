@@ -1,0 +1,81 @@
+"""FXSAVE images: x87 and SSE state of a case and of a result.
+
+Source: Intel SDM volume 1, table 10-2 (layout in 64-bit mode's other form: 32-bit offsets and selectors).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from tests.oracle.case import FX_SIZE
+
+MXCSR_RESET, FCW_RESET = 0x1F80, 0x37F
+_HEAD = struct.Struct("<HHBxHQQII")
+ST_AT, XMM_AT, N_XMM = 32, 160, 16
+MXCSR_MASK = 0xFFFF
+TOP_SHIFT = 11
+
+
+def image(
+    xmm: Sequence[int] = (),
+    mxcsr: int = MXCSR_RESET,
+    *,
+    st: Sequence[int] = (),
+    fcw: int = FCW_RESET,
+    fsw: int = 0,
+    used: int = 0,
+) -> bytes:
+    """An image with these XMM registers (128 bits) and `st` in stack order (80 bits each); `used` by register number."""
+    out = bytearray(FX_SIZE)
+    _HEAD.pack_into(out, 0, fcw, fsw, used, 0, 0, 0, mxcsr, MXCSR_MASK)
+    for k, v in enumerate(st):
+        out[ST_AT + 16 * k : ST_AT + 16 * k + 10] = v.to_bytes(10, "little")
+    for k, v in enumerate(xmm):
+        out[XMM_AT + 16 * k : XMM_AT + 16 * k + 16] = v.to_bytes(16, "little")
+    return bytes(out)
+
+
+def xmm_of(data: bytes, n: int) -> int:
+    """XMM register `n` of an image."""
+    return int.from_bytes(data[XMM_AT + 16 * n : XMM_AT + 16 * n + 16], "little")
+
+
+def mxcsr_of(data: bytes) -> int:
+    """MXCSR of an image."""
+    return int.from_bytes(data[24:28], "little")
+
+
+def st_of(data: bytes, n: int) -> int:
+    """ST(n) of an image, 80 bits."""
+    return int.from_bytes(data[ST_AT + 16 * n : ST_AT + 16 * n + 10], "little")
+
+
+def head_of(data: bytes) -> tuple[int, int, int]:
+    """Control word, status word, and a bit for each register in use."""
+    fcw, fsw, used, *_ = _HEAD.unpack_from(data)
+    return fcw, fsw, used
+
+
+def put(c: Any, data: bytes) -> None:
+    """Make an image the state of a CPU record."""
+    fcw, fsw, used, fop, fip, fdp, mxcsr, _ = _HEAD.unpack_from(data)
+    c.fcw, c.fsw, c.fpu_used, c.fop, c.fip, c.fdp, c.mxcsr = fcw, fsw, used, fop, fip, fdp, mxcsr
+    for k in range(8):
+        v, n = st_of(data, k), (k + (fsw >> TOP_SHIFT)) & 7
+        c.fpr[2 * n], c.fpr[2 * n + 1] = v & (1 << 64) - 1, v >> 64
+    for n in range(N_XMM):
+        v = xmm_of(data, n)
+        c.xmm[2 * n], c.xmm[2 * n + 1] = v & (1 << 64) - 1, v >> 64
+
+
+def take(c: Any) -> bytes:
+    """The state of a CPU record as an image."""
+    top = int(c.fsw) >> TOP_SHIFT
+    st = []
+    for k in range(8):
+        n = (k + top) & 7
+        st.append(int(c.fpr[2 * n]) | (int(c.fpr[2 * n + 1]) & 0xFFFF) << 64)
+    xmm = [int(c.xmm[2 * n]) | int(c.xmm[2 * n + 1]) << 64 for n in range(N_XMM)]
+    return image(xmm, int(c.mxcsr), st=st, fcw=int(c.fcw), fsw=int(c.fsw), used=int(c.fpu_used))
