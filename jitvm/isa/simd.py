@@ -19,6 +19,7 @@ from jitvm.isa.flags import put_flags
 from jitvm.isa.host import get_mxcsr, set_mxcsr
 from jitvm.isa.memory import cut_linear, is_user, linear, load_linear, probe_linear, store, store_linear
 from jitvm.isa.state import CR4_OSXMMEXCPT, GP, MF, OK, UD, XM, fault, fault0
+from jitvm.isa.tlb import READ
 from jitvm.isa.words import M8, M32, W0, W1, W3, W4, W7, W8, W15, W16, u64
 
 # ---- the operations --------------------------------------------------------------------------------------------------
