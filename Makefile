@@ -1,5 +1,9 @@
 # PYTHON is the interpreter of an environment with jitvm's test extra: pip install -e '.[test]'
 PYTHON ?= python3
+# The tests start some 300 processes, which would compile all modules again where the environment forbids bytecode.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
+# A process a core; what a module's tests share is made once as long as they stay in one, so only idle ones take others'.
+PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: check test test-all boot bench bench-gdb
 
@@ -9,10 +13,10 @@ check:
 	$(PYTHON) -m pytest -q tests/test_layers.py
 
 test:
-	$(PYTHON) -m pytest -q -m "not slow and not packaging" --ignore=tests/perf
+	$(PYTEST) -q $(PARALLEL) -m "not slow and not packaging" --ignore=tests/perf
 
 test-all:
-	$(PYTHON) -m pytest -rs
+	$(PYTEST) -rs $(PARALLEL)
 
 boot:
 	$(PYTHON) -m jitvm boot

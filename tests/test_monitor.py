@@ -142,7 +142,7 @@ def test_symbols_are_addresses(guest: Callable[..., Guest]) -> None:
 def test_devices_with_ranges_wires_and_state(guest: Callable[..., Guest]) -> None:
     g = guest(BIOS)
     g.machine.resume()
-    until(lambda: b"No bootable" in g.machine.serial_output() or g.machine.result is not None)
+    until(lambda: b"No bootable device, p" in g.machine.serial_output() or g.machine.result is not None)
     said = g.ask("devices")
     assert re.search(r"\n  pit\n    ports 0040-0043\n    IRQ 0( high)?\n    \S", said)
     assert re.search(r"02\.0 vga 1234:1111\n(    .*\n)*    MMIO 000a0000-000bffff vga window", said)
