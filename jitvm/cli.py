@@ -156,6 +156,7 @@ def boot_parser() -> Parser:
     add("cache", "keep compiled code in the cache folder (default on)", "on|off", default="on")
     add("jit", "handlers, stencils (copied machine code too), regions (default: hot loops compiled too) or sync", "TIER",
         default="regions")  # fmt: skip
+    add("code-cache", "machine code in memory at most (default 256M); what is full is emptied as a whole", "SIZE")
     add("opt", f"experiments of the engine: {', '.join(config.ENGINE_OPTIONS)}", "NAME=on|no-NAME", action="append",
         default=[])  # fmt: skip
     add("debug", "show tracebacks and what is compiled")
@@ -223,6 +224,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         stats=options.stats or "",
         cache=config.parse_switch("--cache", options.cache),
         jit=options.jit,
+        code_cache=config.parse_size("--code-cache", options.code_cache)
+        if options.code_cache is not None
+        else config.DEFAULT_CODE_CACHE,
         engine=tuple(pair for text in options.opt for pair in config.parse_opt(text)),
     )
 

@@ -27,6 +27,7 @@ DEFAULT_MEMORY = 128 * MIB
 MIN_MEMORY, MAX_MEMORY = MIB, 3 * GIB
 """RAM ends below the PCI hole; more than that needs the 64-bit CPU."""
 BIOS_UNIT, MAX_BIOS = 64 * KIB, 16 * MIB
+DEFAULT_CODE_CACHE, MIN_CODE_CACHE = 256 * MIB, MIB
 N_IDE = 4
 N_SERIALS = 4
 DEBUGCON_PORT = 0xE9
@@ -137,6 +138,7 @@ class MachineConfig:
         trace: patterns of events, "" for none, and a file for them, None for standard error.
         cache: whether compiled code is kept on disk.
         jit: the highest tier: handlers, stencils, regions, or sync (regions compiled while the guest waits).
+        code_cache: bytes of machine code that is kept in memory, for all CPUs together.
         engine: (option, on or off) pairs of the engine's experiments.
     """
 
@@ -171,6 +173,7 @@ class MachineConfig:
     stats: Literal["", "table", "json"] = ""
     cache: bool = True
     jit: str = "regions"
+    code_cache: int = DEFAULT_CODE_CACHE
     engine: tuple[tuple[str, bool], ...] = ()
 
     def __post_init__(self) -> None:
@@ -213,6 +216,8 @@ class MachineConfig:
                 fail(f"--boot: '{self.boot}' is no order of {names}, each at most once")
         if self.jit not in JITS:
             fail(f"--jit: '{self.jit}' is none of {', '.join(JITS)}")
+        if not MIN_CODE_CACHE * self.smp <= self.code_cache < 1 << 40:
+            fail(f"--code-cache: {show_size(self.code_cache)} is not from {show_size(MIN_CODE_CACHE)} a CPU to 1 TiB")
         for name, _ in self.engine:
             if name not in ENGINE_OPTIONS:
                 fail(f"--opt: unknown option '{name}'; known: {', '.join(ENGINE_OPTIONS)}")

@@ -202,7 +202,8 @@ class Machine:
 
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
-        engine = VcpuEngine(self.accel, self.memory, Options(**{**JITS[config.jit], **dict(config.engine)}))
+        options = Options(**{**JITS[config.jit], **dict(config.engine)}, code_cache=config.code_cache // config.smp)
+        engine = VcpuEngine(self.accel, self.memory, options)
         features = config.cpu_features
         engine.set_cpu(
             config.cpu or DEFAULT_MODEL, [n for n, on in features if on], [n for n, on in features if not on]

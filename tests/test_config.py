@@ -194,6 +194,8 @@ def test_cpu_and_boot_and_trace_and_opt() -> None:
         ({"debugcons": ((0x10000, "null"),)}, "16-bit"),
         ({"boot": "cx"}, "--boot"),
         ({"boot": "cc"}, "--boot"),
+        ({"code_cache": 0xFFFFF}, "--code-cache"),
+        ({"code_cache": 1 << 41}, "--code-cache"),
         ({"engine": (("warp", True),)}, "--opt: unknown option 'warp'"),
         ({"trace": "nonsense"}, "no event matches"),
     ],

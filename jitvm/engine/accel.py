@@ -29,6 +29,7 @@ from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
+from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
 from jitvm.engine.stitch import SPECIALS
 from jitvm.engine.tables import Tables
@@ -46,8 +47,10 @@ from jitvm.memory import PAGE, GuestMemory, weakly
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
-CODE_BYTES = 32 << 20
-"""Machine code of one vCPU's hot blocks."""
+CODE_CACHE = 256 << 20
+COPIED_MOST = 32 << 20
+LEAST_CODE_CACHE = 256 << 10
+"""Bytes: the room for a block of the greatest length, and for some regions."""
 PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
 RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
@@ -80,6 +83,8 @@ class Options:
     """Executions of a block's machine code after which a region is made that begins with it."""
     sync: bool = False
     """Regions are compiled at once, on the vCPU's thread (tests)."""
+    code_cache: int = CODE_CACHE
+    """Bytes of machine code of one vCPU: copied blocks and regions.  What is full is emptied as a whole."""
     drops: int = 2
     """Times that a block's bytes may be rewritten before it stays with handlers (at most 4: any number)."""
 
@@ -93,6 +98,14 @@ class Options:
             | lay.OPT_JUMP_CACHE * self.jump_cache
             | lay.OPT_COUNT * self.count
         )
+
+    def copied_bytes(self) -> int:
+        """Bytes for copied blocks."""
+        return min(COPIED_MOST, self.code_cache // 4) & -PAGE
+
+    def region_bytes(self) -> int:
+        """Bytes for regions."""
+        return self.code_cache - self.copied_bytes()
 
     def modes(self) -> tuple[str, ...]:
         """How regions are made, where that is not the usual way (`jitvm.engine.region.MODES`)."""
@@ -138,6 +151,7 @@ class Accelerator:
         self.code = Code(self.units, self.cache)
         self.code.on_progress = on_progress
         self.units.on_progress = on_progress
+        self.regions = RegionStore(self.code)
         self.forms = Forms()
         self.known: dict[int, tuple[int, int]] = {}
         """(form word, shape number) by form key."""
@@ -296,14 +310,16 @@ class VcpuEngine:
         c.fetch_address, c.scratch_address = self.address + at("fetch_buffer"), self.address + at("scratch")
         self.options = options = options or Options()
         c.options = options.bits()
-        self._code = CodeMemory(CODE_BYTES) if options.stencils and stencil.supported() else None
+        if options.code_cache < LEAST_CODE_CACHE:
+            raise ConfigError(f"--code-cache: {options.code_cache} bytes a CPU are less than {LEAST_CODE_CACHE >> 10} KiB")
+        self._code = CodeMemory(options.copied_bytes()) if options.stencils and stencil.supported() else None
         if self._code is not None:
             c.hot = options.hot
             c.copy_drops = options.drops * int(BLOCK_DROP)
             c.h_count = accel.code.address["h_count"]
             c.region_hot = options.region_hot if options.regions else 0
             c.code_next = c.code_start = self._code.writable
-            c.code_end = self._code.writable + CODE_BYTES
+            c.code_end = self._code.writable + options.copied_bytes()
             c.code_shift = u64((self._code.executable - self._code.writable) & 0xFFFF_FFFF_FFFF_FFFF)
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
@@ -477,6 +493,10 @@ class VcpuEngine:
         c = self.c
         keys = list(dict.fromkeys(int(k) for k in c.missing[: int(c.n_missing)]))
         c.n_missing = 0
+        if int(c.forget):  # code memory is full
+            c.forget = 0
+            self.accel.forget(self.address)
+            return
         wanted = [k for k in keys if k >> stencil.STENCIL_BIT & 1]
         keys = [k for k in keys if not k >> stencil.STENCIL_BIT & 1]
         if len(self._known_handlers) + len(keys) >= lay.N_HANDLERS - 1:

@@ -1,7 +1,8 @@
 """LLVM: text to optimised objects to linked code.  All llvmlite calls are here (and `add_symbol` in numba_ir).
 
 A misuse of llvmlite aborts the process, so this module is small.  An object's symbols are looked up once; its code lives
-as long as the `Linker`.  Text that names symbols of other objects gets their addresses through `import_symbol`.
+as long as the `Linker`, or until it is unlinked.  Text that names symbols of other objects gets their addresses through
+`import_symbol`.
 """
 
 from __future__ import annotations
@@ -110,13 +111,14 @@ def undefined_symbols(text: str) -> list[str]:
 
 
 class Linker:
-    """Links objects into this process."""
+    """Links objects into this process; their code stays until it is unlinked."""
 
     def __init__(self) -> None:
         machine()
         self._target = new_machine()
         self._jit = llvm.create_lljit_compiler(self._target)
-        self._trackers: list[llvm.ResourceTracker] = []
+        self._trackers: dict[str, llvm.ResourceTracker] = {}
+        """The object that a symbol is from; code lives as long as its tracker."""
         self._n_linked = 0
 
     def link(self, data: bytes, exports: Iterable[str], imports: Mapping[str, int]) -> dict[str, int]:
@@ -132,5 +134,9 @@ class Linker:
             tracker = builder.link(self._jit, f"jitvm{self._n_linked}")
         except RuntimeError as e:
             raise EngineError(f"internal error: LLVM can't link generated code: {e}") from None
-        self._trackers.append(tracker)
+        self._trackers.update(dict.fromkeys(wanted, tracker))
         return {name: int(tracker[name]) for name in wanted}
+
+    def unlink(self, name: str) -> None:
+        """Free the object that has this symbol alone; nothing may run in it, or lead to it."""
+        self._trackers.pop(name).close()

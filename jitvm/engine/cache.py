@@ -130,13 +130,15 @@ class Cache:
             return None
         return rest[rest.index(b"\n") + 1 :]
 
-    def write_object(self, code: bytes, exports: list[str], imports: list[str]) -> None:
+    def write_object(self, code: bytes, exports: list[str], imports: list[str]) -> Batch | None:
         """Keep an object file."""
         if self.folder is None:
-            return
+            return None
         rest = json.dumps({"exports": exports, "imports": imports}).encode() + b"\n" + code
         digest = hashlib.sha256(rest).hexdigest()
-        self._write(self.folder / f"{digest[:24]}.o", digest.encode() + b" " + rest)
+        path = self.folder / f"{digest[:24]}.o"
+        self._write(path, digest.encode() + b" " + rest)
+        return Batch(path, tuple(exports), tuple(imports))
 
     # ---- what the guests used -----------------------------------------------------------------------------------------
     def load(self, name: str) -> Any:

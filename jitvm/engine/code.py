@@ -84,6 +84,7 @@ class Code:
         self._on_disk: dict[str, Batch] = {}
         for batch in cache.batches():
             self._on_disk.update(dict.fromkeys(batch.exports, batch))
+        self.regions_from_cache = 0
         self.compiled = 0
         self.from_cache = 0
         self.compile_seconds = 0.0
@@ -170,17 +171,31 @@ class Code:
             self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *specials], LEVEL_HANDLER)
         return {key: self.address[n] for key, n in names.items()}
 
-    def find_region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> str:
-        """Symbol of a region that is linked, or can be from the cache; "" when there is none."""
+    def find_region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made | None:
+        """A region that is linked (without its code), or that the cache has."""
         name = region_symbol(nodes, modes)
-        return name if name in self.address or self._load(name) else ""
+        if name in self.address:
+            return Made(name, b"", (), 0.0)
+        batch = self._on_disk.get(name)
+        code = self.cache.read_object(batch) if batch is not None else None
+        if batch is None or code is None:
+            self._on_disk.pop(name, None)
+            return None
+        self.regions_from_cache += 1
+        return Made(name, code, batch.imports, 0.0)
 
-    def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> int:
-        """Address of a region, compiled now."""
+    def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:
+        """A region, compiled now and kept."""
         made = compile_region(self.units, nodes, modes)
         self.compile_seconds += made.seconds
-        self.cache.write_object(made.code, [made.name], list(made.imports))
-        return self.link_region(made)
+        made = made.kept(self.cache)
+        self.remember(made)
+        return made
+
+    def remember(self, made: Made) -> None:
+        """A region was compiled: where the cache has it."""
+        if made.batch is not None:
+            self._on_disk[made.name] = made.batch
 
     def link_region(self, made: Made) -> int:
         """Address of a region that was compiled."""
@@ -190,6 +205,11 @@ class Code:
                     self._obtain(wanted)
             self._link(made.code, [made.name], made.imports)
         return self.address[made.name]
+
+    def unlink(self, name: str) -> None:
+        """Free a region's code (`Linker.unlink`)."""
+        del self.address[name]
+        self.linker.unlink(name)
 
     def function(self, unit: str, n_words: int, *, short: bool = False) -> Callable[..., int]:
         """A unit on the CPU record as a ctypes function: address of the record, then words.

@@ -16,10 +16,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from jitvm.engine.cache import Batch, Cache
 from jitvm.engine.region import Node
 
 NICE = 5
@@ -36,6 +37,12 @@ class Made:
     imports: tuple[str, ...]
     seconds: float
     """What it took to compile."""
+    batch: Batch | None = None
+    """Where the cache keeps it."""
+
+    def kept(self, cache: Cache) -> Made:
+        """The same, written to the cache."""
+        return replace(self, batch=cache.write_object(self.code, [self.name], list(self.imports)))
 
 
 def _send(stream: IO[bytes], value: object) -> None:
@@ -116,7 +123,6 @@ class Compiler:
 
 def main(folder: str) -> None:
     """The process itself."""
-    from jitvm.engine.cache import Cache
     from jitvm.engine.code import compile_region, source_epoch
     from jitvm.engine.units import Units
 
@@ -127,8 +133,7 @@ def main(folder: str) -> None:
     os.dup2(2, 1)  # nothing else may write to the pipe
     while (message := _receive(sys.stdin.buffer)) is not None:
         number, nodes, modes = message
-        made = compile_region(units, nodes, modes)
-        cache.write_object(made.code, [made.name], list(made.imports))
+        made = compile_region(units, nodes, modes).kept(cache)
         try:
             _send(output, (number, made))
         except OSError:

@@ -5,8 +5,8 @@ again, copies its stencils into code memory and puts the address into the entry 
 that misses goes on in its instruction's handler, and what has no stencil ends the copied part.
 
 Code memory is one file mapped twice, writable and executable at different addresses.  It is emptied together with all
-translations (`blocks.forget_blocks`).  A block that was dropped more than once stays with handlers: copying code that
-keeps being rewritten costs more than it gains.
+translations (`blocks.forget_blocks`), also when it is full.  A block that was dropped more than once stays with handlers:
+copying code that keeps being rewritten costs more than it gains.
 """
 
 from __future__ import annotations
@@ -109,7 +109,10 @@ def leave_code(to, distance):
 
 
 def promote(c, u):
-    """Give the hot block with entry record u its machine code; 1 when done or impossible, 0: stencils are missing."""
+    """Give the hot block with entry record u its machine code; 1 when done or impossible, 0: leave (`why`).
+
+    Stencils are missing then, or code memory is full: all translations will be forgotten (`forget`).
+    """
     rip = peek(u + O_EIP, W8)
     b = peek(u + O_DISP, W4)
     poke(u + O_IMM, W8, NEVER)
@@ -119,7 +122,10 @@ def promote(c, u):
         return W1
     count = plan_block(c, n)
     if c.code_next + n * MOST + TAIL > c.code_end:
-        return W1
+        c.forget = W1
+        c.rip = rip
+        c.why = WHY_STENCIL
+        return W0
     ends = (count + W1) * UOP
     start = c.code_next
     to = start

@@ -30,19 +30,17 @@ class Regions:
         self._members: dict[int, int] = {}
         """Blocks of regions that are installed or on their way, and how often each asked."""
         self._generation = -1
-        self._tables: list[np.ndarray] = []
+        self._tables: dict[int, np.ndarray] = {}
+        """By their first block."""
+        self._number = engine.accel.regions.join(self, engine.options.region_bytes())
         self.ready: deque[tuple[Grown, Made]] = deque()
         """Compiled and not installed yet."""
-        self.asked = self.installed = 0
+        self.asked = self.installed = self.generations = 0
 
     def ask(self) -> None:
         """The block `hot_block` has run so often that a region which begins with it may pay."""
-        c = self._engine.c
-        block = int(c.hot_block)
-        if self._generation != int(c.generation):
-            self._generation = int(c.generation)
-            self._members.clear()
-            self._tables.clear()
+        self._new_generation()
+        block = int(self._engine.c.hot_block)
         asked = self._members.get(block, 0)
         if 0 < asked < ASK_AGAIN:
             self._members[block] = asked + 1
@@ -55,9 +53,9 @@ class Regions:
         for b, _ in grown.blocks:
             self._members.setdefault(b, 1)
         code = self._engine.accel.code
-        name = code.find_region(grown.nodes, self._modes)
-        if name:
-            self._install(grown, code.address[name])
+        made = code.find_region(grown.nodes, self._modes)
+        if made is not None:
+            self._install(grown, made)
         elif self._sync:
             self._install(grown, code.region(grown.nodes, self._modes))
         else:
@@ -72,14 +70,34 @@ class Regions:
         """Link and install what was compiled meanwhile."""
         while self.ready:
             grown, made = self.ready.popleft()
-            self._install(grown, self._engine.accel.code.link_region(made))
+            self._engine.accel.code.remember(made)
+            self._install(grown, made)
 
-    def _install(self, grown: Grown, address: int) -> None:
-        """Let the region's first block lead to it, unless code changed since it was read."""
+    def _install(self, grown: Grown, made: Made) -> None:
+        """Let the region's first block lead to it, unless code changed since it was read.
+
+        Where there is no room for it all translations are forgotten; what is hot will ask again.
+        """
         engine = self._engine
+        self._new_generation()
         if not still_true(engine, grown):
             return
-        words = table_of(engine, grown)
-        self._tables.append(words)
-        engine.accel.enter_region(engine.address, grown.blocks[0][0], address, int(words.ctypes.data))
+        address = engine.accel.regions.take(self._number, made)
+        if address is None:
+            engine.accel.forget(engine.address)
+            self.generations += 1
+            self._new_generation()
+            return
+        block = grown.blocks[0][0]
+        words = self._tables[block] = table_of(engine, grown)
+        engine.accel.enter_region(engine.address, block, address, int(words.ctypes.data))
         self.installed += 1
+
+    def _new_generation(self) -> None:
+        """When all translations were forgotten: nothing leads to a region."""
+        generation = int(self._engine.c.generation)
+        if self._generation != generation:
+            self._generation = generation
+            self._members.clear()
+            self._tables.clear()
+            self._engine.accel.regions.release(self._number)

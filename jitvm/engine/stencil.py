@@ -24,6 +24,7 @@ from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.compose import compose
 from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
+from jitvm.engine.objects import ObjectFile
 from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
 from jitvm.engine.units import Units
 from jitvm.isa.table import QUICK
@@ -174,30 +175,17 @@ def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[in
 
 
 def cut(data: bytes) -> dict[str, Stencil | None]:
-    """Take an ELF object apart: functions named s0, s1, ... with their relocations; None for one that can't be a stencil."""
-    shoff = struct.unpack_from("<Q", data, 40)[0]
-    count = struct.unpack_from("<H", data, 60)[0]
-    sections = [struct.unpack_from("<IIQQQQIIQQ", data, shoff + 64 * k) for k in range(count)]
-    table = next(s for s in sections if s[1] == 2)
-    strings = sections[table[6]][4]
-    symbols = []
-    for k in range(table[5] // 24):
-        name, _, _, section, value, size = struct.unpack_from("<IBBHQQ", data, table[4] + 24 * k)
-        text = data[strings + name : data.index(b"\0", strings + name)].decode()
-        symbols.append((text, section, value, size))
-    relocations = [
-        (s[7], *struct.unpack_from("<QQq", data, s[4] + 24 * k)) for s in sections if s[1] == 4 for k in range(s[5] // 24)
-    ]
+    """Take an object apart: functions named s0, s1, ... with their relocations; None for one that can't be a stencil."""
+    file = ObjectFile(data)
     out: dict[str, Stencil | None] = {}
-    for name, section, value, size in symbols:
-        if re.fullmatch(r"s\d+", name):
-            start = sections[section][4] + value
+    for f in file.functions():
+        if re.fullmatch(r"s\d+", f.name):
             mine = sorted(
-                (at - value, symbols[info >> 32][0], info & 0xFFFF_FFFF, addend)
-                for sec, at, info, addend in relocations
-                if sec == section and value <= at < value + size
+                (at - f.value, name, kind, addend)
+                for at, name, kind, addend in file.relocations(f.section)
+                if f.value <= at < f.value + f.size
             )
-            out[name] = _one(bytearray(data[start : start + size]), mine)
+            out[f.name] = _one(bytearray(file.code(f)), mine)
     return out
 
 
