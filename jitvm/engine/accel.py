@@ -348,7 +348,7 @@ class VcpuEngine:
         self.c.features[:] = feature_words(table)
         self.c.phys_mask = physical_mask(table)
         self.accel.tables.copy_forms(self.c)
-        needed = {shape.feature for shape in self.accel.forms.shapes if shape.feature}
+        needed = {name for shape in self.accel.forms.shapes for name in shape.feature.split()}
         if not all(is_announced(self.c.features, name) for name in needed):
             self.c.form_key[:] = 0
             self.c.n_forms = 0

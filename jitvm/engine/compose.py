@@ -267,8 +267,8 @@ class _Composer:
             k += 1
         return self.value(min(k, len(s.ops) - 1))
 
-    def arguments(self) -> list[Value]:
-        return [self.argument(name) for name in self.b.params(self.s.unit) if name not in ("f", "c")]
+    def arguments(self, unit: str = "") -> list[Value]:
+        return [self.argument(name) for name in self.b.params(unit or self.s.unit) if name not in ("f", "c")]
 
     def put(self, place: str, v: Value) -> None:
         """Write a result to its place."""
@@ -423,6 +423,38 @@ class _Composer:
         elif result is not None:
             self.put_simd(result)
         b.next()
+
+    # ---- x87 ----------------------------------------------------------------------------------------------------------
+    def ready(self) -> None:
+        """What an instruction that waits begins with, before it looks at its operands."""
+        b = self.b
+        b.publish()
+        b.call("x87.ready", [])
+        b.check()
+
+    def fpu(self) -> None:
+        """Out-of-line semantics of an x87 instruction that waits."""
+        b, s = self.b, self.s
+        self.ready()
+        b.finish(b.call(s.unit, self.arguments()), ends=s.ends)
+
+    def fpu_put(self) -> None:
+        """Store what the unit gives."""
+        b, s = self.b, self.s
+        b.publish()
+        v = b.call(s.unit, self.arguments())
+        b.check()
+        b.store(b.segment(), s.flat, self.address(), s.sizes[0], v)
+        b.next()
+
+    def fpu_store(self) -> None:
+        """Store what the unit gives; the unit `dst` ends the instruction."""
+        b, s = self.b, self.s
+        self.ready()
+        v = b.call(s.unit, self.arguments())
+        b.check()
+        b.store(b.segment(), s.flat, self.address(), s.sizes[0], v)
+        b.finish(b.call(s.dst, self.arguments(s.dst)), ends=False)
 
     def nop(self) -> None:
         self.b.next()

@@ -23,6 +23,7 @@ from jitvm.engine.formbits import (
     F_IMM_SHIFT,
     F_IMM_SIGNED,
     F_KIND_SHIFT,
+    F_OPCODE,
     F_RELATIVE,
     F_S_BYTE,
     F_S_SHIFT,
@@ -210,7 +211,7 @@ def decode(c, p, avail, rip, mode, k):
             opcode = opcode | peek(q, W1)
             q += W1
     attr = c.opcode_attr[opcode]
-    reg, rm, cls, select = W0, W0, W0, W0
+    reg, rm, cls, select, modrm = W0, W0, W0, W0, W0
     c.dec_stack = W0
     c.dec_base = ZERO_AT
     c.dec_index = ZERO_AT
@@ -275,6 +276,8 @@ def decode(c, p, avail, rip, mode, k):
         q += isize
         if word & F_IMM_SIGNED != W0:
             imm = cut(W1 << ((word >> F_IMM_CUT_SHIFT) & W3), sext(isize, imm))
+    if word & F_OPCODE != W0:
+        imm = ((opcode & W7) << W8) | modrm
     second = (word >> F_IMM2_SHIFT) & W3
     if second != W0:
         c.dec_disp = peek(q, second)

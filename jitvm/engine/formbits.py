@@ -29,6 +29,8 @@ F_RELATIVE, F_TARGET16 = u64(1 << 21), u64(1 << 22)
 F_WRITES, F_READS, F_FAULTS, F_KILLS, F_COUNT, F_FUSE = (u64(1 << n) for n in range(24, 30))
 """Arithmetic flags: written, read; may leave before it is complete; all six written; only if the immediate count is not 0;
 may be fused with a Jcc behind it."""
+F_OPCODE = u64(1 << 30)
+"""The immediate is the opcode: the low three bits of its first byte, then ModRM (what the x87 remembers)."""
 F_CC_SHIFT = u64(32)
 F_UNDO_SHIFT = u64(36)
 """What a taken branch has already done, to be undone when its target is beyond the limit of CS: (E)CX was decremented

@@ -21,9 +21,11 @@ from jitvm.errors import EngineError
 from jitvm.isa.cpuid import is_announced
 from jitvm.isa.simd import FLOAT, UNALIGNED, immediate
 from jitvm.isa.table import ALIASES, CONDITION_OF, ROWS, Row
+from jitvm.isa.x87_table import SIZED, SUFFIXES, X87_ROWS
 
 _OPERAND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
 _MNEMONIC = {v: k for k, v in vars(ix.Mnemonic).items() if isinstance(v, int)}
+_MEMORY_TYPE = {v: k for k, v in vars(ix.MemorySize).items() if isinstance(v, int)}
 _CODES: list[Any] = [v for v in vars(ix.Code).values() if isinstance(v, int)]
 _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
 
@@ -40,7 +42,9 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "RDTSCP": "rdtscp",
 }
 """iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
-FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387", "FPU287XL_ONLY", "FPU387SL_ONLY", "SSE3_FPU", "FPU8087", "CMOV_FPU"})
+FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387"})
+FPU_ALSO = {"CMOV": "cmov", "SSE3": "sse3"}
+"""What FCMOV, FCOMI and FISTTP need besides an FPU."""
 HINT_NOPS = frozenset({0x10D, *range(0x118, 0x120)})
 """0F 0D and 0F 18..1F: NOPs with a ModRM byte on the Pentium Pro (SDM vol. 2, appendix A, table A-3)."""
 STRINGS = frozenset({"MOVS", "CMPS", "SCAS", "LODS", "STOS", "INS", "OUTS"})
@@ -266,7 +270,7 @@ class Forms:
             return self.undefined(undefined_immediates(data, bits))
         features = feature_names(ins)
         if 0xD8 <= opcode <= 0xDF and features & FPU_FEATURES:
-            return self._finish(Shape("misc.no_fpu", "status"), 0)
+            return self._x87(ins, features, key)
         if not features <= INTEGER_FEATURES:
             return self.undefined()
         info = ins.op_code()
@@ -281,10 +285,47 @@ class Forms:
         """The form of an encoding that raises #UD; `immediates` are the sizes of its immediates, as in a form word."""
         return self._finish(UNDEFINED, immediates)
 
+    def _x87(self, ins: ix.Instruction, features: set[str], key: int) -> tuple[int, int]:
+        """The form of an x87 instruction: its opcode goes to the micro-op, a register operand's number with it."""
+        name = _MNEMONIC[ins.mnemonic]
+        memory = ins.op_count > 0 and ins.op0_kind == ix.OpKind.MEMORY
+        size = osize = min(key >> 10 & 15, 4)
+        if memory:
+            suffix = SUFFIXES.get(_MEMORY_TYPE[ins.memory_size])
+            name = f"{name}_{suffix}" if suffix else name
+            size = ix.MemorySizeExt.size(ins.memory_size)
+        elif name == "FNSTSW":
+            name = "FNSTSW_AX"
+        elif f"{name}_TO" in X87_ROWS and _OPERAND[ins.op_code().op_kind(0)] == "STI_OPCODE":
+            name = f"{name}_TO"
+        row = X87_ROWS[name]
+        word = int(fb.F_OPCODE)
+        for letter, bit in (("w", fb.F_WRITES), ("r", fb.F_READS)):
+            word |= int(bit) if letter in row.flags else 0
+        shape = Shape(
+            row.unit,
+            row.kind,
+            osize if name in SIZED else 4,
+            ("m",) if memory else (),
+            ("",) if memory else (),
+            (size,) if memory else (),
+            key >> 14 & 15 if memory else 4,
+            ("x" if key >> 21 & 3 == 2 else "b") if memory else "",
+            memory and bool(key >> 32 & 1),
+            dst=row.dst,
+            feature=" ".join(["fpu", *(FPU_ALSO[f] for f in sorted(features & FPU_ALSO.keys()))]),
+        )
+        return self._finish(shape, word)
+
     def for_cpu(self, form: tuple[int, int], features: npt.NDArray[np.uint64]) -> tuple[int, int]:
-        """A form (`describe`), or that of #UD when it belongs to a feature that `c.features` lacks."""
-        name = self.shapes[form[1]].feature
-        return form if not name or is_announced(features, name) else self.undefined()
+        """A form (`describe`), or that of #UD when it belongs to a feature that `c.features` lacks.
+
+        What belongs to the FPU addresses nobody where there is none.
+        """
+        lacking = [name for name in self.shapes[form[1]].feature.split() if not is_announced(features, name)]
+        if "fpu" in lacking:
+            return self._finish(Shape("misc.no_fpu", "status"), 0)
+        return self.undefined() if lacking else form
 
     def _known(
         self,

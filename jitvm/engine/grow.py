@@ -28,7 +28,7 @@ from jitvm.isa.words import u64
 if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
 
-HELD = KINDS | {"nop", "goto", "status", "checked"}
+HELD = KINDS | {"nop", "goto", "status", "checked", "fpu", "fpu_store", "fpu_put"}
 """Kinds of instruction that a region may hold."""
 MOST_NODES, MOST_OPS, MOST_RETURNS, MOST_PAGES = 40, 250, 8, 8
 LATER = 16

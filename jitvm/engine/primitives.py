@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import platform
 
+from jitvm.engine.layout import at
+from jitvm.isa.host_x87 import AVAILABLE, CODE
+
 _PEEK_CASES = {1: "i8", 2: "i16", 4: "i32"}
 
 
@@ -107,6 +110,16 @@ _GET_MXCSR_OTHER = "define internal i64 @u_host_get_mxcsr() alwaysinline {\n  re
 _SET_MXCSR_OTHER = "define internal i64 @u_host_set_mxcsr(i64 %v) alwaysinline {\n  ret i64 0\n}"
 """On other hosts no CPU announces SSE: nobody asks."""
 _FENCE = "define internal i64 @u_host_fence() alwaysinline {\n  fence seq_cst\n  ret i64 0\n}"
+X87_CLOBBERS = ",".join(f"~{{{name}}}" for name in ("st", *(f"st({k})" for k in range(1, 8)), "fpsr", "fpcr"))
+_X87_X86 = f"""define internal i64 @u_host_x87_run(ptr %c, i64 %op) alwaysinline {{
+  %wide = getelementptr i8, ptr %c, i64 {at("wide")}
+  %sw = call i64 asm sideeffect ".byte {",".join(map(str, CODE))}", \
+"={{ax}},{{di}},{{si}},~{{rdx}},{X87_CLOBBERS},~{{memory}},~{{dirflag}},~{{flags}}"(ptr %wide, i64 %op)
+  ret i64 %sw
+}}"""
+"""The machine code itself is `jitvm/isa/host_x87.py`'s, as the plain engine has it."""
+_X87_OTHER = "define internal i64 @u_host_x87_run(ptr %c, i64 %op) alwaysinline {\n  ret i64 0\n}"
+"""Never called: no CPU model has an FPU on such a host."""
 
 PRIMITIVES: dict[str, str] = {
     "host.peek": _peek(),
@@ -119,5 +132,6 @@ PRIMITIVES: dict[str, str] = {
     "host.get_mxcsr": _GET_MXCSR_X86 if platform.machine() == "x86_64" else _GET_MXCSR_OTHER,
     "host.set_mxcsr": _SET_MXCSR_X86 if platform.machine() == "x86_64" else _SET_MXCSR_OTHER,
     "host.fence": _FENCE,
+    "host_x87.run": _X87_X86 if AVAILABLE else _X87_OTHER,
 }
 """LLVM text by unit name; see `units.symbol`."""

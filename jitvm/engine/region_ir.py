@@ -20,10 +20,12 @@ from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
 from jitvm.isa.state import ZERO
 from jitvm.isa.table import NAMED, READ_ZF, TOUCHED
+from jitvm.isa.x87_table import X87_TOUCHED
 
 NO_TABLES = '"no-jump-tables"="true"'
 WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 """Lines that `text` replaces when it is known which registers the region uses."""
+KNOWN_TOUCHED = TOUCHED | X87_TOUCHED
 INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
@@ -171,7 +173,7 @@ class RegionBuilder(LazyFlags):
     def _registers(self) -> tuple[int, ...] | None:
         """What the out-of-line unit of this instruction reads and writes of registers and flags; None: anything."""
         shape = self.op.shape
-        found = TOUCHED.get(shape.unit)
+        found = KNOWN_TOUCHED.get(shape.unit)
         if found == NAMED:
             return (getattr(self.op, shape.slots[shape.ops.index("r")]) >> 3,)
         return found
@@ -189,8 +191,20 @@ class RegionBuilder(LazyFlags):
 
     def check(self) -> None:
         go = self.label()
-        self._leave_if(super().word("status"), go)
+        self._leave_from_unit(super().word("status"), go)
         self.place(go)
+
+    def _leave_from_unit(self, status: str, go: str) -> None:
+        """To `h_finish` unless the status is OK, where not all was stored before the unit was called."""
+        if self._registers() is None:
+            self._leave_if(status, go)
+            return
+        out = self.label()
+        self.cond_branch(self.new(f"icmp eq i64 {status}, 0"), go, out, True)
+        self.place(out)
+        with self.flags_kept():
+            self.write_back()
+        self.tail("h_finish", status)
 
     def finish(self, status: str, *, ends: bool) -> None:
         """Behind out-of-line semantics: what they may have changed is loaded again, and the code may be another."""
@@ -205,12 +219,7 @@ class RegionBuilder(LazyFlags):
             for r in registers:
                 v = self.new(f"load i32, ptr {self.gep('%cpu', 8 * r)}")
                 self.put(f"store i32 {v}, ptr %r{r}")
-            out = self.label()
-            self.cond_branch(self.new(f"icmp eq i64 {status}, 0"), go, out, True)
-            self.place(out)
-            with self.flags_kept():
-                self.write_back()
-            self.tail("h_finish", status)
+            self._leave_from_unit(status, go)
             self.place(go)
             self.put(RELOAD_WORDS)
         wanted = self.new(f"load i64, ptr {self.gep('%table', lay.TABLE_EPOCH)}")

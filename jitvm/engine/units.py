@@ -30,11 +30,14 @@ from jitvm.errors import EngineError
 
 INLINE_LIMIT = 20
 """A unit on the CPU record of at most this many LLVM instructions is inlined into its callers; value units always are."""
+BULKY = frozenset({"host_x87.run"})
+"""Primitives of so much code that a unit which calls one is compiled once."""
 
 ISA_MODULES = (
     "words flags state registers watch tlb paging_entry paging_long paging debug catch outside memory mode "
     "segment tss task_segments task far vme events iret alu shift muldiv bits bcd branch string stringio io "
-    "control system syscall msr cpuid stack misc address simd reset"
+    "control system syscall msr cpuid stack misc address simd reset "
+    "x87 x87_move x87_arith x87_env"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 HOST = "jitvm.isa.host"
@@ -133,7 +136,8 @@ class Units:
 
     def _signature(self, name: str) -> tuple[str, int]:
         if name in PRIMITIVES:
-            return "", PRIMITIVES[name].partition("{")[0].count("i64 %")
+            head = PRIMITIVES[name].partition("{")[0]
+            return "c" if "ptr %c" in head else "", head.count("i64 %")
         unit = self[name]
         return unit.record, unit.n_words
 
@@ -154,6 +158,7 @@ class Units:
             unit.text = found
             unit.n_instructions = sum(1 for line in found.splitlines() if line.startswith("  "))
             unit.inline = unit.record != "c" or unit.n_instructions <= INLINE_LIMIT
+            unit.inline = unit.inline and BULKY.isdisjoint(unit.callees)
         return unit.text
 
     def _compile(self, unit: Unit) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitvm.errors import ConfigError
+from jitvm.isa.host_x87 import AVAILABLE
 from jitvm.isa.state import MODE_CODE64, OK, RAX, RBX, RCX, RDX
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W5, u64
 
@@ -40,6 +41,7 @@ EDX1, ECX1, EDX8, ECX8, EBX7, ECX7 = range(6)
 """Words of `c.features`: leaf 1, leaf 80000001h, leaf 7."""
 
 BUILT: dict[str, tuple[int, int]] = {
+    "fpu": (EDX1, 0),
     "vme": (EDX1, 1),
     "de": (EDX1, 2),
     "pse": (EDX1, 3),
@@ -70,6 +72,8 @@ BUILT: dict[str, tuple[int, int]] = {
     "popcnt": (ECX1, 23),
     "aes": (ECX1, 25),
 }
+if not AVAILABLE:
+    del BUILT["fpu"]
 """Features that can be announced, by their names on the command line: word of `c.features` and number of the bit."""
 
 _PENTIUM = "fpu vme de pse tsc msr mce cx8"
@@ -94,9 +98,9 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "486": Model(0x0423, "jitvm i486 SX", ""),
-    "pentium": Model(0x052C, "jitvm Pentium without FPU", _PENTIUM),
-    "pentiumpro": Model(0x0619, "jitvm Pentium Pro without FPU", _P6, P6_CACHES, 36),
+    "486": Model(0x0413, "jitvm i486 DX", "fpu"),
+    "pentium": Model(0x052C, "jitvm Pentium", _PENTIUM),
+    "pentiumpro": Model(0x0619, "jitvm Pentium Pro", _P6, P6_CACHES, 36),
     "pentium3": Model(0x0673, "jitvm Pentium III", _PENTIUM3, P6_CACHES, 36),
     "core2duo": Model(0x06FB, "jitvm Core 2 Duo", _CORE2, P6_CACHES, 36),
     "nehalem": Model(0x0106A3, "jitvm Nehalem", _NEHALEM, P6_CACHES, 40),
@@ -228,6 +232,8 @@ def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 def is_announced(features: npt.NDArray[np.uint64], name: str) -> bool:
     """Does a CPU with these `c.features` have the feature of this name?"""
+    if name not in BUILT:
+        return False
     word, bit = BUILT[name]
     return bool(int(features[word]) >> bit & 1)
 

@@ -1,6 +1,6 @@
 """BOUND, CMPXCHG8B, the invalid opcode, and the floating-point opcodes of a CPU without FPU.
 
-Source: Intel SDM vol. 2, BOUND, CMPXCHG8B, UD, WAIT; vol. 3, 2.5 (CR0.EM, MP, TS) and table 9-3.
+Source: Intel SDM vol. 2, BOUND, CMPXCHG8B, UD; vol. 3, 2.5 (CR0.EM, TS) and table 9-3.
 
 Without a coprocessor an ESC instruction addresses nobody: it reads and writes nothing, so that FNINIT does nothing,
 FNSTSW AX leaves AX and FNSTCW leaves memory as they were, which is how programs find out that there is no FPU.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from jitvm.isa.cpuid import FEATURE_CX8
 from jitvm.isa.flags import set_zf
 from jitvm.isa.memory import load, load_rmw, store
-from jitvm.isa.state import BR, CR0_EM, CR0_MP, CR0_TS, MODE_CODE64, NM, OK, RAX, RBX, RCX, RDX, UD, fault0
+from jitvm.isa.state import BR, CR0_EM, CR0_TS, MODE_CODE64, NM, OK, RAX, RBX, RCX, RDX, UD, fault0
 from jitvm.isa.words import M32, W0, W1, W8, W32, i64, sext
 
 
@@ -76,12 +76,5 @@ def nop(c):
 def no_fpu(c):
     """Any ESC instruction on a CPU without FPU: #NM under CR0.EM or CR0.TS, else nothing happens."""
     if c.cr0 & (CR0_EM | CR0_TS) != W0:
-        return fault0(c, NM)
-    return OK
-
-
-def wait_(c):
-    """WAIT: #NM when CR0.MP and CR0.TS are both set."""
-    if c.cr0 & CR0_MP != W0 and c.cr0 & CR0_TS != W0:
         return fault0(c, NM)
     return OK

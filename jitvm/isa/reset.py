@@ -8,13 +8,15 @@ from jitvm.isa.mode import update_mode
 from jitvm.isa.simd import MXCSR_RESET, put_mxcsr
 from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
 from jitvm.isa.tlb import empty_tlb_part, flush_tlb_all
-from jitvm.isa.words import M16, ONES, W0, W1, W8, W32, u64
+from jitvm.isa.words import M16, ONES, W0, W1, W8, W16, W32, u64
 
 RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)
 DATA_REAL = u64(0x93)
 LDT_REAL, TSS_REAL = u64(0x82), u64(0x8B)
 APIC_BASE_RESET, APIC_BSP = u64(0xFEE0_0800), u64(0x100)
 DR6_RESET, DR7_RESET = u64(0xFFFF_0FF0), u64(0x400)
+CONTROL_RESET, ALL_USED = u64(0x40), u64(0xFF)
+"""x87: all exceptions unmasked but none flagged, single precision, the registers +0."""
 PAT_RESET = u64(0x0007_0406_0007_0406)
 
 
@@ -65,6 +67,18 @@ def reset_cpu(c):
         c.xmm[k] = W0
         k += W1
     put_mxcsr(c, MXCSR_RESET)
+    c.fcw = CONTROL_RESET
+    c.fsw = W0
+    c.fpu_used = ALL_USED
+    c.fop = W0
+    c.fip = W0
+    c.fcs = W0
+    c.fdp = W0
+    c.fds = W0
+    k = W0
+    while k < W16:
+        c.fpr[k] = W0
+        k += W1
     c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
     c.msr_pat = PAT_RESET
     c.tsc_offset = W0 - (c.horizon - u64(c.left) + c.extra_ns)

@@ -84,6 +84,7 @@ ARCHITECTURAL = [
     ("fds", U),
     ("xmm", U, (32,)),  # low and high half of each of the 16
     ("mxcsr", U),
+    ("fpr_new", U, (16,)),  # ST(0)-ST(7) while they are read from memory
     ("wide", U, (8,)),  # an operand of more than 8 bytes on its way from or to memory
     # ---- model-specific registers
     ("msr_apic_base", U),

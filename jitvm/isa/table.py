@@ -216,7 +216,7 @@ ROWS: dict[str, Row] = {
     # ---- nothing, nobody, never
     "NOP": Row("misc.nop", "nop"),
     "PAUSE": Row("misc.nop", "nop"),
-    "WAIT": _status("misc.wait_"),
+    "WAIT": _status("x87.wait_"),
     "ESC": _status("misc.no_fpu"),
     "UD": _status("misc.ud", ends=True),
 }
@@ -273,6 +273,8 @@ TOUCHED: dict[str, tuple[int, ...]] = {
     "segment.load_segment": (),
     "segment.load_far_pointer": NAMED,
     "segment.pop_segment": (int(RSP),),
+    "x87.wait_": (),
+
     "muldiv.div": (int(RAX), int(RDX)),
     "muldiv.idiv": (int(RAX), int(RDX)),
 }

@@ -8,9 +8,10 @@ import pytest
 
 from jitvm.isa import state
 from jitvm.isa.cpuid import FEATURE_CX8
-from jitvm.isa.misc import bound, cmpxchg8b, no_fpu, nop, ud, wait_
+from jitvm.isa.misc import bound, cmpxchg8b, no_fpu, nop, ud
 from jitvm.isa.mode import update_mode
 from jitvm.isa.state import FAULT
+from jitvm.isa.x87 import wait_
 from tests.isa.on_window import Function, call
 from tests.isa.plain_cpu import DS, PlainMemory, fault_of, flags, make_cpu, page_tables, protect, run, run_outside
 

@@ -26,10 +26,14 @@ def image(
     fcw: int = FCW_RESET,
     fsw: int = 0,
     used: int = 0,
+    last: tuple[int, int, int] = (0, 0, 0),
 ) -> bytes:
-    """An image with these XMM registers (128 bits) and `st` in stack order (80 bits each); `used` by register number."""
+    """An image with these XMM registers (128 bits) and `st` in stack order (80 bits each); `used` by register number.
+
+    `last`: the last instruction's opcode, address and operand's address.
+    """
     out = bytearray(FX_SIZE)
-    _HEAD.pack_into(out, 0, fcw, fsw, used, 0, 0, 0, mxcsr, MXCSR_MASK)
+    _HEAD.pack_into(out, 0, fcw, fsw, used, *last, mxcsr, MXCSR_MASK)
     for k, v in enumerate(st):
         out[ST_AT + 16 * k : ST_AT + 16 * k + 10] = v.to_bytes(10, "little")
     for k, v in enumerate(xmm):
@@ -62,6 +66,7 @@ def put(c: Any, data: bytes) -> None:
     """Make an image the state of a CPU record."""
     fcw, fsw, used, fop, fip, fdp, mxcsr, _ = _HEAD.unpack_from(data)
     c.fcw, c.fsw, c.fpu_used, c.fop, c.fip, c.fdp, c.mxcsr = fcw, fsw, used, fop, fip, fdp, mxcsr
+    c.fcs = c.fds = 0
     for k in range(8):
         v, n = st_of(data, k), (k + (fsw >> TOP_SHIFT)) & 7
         c.fpr[2 * n], c.fpr[2 * n + 1] = v & (1 << 64) - 1, v >> 64
@@ -78,4 +83,5 @@ def take(c: Any) -> bytes:
         n = (k + top) & 7
         st.append(int(c.fpr[2 * n]) | (int(c.fpr[2 * n + 1]) & 0xFFFF) << 64)
     xmm = [int(c.xmm[2 * n]) | int(c.xmm[2 * n + 1]) << 64 for n in range(N_XMM)]
-    return image(xmm, int(c.mxcsr), st=st, fcw=int(c.fcw), fsw=int(c.fsw), used=int(c.fpu_used))
+    last = (int(c.fop), int(c.fip), int(c.fdp))
+    return image(xmm, int(c.mxcsr), st=st, fcw=int(c.fcw), fsw=int(c.fsw), used=int(c.fpu_used), last=last)
