@@ -11,14 +11,16 @@ registers are written.
 Source: Intel SDM vol. 3, 6 (interrupts and exceptions), 20.1.4 (real mode), 20.3 (virtual-8086 mode), 17.3.1.1 (RF);
 vol. 2, "INT n/INTO/INT3/INT1".
 
-Not modelled: 64-bit gates.
+Long mode's own way is in jitvm/isa/events_long.py.
 """
 
 from __future__ import annotations
 
 from jitvm.isa.catch import catch_other, catch_vector
 from jitvm.isa.debug import DR7, DR7_GD
-from jitvm.isa.flags import AC, IF, IOPL, NT, RF, TF, VM, get_of
+from jitvm.isa.events_long import enter_long
+from jitvm.isa.flags import AC, IF, IOPL, RF, TF, VM, get_of
+from jitvm.isa.idt import GATE_TYPE, TASK_GATE, W40, clear_flags, entered, read_gate, read_target
 from jitvm.isa.memory import load_system
 from jitvm.isa.mode import read_eflags
 from jitvm.isa.registers import cut_sp, set_sp
@@ -29,19 +31,14 @@ from jitvm.isa.segment import (
     gate_offset,
     gate_selector,
     gate_size,
-    is_code,
     is_conforming,
-    is_null,
     load_cs,
     load_cs_plain,
     mark_accessed,
-    read_descriptor,
-    selector_fault,
     set_null,
     set_segment,
 )
 from jitvm.isa.state import (
-    ATTR_P,
     BP,
     CATCH_TRIPLE,
     CR0_PE,
@@ -51,6 +48,7 @@ from jitvm.isa.state import (
     DE,
     DF_FAULT,
     DS,
+    EFER_LMA,
     ES,
     EXIT,
     EXIT_DEBUG,
@@ -63,7 +61,6 @@ from jitvm.isa.state import (
     GS,
     JUMP,
     NMI,
-    NP,
     OF_TRAP,
     OK,
     PF_FAULT,
@@ -77,79 +74,13 @@ from jitvm.isa.state import (
 from jitvm.isa.task import task_event
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner, with_ext
 from jitvm.isa.vme import is_redirected, redirect
-from jitvm.isa.words import M16, M32, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
+from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
 
-W40, W45, W47 = u64(40), u64(45), u64(47)
-GATE_IDT = W2
-"""Bit of an error code: the index is one of the IDT."""
-GATE_TYPE, TASK_GATE = u64(0x1F), u64(5)
-GATE_TYPES = u64(0xC0E0)
-"""The types that may stand in the IDT (bit n: type n): task gate, 16- and 32-bit interrupt and trap gates."""
 LOG_SIZE, LOG_WORDS = u64(FAULT_LOG), u64(FAULT_WORDS)
 BENIGN, CONTRIBUTORY, PAGE, DOUBLE = u64(0), u64(1), u64(2), u64(3)
 
 
-# ---- gates ----------------------------------------------------------------------------------------------------------
-def read_gate(c, vector, soft, ext):
-    """The IDT's gate for `vector`, checked; `soft`: INT n, INT3, INTO need CPL <= gate DPL.  c.status on a fault."""
-    at = vector * W8
-    code = at | GATE_IDT | ext
-    if at + W7 > c.idt_limit:
-        fault(c, GP, code)
-        return W0
-    gate = load_system(c, c.idt_base + at, W8)
-    if c.status != OK:
-        return W0
-    kind = (gate >> W40) & GATE_TYPE
-    if (GATE_TYPES >> kind) & W1 == W0 or (soft != W0 and (gate >> W45) & W3 < c.cpl):
-        fault(c, GP, code)
-    elif (gate >> W47) & W1 == W0:
-        fault(c, NP, code)
-    return gate
-
-
-def read_target(c, selector, ext):
-    """Descriptor of an interrupt handler's code segment, checked; c.status on a fault."""
-    if is_null(selector) != W0:
-        fault(c, GP, ext)
-        return W0
-    d = read_descriptor(c, selector, GP, ext)
-    if c.status != OK:
-        return W0
-    attr = desc_attr(d)
-    dpl = desc_dpl(d)
-    v86 = u64(c.rflags & VM != W0)
-    if is_code(attr) == W0 or dpl > c.cpl:
-        selector_fault(c, GP, selector, ext)
-    elif attr & ATTR_P == W0:
-        selector_fault(c, NP, selector, ext)
-    elif v86 != W0 and (is_conforming(attr) != W0 or dpl != W0):
-        selector_fault(c, GP, selector, ext)
-    return d
-
-
 # ---- entering a handler ---------------------------------------------------------------------------------------------
-def entered(c, rip):
-    """The last step of a successful delivery."""
-    c.rip = rip
-    c.halted = W0
-    c.io_n = W0
-    c.delivering = W0
-    c.step_armed = W0
-    c.again_at = ONES
-    c.stop_now = c.step_stop
-    return JUMP
-
-
-def clear_flags(c, gate):
-    """TF, NT, RF, VM and, through an interrupt gate, IF (SDM vol. 3, 6.12.1.3)."""
-    flags = c.rflags & ~(TF | NT | RF | VM)
-    if (gate >> W40) & W1 == W0:
-        flags = flags & ~IF
-    c.rflags = flags
-    return W0
-
-
 def enter_real(c, vector, ret):
     """Through the interrupt vector table (SDM vol. 3, 20.1.4); error codes are not pushed."""
     at = vector * W4
@@ -268,6 +199,8 @@ def enter(c, vector, soft, ext, ret, has_error, error, rf):
     c.step_armed = W0
     if c.cr0 & CR0_PE == W0:
         return enter_real(c, vector, ret)
+    if c.efer & EFER_LMA != W0:
+        return enter_long(c, vector, soft, ext, ret, has_error, error, rf)
     gate = read_gate(c, vector, soft, ext)
     if c.status != OK:
         return c.status

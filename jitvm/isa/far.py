@@ -10,7 +10,7 @@ Not modelled: 64-bit mode.
 
 from __future__ import annotations
 
-from jitvm.isa.memory import load
+from jitvm.isa.memory import is_canonical, is_user, load
 from jitvm.isa.mode import is_protected, update_context
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.segment import (
@@ -22,28 +22,50 @@ from jitvm.isa.segment import (
     TSS16,
     TSS32,
     TYPE,
+    bad_long_code,
     desc_attr,
     desc_dpl,
-    desc_limit,
     gate_offset,
     gate_selector,
     gate_size,
     is_code,
     is_conforming,
     is_null,
+    is_outside,
     is_writable_data,
     load_cs,
     load_cs_plain,
     mark_accessed,
     read_descriptor,
+    read_second_half,
     selector_fault,
     set_null,
     set_segment,
 )
-from jitvm.isa.state import ATTR_P, CS, DS, ES, FS, GP, GS, JUMP, NP, OK, RSP, SS, SS_FAULT, fault
+from jitvm.isa.state import (
+    ATTR_DB,
+    ATTR_L,
+    ATTR_P,
+    CS,
+    DS,
+    EFER_LMA,
+    ES,
+    FS,
+    GP,
+    GS,
+    JUMP,
+    NP,
+    OK,
+    RSP,
+    SS,
+    SS_FAULT,
+    fault,
+)
 from jitvm.isa.task import BY_CALL, BY_JMP, jump_gate, jump_task
+from jitvm.isa.tlb import SUPERVISOR
 from jitvm.isa.tss import inner_ss, inner_stack, probe_inner, probe_push, push, push_inner
-from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W32, cut, mask, u64
+from jitvm.isa.tss_long import RSP0, inner_rsp, probe_long, push_long
+from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W8, W32, cut, mask, u64
 
 PARAMS = u64(0x1F)
 """Parameter count of a call gate."""
@@ -57,7 +79,7 @@ def check_direct(c, selector, d):
         bad = u64(dpl > c.cpl)
     else:
         bad = u64(dpl != c.cpl) | u64(selector & RPL > c.cpl)
-    if bad != W0:
+    if bad | bad_long_code(c, desc_attr(d)) != W0:
         return selector_fault(c, GP, selector, W0)
     if desc_attr(d) & ATTR_P == W0:
         return selector_fault(c, NP, selector, W0)
@@ -101,13 +123,17 @@ def target(c, selector):
     return read_descriptor(c, selector, GP, W0)
 
 
-def is_call_gate(attr):
-    return u64(attr & TYPE == GATE_CALL16) | u64(attr & TYPE == GATE_CALL32)
+def is_call_gate(c, attr):
+    """1 for a call gate; the 16-bit one is none in long mode."""
+    old = u64(attr & TYPE == GATE_CALL16) & u64(c.efer & EFER_LMA == W0)
+    return old | u64(attr & TYPE == GATE_CALL32)
 
 
 def enter_task(c, selector, d, by):
     """JMP or CALL to what is neither code nor a call gate: a task, or #GP."""
     kind = desc_attr(d) & TYPE
+    if c.efer & EFER_LMA != W0:
+        return selector_fault(c, GP, selector, W0)
     tss = u64(kind == TSS16) | u64(kind == TSS32)
     if (tss == W0 and kind != GATE_TASK) or (tss != W0 and selector & TI != W0):
         return selector_fault(c, GP, selector, W0)
@@ -116,6 +142,59 @@ def enter_task(c, selector, d, by):
     if tss != W0:
         return jump_task(c, selector, d, by)
     return jump_gate(c, selector, d, by)
+
+
+# ---- call gates of long mode ------------------------------------------------------------------------------------------
+def through_long_gate(c, selector, gate, call):
+    """JMP or CALL (`call` 1) through a checked 64-bit call gate (SDM vol. 3, 5.8.3.1, 5.8.5.1): to 64-bit code."""
+    upper = read_second_half(c, selector)
+    if c.status != OK:
+        return c.status
+    d = gate_target(c, gate, call)
+    if c.status != OK:
+        return c.status
+    cs = gate_selector(gate)
+    if desc_attr(d) & (ATTR_L | ATTR_DB) != ATTR_L:
+        return selector_fault(c, GP, cs, W0)
+    rip = gate_offset(gate) | (upper << W32)
+    cpl = c.cpl
+    if call != W0 and is_conforming(desc_attr(d)) == W0:
+        cpl = desc_dpl(d)
+    if call == W0:
+        if is_canonical(rip) == W0:
+            return fault(c, GP, W0)
+        if mark_accessed(c, cs, d) != OK:
+            return c.status
+    elif push_long_call(c, cs, d, cpl, rip) != OK:
+        return c.status
+    load_cs(c, cs, d, cpl)
+    c.rip = rip
+    return JUMP
+
+
+def push_long_call(c, cs, d, cpl, rip):
+    """The frame of a call through a 64-bit gate to privilege level `cpl`; SS becomes null when that changes.  Status."""
+    rsp, n, part = c.gpr[RSP], W2, is_user(c)
+    if cpl != c.cpl:
+        rsp = inner_rsp(c, RSP0 + cpl * W8, W0)
+        n = W4
+        part = SUPERVISOR
+    if c.status != OK or probe_long(c, rsp, n, part, W0) != OK:
+        return c.status
+    if is_canonical(rip) == W0:
+        return fault(c, GP, W0)
+    if mark_accessed(c, cs, d) != OK:
+        return c.status
+    if n == W4:
+        push_long(c, rsp, W1, c.sel[SS], part)
+        push_long(c, rsp, W2, c.gpr[RSP], part)
+    push_long(c, rsp, n - W1, c.sel[CS], part)
+    if push_long(c, rsp, n, c.next_rip, part) != OK:
+        return c.status
+    c.gpr[RSP] = rsp - n * W8
+    if n == W4:
+        set_null(c, SS, cpl)
+    return OK
 
 
 # ---- JMP ------------------------------------------------------------------------------------------------------------
@@ -128,7 +207,7 @@ def jump_plain(c, selector, rip):
 
 def jump_code(c, selector, d, rip):
     """To a checked code segment at the current privilege level."""
-    if rip > desc_limit(d):
+    if is_outside(c, d, rip) != W0:
         return fault(c, GP, W0)
     if mark_accessed(c, selector, d) != OK:
         return c.status
@@ -151,10 +230,12 @@ def far_jmp(c, size, imm, imm2):
         if check_direct(c, selector, d) != OK:
             return c.status
         return jump_code(c, selector, d, rip)
-    if is_call_gate(desc_attr(d)) == W0:
+    if is_call_gate(c, desc_attr(d)) == W0:
         return enter_task(c, selector, d, BY_JMP)
     if check_system(c, selector, d) != OK:
         return c.status
+    if c.efer & EFER_LMA != W0:
+        return through_long_gate(c, selector, d, W0)
     code = gate_target(c, d, W0)
     if c.status != OK:
         return c.status
@@ -197,7 +278,7 @@ def call_code(c, size, selector, d, rip):
     """To a checked code segment at the current privilege level."""
     if probe_push(c, W2, size) != OK:
         return c.status
-    if rip > desc_limit(d):
+    if is_outside(c, d, rip) != W0:
         return fault(c, GP, W0)
     if mark_accessed(c, selector, d) != OK:
         return c.status
@@ -244,7 +325,7 @@ def call_inner(c, gate, d):
         return c.status
     if probe_inner(c, ss, sd, sp, n + W4, size, W0) != OK:
         return c.status
-    if gate_offset(gate) > desc_limit(d):
+    if is_outside(c, d, gate_offset(gate)) != W0:
         return fault(c, GP, W0)
     if read_params(c, n, size) != OK:
         return c.status
@@ -271,10 +352,12 @@ def far_call(c, size, imm, imm2):
         if check_direct(c, selector, d) != OK:
             return c.status
         return call_code(c, size, selector, d, rip)
-    if is_call_gate(desc_attr(d)) == W0:
+    if is_call_gate(c, desc_attr(d)) == W0:
         return enter_task(c, selector, d, BY_CALL)
     if check_system(c, selector, d) != OK:
         return c.status
+    if c.efer & EFER_LMA != W0:
+        return through_long_gate(c, selector, d, W1)
     code = gate_target(c, d, W1)
     if c.status != OK:
         return c.status
@@ -317,11 +400,27 @@ def return_cs(c, selector):
         bad = u64(dpl > rpl)
     else:
         bad = u64(dpl != rpl)
-    if is_code(attr) == W0 or rpl < c.cpl or bad != W0:
+    if is_code(attr) == W0 or rpl < c.cpl or bad | bad_long_code(c, attr) != W0:
         selector_fault(c, GP, selector, W0)
     elif attr & ATTR_P == W0:
         selector_fault(c, NP, selector, W0)
     return d
+
+
+def return_stack(c, selector, cs, d):
+    """As `return_ss` to the code segment `d`; 64-bit code below level 3 may have a null selector, which gives 0."""
+    if is_null(selector) != W0 and c.efer & EFER_LMA != W0 and desc_attr(d) & ATTR_L != W0 and cs & RPL != W3:
+        if selector & RPL != cs & RPL:
+            fault(c, GP, W0)
+        return W0
+    return return_ss(c, selector, cs & RPL)
+
+
+def mark_stack(c, ss, sd):
+    """`mark_accessed` for what `return_stack` gave."""
+    if is_null(ss) != W0:
+        return OK
+    return mark_accessed(c, ss, sd)
 
 
 def return_ss(c, selector, cpl):
@@ -345,14 +444,22 @@ def hide(c, seg):
     return W0
 
 
+def load_stack(c, cs, d, ss, sd, sp):
+    """CS, SS and the stack pointer of whom a return goes to."""
+    if is_null(ss) != W0:
+        set_null(c, SS, ss)
+    else:
+        set_segment(c, SS, ss, sd)
+    load_cs(c, cs, d, cs & RPL)
+    return set_sp(c, cut_sp(c, sp))
+
+
 def load_outer(c, cs, d, ss, sd, sp):
     """CS, SS and the stack pointer of an outer privilege level (SDM vol. 3, 5.8.6).
 
     A 16-bit stack segment takes SP alone: the upper half of ESP stays that of the inner level, as on every processor.
     """
-    set_segment(c, SS, ss, sd)
-    load_cs(c, cs, d, cs & RPL)
-    set_sp(c, cut_sp(c, sp))
+    load_stack(c, cs, d, ss, sd, sp)
     hide(c, ES)
     hide(c, DS)
     hide(c, FS)
@@ -370,7 +477,7 @@ def ret_plain(c, size, imm, rip, selector):
 
 def ret_same(c, size, imm, rip, selector, d):
     """At the current privilege level."""
-    if rip > desc_limit(d):
+    if is_outside(c, d, rip) != W0:
         return fault(c, GP, W0)
     if mark_accessed(c, selector, d) != OK:
         return c.status
@@ -386,12 +493,12 @@ def ret_outer(c, size, imm, rip, selector, d):
     ss = stack_word(c, W3 * size + imm, size) & M16
     if c.status != OK:
         return c.status
-    sd = return_ss(c, ss, selector & RPL)
+    sd = return_stack(c, ss, selector, d)
     if c.status != OK:
         return c.status
-    if rip > desc_limit(d):
+    if is_outside(c, d, rip) != W0:
         return fault(c, GP, W0)
-    if mark_accessed(c, selector, d) != OK or mark_accessed(c, ss, sd) != OK:
+    if mark_accessed(c, selector, d) != OK or mark_stack(c, ss, sd) != OK:
         return c.status
     load_outer(c, selector, d, ss, sd, sp + imm)
     c.rip = rip

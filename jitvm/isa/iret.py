@@ -4,17 +4,25 @@ Source: Intel SDM vol. 2, "IRET/IRETD"; vol. 3, 6.7.1 (NMI), 5.8.6, 20.1.4, 20.2
 
 EFLAGS.RF is taken from the image only while DR7 enables a breakpoint: nothing else can see it but an interrupt's image,
 and the next instruction would have to run alone to clear it (jitvm/isa/debug.py).
-
-Not modelled: 64-bit mode.
 """
 
 from __future__ import annotations
 
-from jitvm.isa.far import drop, jump_plain, load_outer, return_cs, return_ss, stack_word
+from jitvm.isa.far import (
+    drop,
+    jump_plain,
+    load_outer,
+    load_stack,
+    mark_stack,
+    return_cs,
+    return_ss,
+    return_stack,
+    stack_word,
+)
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RF, TF, VM
 from jitvm.isa.mode import is_protected, read_eflags, update_mode, vme_flags, write_eflags
-from jitvm.isa.segment import RPL, desc_limit, load_cs, mark_accessed, set_v86
-from jitvm.isa.state import CS, DS, ES, FS, GP, GS, JUMP, OK, RSP, SS, fault
+from jitvm.isa.segment import RPL, is_outside, load_cs, mark_accessed, set_v86
+from jitvm.isa.state import CS, DS, EFER_LMA, ES, FS, GP, GS, JUMP, MODE_CODE64, OK, RSP, SS, fault
 from jitvm.isa.task import return_task
 from jitvm.isa.vme import virtual_iret
 from jitvm.isa.words import M16, M32, W0, W2, W3, W4, W12, u64
@@ -54,7 +62,7 @@ def iret_plain(c, size, rip, cs, image):
 
 def iret_same(c, size, rip, cs, image, d):
     """At the current privilege level."""
-    if rip > desc_limit(d):
+    if is_outside(c, d, rip) != W0:
         return fault(c, GP, W0)
     if mark_accessed(c, cs, d) != OK:
         return c.status
@@ -74,7 +82,7 @@ def iret_outer(c, size, rip, cs, image, d):
     sd = return_ss(c, ss, cs & RPL)
     if c.status != OK:
         return c.status
-    if rip > desc_limit(d):
+    if is_outside(c, d, rip) != W0:
         return fault(c, GP, W0)
     if mark_accessed(c, cs, d) != OK or mark_accessed(c, ss, sd) != OK:
         return c.status
@@ -110,6 +118,39 @@ def iret_v86(c, rip, cs, image):
     return JUMP
 
 
+def iret_long(c, size):
+    """In long mode: 64-bit code always pops SS and RSP, and a null SS will do for 64-bit code below level 3."""
+    rip = stack_word(c, W0, size)
+    cs = stack_word(c, size, size) & M16
+    image = stack_word(c, W2 * size, size)
+    if c.status != OK:
+        return c.status
+    d = return_cs(c, cs)
+    if c.status != OK:
+        return c.status
+    outer = u64(cs & RPL != c.cpl)
+    if c.mode & MODE_CODE64 == W0 and outer == W0:
+        return iret_same(c, size, rip, cs, image, d)
+    sp = stack_word(c, W3 * size, size)
+    ss = stack_word(c, W4 * size, size) & M16
+    if c.status != OK:
+        return c.status
+    sd = return_stack(c, ss, cs, d)
+    if c.status != OK:
+        return c.status
+    if is_outside(c, d, rip) != W0:
+        return fault(c, GP, W0)
+    if mark_accessed(c, cs, d) != OK or mark_stack(c, ss, sd) != OK:
+        return c.status
+    write_eflags(c, returned_flags(c, size, image))
+    if outer != W0:
+        load_outer(c, cs, d, ss, sd, sp)
+    else:
+        load_stack(c, cs, d, ss, sd, sp)
+    c.rip = rip
+    return JUMP
+
+
 def iret(c, size):
     """IRET, IRETD.  NMIs are open again even if it faults (SDM vol. 3, 6.7.1)."""
     if c.rflags & VM != W0:
@@ -120,6 +161,8 @@ def iret(c, size):
         c.nmi_blocked = W0
         return return_task(c)
     c.nmi_blocked = W0
+    if c.efer & EFER_LMA != W0:
+        return iret_long(c, size)
     rip = stack_word(c, W0, size)
     cs = stack_word(c, size, size) & M16
     image = stack_word(c, W2 * size, size)

@@ -13,26 +13,30 @@ that the program did not ask for; SDM vol. 3, 6.13).
 Source: Intel SDM vol. 3, 3.4 (selectors, descriptors), 3.5 (system descriptors), 5.2-5.10 (checks), 6.15 (#TS, #NP,
 #SS, #GP), 20.1.1, 20.2; vol. 2, MOV, POP, LDS, LLDT, LTR, SLDT, STR, LAR, LSL, VERR, ARPL.
 
-Not modelled: 16-byte system descriptors and segment loads in 64-bit mode.
+In 64-bit mode a null selector in FS or GS clears the base, as Intel's processors do (AMD's keep it).
 """
 
 from __future__ import annotations
 
-from jitvm.isa.flags import VM, set_zf
-from jitvm.isa.memory import load, load_system, store, store_system
+from jitvm.isa.flags import VM
+from jitvm.isa.memory import is_canonical, load, load_system, store_system
 from jitvm.isa.mode import is_protected, settle, umip, update_context, update_limits
 from jitvm.isa.registers import set_reg, stack_mask
 from jitvm.isa.state import (
     ATTR_CODE,
+    ATTR_DB,
     ATTR_DC,
+    ATTR_L,
     ATTR_P,
     ATTR_RW,
     ATTR_S,
     CS,
+    EFER_LMA,
     FAULT,
     GP,
     GS,
     LDTR,
+    MODE_CODE64,
     MODE_PE,
     MODE_VM,
     NP,
@@ -64,9 +68,6 @@ TSS32, TSS32_BUSY, GATE_CALL32 = u64(9), u64(11), u64(12)
 TSS_BUSY = u64(2)
 DATA_V86, DATA_REAL = u64(0xF3), u64(0x93)
 """Attributes of virtual-8086 segments (DPL 3) and of a fresh real-mode one: present, writable, accessed."""
-LAR_TYPES, LSL_TYPES = u64(0x1A3E), u64(0x0A0E)
-"""System descriptor types (bit n: type n) that LAR and LSL know (SDM vol. 2, tables of LAR and LSL)."""
-LAR_MASK = u64(0x00F0_FF00)
 
 
 # ---- descriptors ----------------------------------------------------------------------------------------------------
@@ -108,6 +109,18 @@ def is_readable(attr):
 
 def is_conforming(attr):
     return u64(attr & (ATTR_S | ATTR_CODE | ATTR_DC) == (ATTR_S | ATTR_CODE | ATTR_DC))
+
+
+def bad_long_code(c, attr):
+    """1 for a code segment that says in long mode that it has 64-bit code (L) and 32-bit operands (D): there is none."""
+    return u64(c.efer & EFER_LMA != W0 and attr & (ATTR_L | ATTR_DB) == (ATTR_L | ATTR_DB))
+
+
+def is_outside(c, d, rip):
+    """1 when the code segment `d` does not reach to `rip`: its limit does not, or in 64-bit code it is not canonical."""
+    if c.efer & EFER_LMA != W0 and desc_attr(d) & ATTR_L != W0:
+        return is_canonical(rip) ^ W1
+    return u64(rip > desc_limit(d))
 
 
 def is_null(selector):
@@ -224,9 +237,12 @@ def load_cs_plain(c, selector):
 
 # ---- MOV, POP, LDS, LES, LSS, LFS, LGS -----------------------------------------------------------------------------
 def load_stack_segment(c, a):
-    """SS in protected mode (SDM vol. 2, MOV: "IF SS is loaded")."""
+    """SS in protected mode (SDM vol. 2, MOV: "IF SS is loaded"); 64-bit mode takes a null selector but at level 3."""
     if is_null(a) != W0:
-        return fault(c, GP, W0)
+        if c.mode & MODE_CODE64 == W0 or c.cpl == W3 or a & RPL != c.cpl:
+            return fault(c, GP, W0)
+        set_null(c, SS, a)
+        return OK
     d = read_descriptor(c, a, GP, W0)
     if c.status != OK:
         return c.status
@@ -363,6 +379,31 @@ def read_system_descriptor(c, a):
     return read_descriptor(c, a, GP, W0)
 
 
+def read_second_half(c, a):
+    """The upper half of a 16-byte system descriptor in long mode, else 0; c.status on a fault.
+
+    Where its type would be there must be 0 (SDM vol. 3, 3.5, 5.8.3.1).
+    """
+    if c.efer & EFER_LMA == W0:
+        return W0
+    at = descriptor_address(c, (a & INDEX) + W8 + (a & TI))
+    if at == ONES or (a & INDEX) == INDEX:
+        selector_fault(c, GP, a, W0)
+        return W0
+    upper = load_system(c, at, W8)
+    if c.status == OK and (upper >> W40) & TYPE != W0:
+        selector_fault(c, GP, a, W0)
+    return upper
+
+
+def read_upper_base(c, a):
+    """Bits 32-63 of the base in a 16-byte descriptor, in their places; c.status on a fault."""
+    upper = read_second_half(c, a) << W32
+    if c.status == OK and is_canonical(upper) == W0:
+        selector_fault(c, GP, a, W0)
+    return upper
+
+
 def set_system(c, seg, selector, d):
     """LDTR or TR from a checked descriptor."""
     c.sel[seg] = selector
@@ -388,7 +429,12 @@ def lldt(c, a):
         return selector_fault(c, GP, a, W0)
     if desc_attr(d) & ATTR_P == W0:
         return selector_fault(c, NP, a, W0)
-    return set_system(c, LDTR, a, d)
+    upper = read_upper_base(c, a)
+    if c.status != OK:
+        return c.status
+    set_system(c, LDTR, a, d)
+    c.base[LDTR] = c.base[LDTR] | upper
+    return OK
 
 
 def ltr(c, a):
@@ -402,13 +448,18 @@ def ltr(c, a):
     if c.status != OK:
         return c.status
     attr = desc_attr(d)
-    if attr & TYPE != TSS16 and attr & TYPE != TSS32:
+    if attr & TYPE != TSS32 and (attr & TYPE != TSS16 or c.efer & EFER_LMA != W0):
         return selector_fault(c, GP, a, W0)
     if attr & ATTR_P == W0:
         return selector_fault(c, NP, a, W0)
+    upper = read_upper_base(c, a)
+    if c.status != OK:
+        return c.status
     if store_system(c, descriptor_address(c, a) + W5, W1, (attr & M8) | TSS_BUSY) != OK:
         return c.status
-    return set_system(c, TR, a, d | (TSS_BUSY << W40))
+    set_system(c, TR, a, d | (TSS_BUSY << W40))
+    c.base[TR] = c.base[TR] | upper
+    return OK
 
 
 def sldt(c):
@@ -421,106 +472,3 @@ def str_(c):
     """Selector of TR; look at c.status (#UD in real and virtual-8086 mode)."""
     need_protected(c)
     return c.sel[TR]
-
-
-# ---- LAR, LSL, VERR, VERW, ARPL ------------------------------------------------------------------------------------
-def visible_descriptor(c, selector):
-    """The descriptor of a selector that CPL and RPL may see, else 0; c.status on a fault of the access itself.
-
-    A descriptor of type 0 is reserved, so 0 can't be one that LAR, LSL, VERR or VERW accept.
-    """
-    if is_null(selector) != W0:
-        return W0
-    at = descriptor_address(c, selector)
-    if at == ONES:
-        return W0
-    d = load_system(c, at, W8)
-    if c.status != OK:
-        return W0
-    dpl = desc_dpl(d)
-    if is_conforming(desc_attr(d)) == W0 and (c.cpl > dpl or selector & RPL > dpl):
-        return W0
-    return d
-
-
-def known_type(d, types):
-    """1 for code and data descriptors and for system descriptors of a type in the set `types`."""
-    attr = desc_attr(d)
-    if attr & ATTR_S != W0:
-        return W1
-    return (types >> (attr & TYPE)) & W1
-
-
-def answer(c, zf):
-    """End of an instruction whose answer is ZF."""
-    set_zf(c.lazy, zf)
-    return OK
-
-
-def lar(c, size, reg, b):
-    """LAR: access rights of selector `b` to register `reg`, ZF = 1; ZF = 0 when it may not be looked at."""
-    if need_protected(c) != OK:
-        return FAULT
-    d = visible_descriptor(c, b & M16)
-    if c.status != OK:
-        return c.status
-    if known_type(d, LAR_TYPES) == W0:
-        return answer(c, W0)
-    set_reg(c, reg, size, (d >> W32) & LAR_MASK)
-    return answer(c, W1)
-
-
-def lsl(c, size, reg, b):
-    """LSL: limit in bytes of selector `b` to register `reg`, ZF = 1; ZF = 0 when it may not be looked at."""
-    if need_protected(c) != OK:
-        return FAULT
-    d = visible_descriptor(c, b & M16)
-    if c.status != OK:
-        return c.status
-    if known_type(d, LSL_TYPES) == W0:
-        return answer(c, W0)
-    set_reg(c, reg, size, desc_limit(d))
-    return answer(c, W1)
-
-
-def verr(c, a):
-    """VERR: ZF = 1 when the segment may be read."""
-    if need_protected(c) != OK:
-        return FAULT
-    d = visible_descriptor(c, a & M16)
-    if c.status != OK:
-        return c.status
-    return answer(c, is_readable(desc_attr(d)))
-
-
-def verw(c, a):
-    """VERW: ZF = 1 when the segment may be written."""
-    if need_protected(c) != OK:
-        return FAULT
-    d = visible_descriptor(c, a & M16)
-    if c.status != OK:
-        return c.status
-    return answer(c, is_writable_data(desc_attr(d)))
-
-
-def arpl(f, a, b):
-    """ARPL: `a` with an RPL not below that of `b`, ZF = 1 when it had to be raised.  #UD outside protected mode is
-    the form's affair (`need_protected`)."""
-    lower = u64(a & RPL < b & RPL)
-    set_zf(f, lower)
-    if lower != W0:
-        return (a & ~RPL) | (b & RPL)
-    return a
-
-
-def arpl_mem(c, seg, off, b):
-    """ARPL with a memory destination, which is written only when its RPL is raised."""
-    if need_protected(c) != OK:
-        return FAULT
-    a = load(c, seg, off, W2)
-    if c.status != OK:
-        return c.status
-    raised = u64(a & RPL < b & RPL)
-    if raised != W0 and store(c, seg, off, W2, (a & ~RPL) | (b & RPL)) != OK:
-        return c.status
-    return answer(c, raised)

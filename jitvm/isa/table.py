@@ -151,12 +151,12 @@ ROWS: dict[str, Row] = {
     "LTR": _status("segment.ltr", ends=True),
     "SLDT": Row("segment.sldt", "checked"),
     "STR": Row("segment.str_", "checked"),
-    "LAR": _status("segment.lar", "w"),
-    "LSL": _status("segment.lsl", "w"),
-    "VERR": _status("segment.verr", "w"),
-    "VERW": _status("segment.verw", "w"),
-    "ARPL_MEM": _status("segment.arpl_mem", "w"),
-    "ARPL": Row("segment.arpl", "checked", flags="w"),
+    "LAR": _status("verify.lar", "w"),
+    "LSL": _status("verify.lsl", "w"),
+    "VERR": _status("verify.verr", "w"),
+    "VERW": _status("verify.verw", "w"),
+    "ARPL_MEM": _status("verify.arpl_mem", "w"),
+    "ARPL": Row("verify.arpl", "checked", flags="w"),
     # ---- system
     "MOV_TO_CR": _status("control.mov_to_cr", ends=True),
     "MOV_FROM_CR": _status("control.mov_from_cr"),
@@ -263,7 +263,7 @@ ALIASES = {alias: row for row, names in _SUFFIXED.items() for alias in names}
 CHECKED_BY = {
     "segment.sldt": "segment.may_store_selector",
     "segment.str_": "segment.may_store_selector",
-    "segment.arpl": "segment.need_protected",
+    "verify.arpl": "segment.need_protected",
     "control.smsw": "mode.umip",
 }
 """What a unit of kind "checked" asks before it does anything: a status."""

@@ -277,12 +277,12 @@ def test_undefined_outside_protected_mode(*, v86: bool) -> None:
     calls: list[tuple[Callable[..., Any], tuple[int, ...]]] = [
         (segment.lldt, (0,)),
         (segment.ltr, (0,)),
-        (segment.verr, (0,)),
-        (segment.verw, (0,)),
+        (verify.verr, (0,)),
+        (verify.verw, (0,)),
         (segment.sldt, ()),
         (segment.str_, ()),
-        (segment.lar, (4, 0, 8)),
-        (segment.lsl, (4, 0, 8)),
+        (verify.lar, (4, 0, 8)),
+        (verify.lsl, (4, 0, 8)),
     ]
     for function, args in calls:
         run(function, c, memory, *args)
@@ -293,37 +293,37 @@ def test_undefined_outside_protected_mode(*, v86: bool) -> None:
 def test_lar_and_lsl() -> None:
     c, memory = protected()
     set_descriptor(memory, SEL, descriptor(0x100, 0xFFFFF, 0xC0F3))
-    assert run(segment.lar, c, memory, 4, 1, SEL) == OK
+    assert run(verify.lar, c, memory, 4, 1, SEL) == OK
     assert c.gpr[1] == 0xC0F300
     assert flags(c) & ZF
     c.gpr[1] = 0x55555555
-    assert run(segment.lar, c, memory, 2, 1, SEL) == OK
+    assert run(verify.lar, c, memory, 2, 1, SEL) == OK
     assert c.gpr[1] == 0x5555F300
-    assert run(segment.lsl, c, memory, 4, 1, SEL) == OK
+    assert run(verify.lsl, c, memory, 4, 1, SEL) == OK
     assert c.gpr[1] == 0xFFFFF
-    assert run(segment.lsl, c, memory, 4, 1, 0) == OK
+    assert run(verify.lsl, c, memory, 4, 1, 0) == OK
     assert c.gpr[1] == 0xFFFFF
     assert not flags(c) & ZF
 
 
 def test_system_types_that_lar_and_lsl_know() -> None:
     c, memory = protected()
-    known: dict[Any, set[int]] = {segment.lar: set(), segment.lsl: set()}
+    known: dict[Any, set[int]] = {verify.lar: set(), verify.lsl: set()}
     for kind in range(16):
         set_descriptor(memory, SEL, gate(CODE0, 0, 0x80 | kind))
         for function, types in known.items():
             run(function, c, memory, 4, 1, SEL)
             if flags(c) & ZF:
                 types.add(kind)
-    assert known[segment.lar] == {1, 2, 3, 4, 5, 9, 11, 12}
-    assert known[segment.lsl] == {1, 2, 3, 9, 11}
+    assert known[verify.lar] == {1, 2, 3, 4, 5, 9, 11, 12}
+    assert known[verify.lsl] == {1, 2, 3, 9, 11}
 
 
 def test_arpl() -> None:
     c, _ = make_cpu()
-    assert segment.arpl(c.lazy, segment.u64(0x11), segment.u64(0x23)) == 0x13
+    assert verify.arpl(c.lazy, segment.u64(0x11), segment.u64(0x23)) == 0x13
     assert flags(c) & ZF
-    assert segment.arpl(c.lazy, segment.u64(0x12), segment.u64(0x21)) == 0x12
+    assert verify.arpl(c.lazy, segment.u64(0x12), segment.u64(0x21)) == 0x12
     assert not flags(c) & ZF
 
 
