@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jitvm.isa import mode, segment
+from jitvm.isa import mode, segment, verify
 from jitvm.isa.state import EXIT, FAULT, GP, JUMP, NP, OK, PF_FAULT, SS_FAULT, UD
 from tests.isa.plain_cpu import (
     CODE,
@@ -347,11 +347,11 @@ def random_case(rng: random.Random, c: Any, memory: Any) -> tuple[bytes, Callabl
         return prefix + b"\xc4\x0c\x24", segment.load_far_pointer, (size, 4, 1, SS, sp, ES)
     if kind in ("lar", "lsl"):
         code = prefix + bytes([0x0F, 2 + (kind == "lsl"), 0xC8])
-        return code, getattr(segment, kind), (size, 1, selector)
+        return code, getattr(verify, kind), (size, 1, selector)
     if kind == "ltr" and selector & ~3 == 0:
         kind = "lldt"
     modrm = {"verr": 0xE0, "verw": 0xE8, "lldt": 0xD0, "ltr": 0xD8}[kind]
-    return bytes([0x0F, 0, modrm]), getattr(segment, kind), (selector,)
+    return bytes([0x0F, 0, modrm]), getattr(segment if kind[0] == "l" else verify, kind), (selector,)
 
 
 @pytest.mark.parametrize("n", [200, pytest.param(1000, marks=pytest.mark.slow)])
