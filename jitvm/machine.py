@@ -522,14 +522,14 @@ class Machine:
 
     # ---- looking and touching
     def registers(self, vcpu: int = 0) -> dict[str, int]:
-        """General registers, eip, eflags, selectors and control registers of a vCPU that stands, as unsigned numbers."""
+        """Registers of a vCPU that stands by name (jitvm/registers.py), as unsigned numbers."""
         return read_registers(self._vcpu(vcpu).engine.c)
 
     def set_registers(self, values: Mapping[str, int], vcpu: int = 0) -> None:
         """Write registers by name (those of `registers`, but no selectors) of a vCPU that stands.
 
         Raises:
-            ConfigError: no such vCPU; a name that can't be written, a value beyond 32 bits; nothing has been written.
+            ConfigError: no such vCPU; a name that can't be written, a value that does not fit; nothing has been written.
         """
         write_registers(self._vcpu(vcpu).engine.c, values)
         self.vcpus[vcpu].registers_dirty = True

@@ -90,10 +90,12 @@ def test_a_run_may_be_as_long_as_one_likes(engine: str) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"rax": 1}, "register 'rax' can't be set"),
+        ({"r16": 1}, "register 'r16' can't be set"),
+        ({"efer": 1}, "register 'efer' can't be set"),
         ({"cs": 8}, "register 'cs' can't be set"),
         ({"eip": 1 << 32}, "'eip' has 32 bits; 0x100000000 does not fit"),
-        ({"cr3": -(1 << 31) - 1}, "'cr3' has 32 bits"),
+        ({"cr0": -(1 << 31) - 1}, "'cr0' has 32 bits"),
+        ({"r8": 1 << 64}, "'r8' has 64 bits"),
     ],
 )
 def test_bad_registers_change_nothing(values: dict[str, int], words: str) -> None:
@@ -102,6 +104,16 @@ def test_bad_registers_change_nothing(values: dict[str, int], words: str) -> Non
     with pytest.raises(ConfigError, match=words):
         cpu.set_registers({"ebx": 77, **values})
     assert cpu.registers() == before
+
+
+def test_registers_have_64_bits_and_lower_halves() -> None:
+    cpu = Bare()
+    cpu.set_registers({"rax": -2, "r15": 1 << 63, "fs_base": 0x7FFF_FFFF_F000, "rsp": 0x1_2345_6789})
+    seen = cpu.registers()
+    assert (seen["rax"], seen["eax"], seen["r15"]) == ((1 << 64) - 2, (1 << 32) - 2, 1 << 63)
+    assert (seen["fs_base"], seen["esp"]) == (0x7FFF_FFFF_F000, 0x2345_6789)
+    cpu.set_registers({"eax": 1, "eip": -1})
+    assert (cpu.registers()["rax"], cpu.registers()["rip"]) == (1, 0xFFFF_FFFF)
 
 
 @pytest.mark.parametrize("size", [0, -4096, 100, 8 << 30])

@@ -60,6 +60,10 @@ class Builder(Protocol):
         ...
 
     def next_rip(self) -> Value: ...
+    def relative(self) -> Value:
+        """RIP of the next instruction plus the displacement."""
+        ...
+
     def call(self, unit: str, args: Sequence[Value], *, flags: str = "") -> Value:
         """A value unit; `flags`: "" the record's, "new" the copy."""
         ...
@@ -137,7 +141,7 @@ class Builder(Protocol):
 
     def next(self) -> None: ...
     def check_target(self, target: Value) -> None:
-        """Leave with #GP(0) when a near target is beyond the limit of CS."""
+        """Leave with #GP(0) when a near target is beyond the limit of CS, in 64-bit code when it is not canonical."""
         ...
 
     def check_direct(self) -> None:
@@ -198,9 +202,17 @@ class _Composer:
             args = [asize, b.gpr(RBX_AT, s.asize), b.gpr(RAX_AT, 1)]
             self.off = b.call("address.xlat_address", args)
             return self.off
-        base, disp = b.slot_reg("b", s.asize), b.disp()
-        index, scale = (b.slot_reg("i", s.asize), b.scale()) if s.mem[0] == "x" else (b.const(0), b.const(0))
-        if popped:
+        if s.mem[0] == "o":
+            self.off = b.imm()
+            return self.off
+        index = scale = disp = b.const(0)
+        if s.mem[0] == "p":
+            base = b.relative()
+        else:
+            base, disp = b.slot_reg("b", s.asize), b.disp()
+        if s.mem[0] == "x":
+            index, scale = b.slot_reg("i", s.asize), b.scale()
+        if popped and s.mem[0] != "p":
             more = b.call("address.popped", [b.is_base(RSP_AT), b.const(popped)])
             base = b.call("address.above", [b.const(8), base, more])
         if s.mem[-1] == "k":
@@ -213,7 +225,7 @@ class _Composer:
         """Operand k, zero-extended."""
         b, s = self.b, self.s
         kind = s.ops[k]
-        if kind == "i":
+        if kind in ("i", "w"):
             return b.imm()
         if kind == "1":
             return b.const(1)
@@ -505,7 +517,7 @@ class _Composer:
 
     def push(self) -> None:
         v = self.value(0)
-        self.push_value(v, 2 if self.s.ops[0] == "s" else 0)
+        self.push_value(v, 2 if self.s.ops[0] == "s" and self.s.size < 8 else 0)
         self.b.next()
 
     def pop(self) -> None:

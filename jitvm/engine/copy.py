@@ -34,14 +34,15 @@ from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
 from jitvm.engine.layout import at as at_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, code_of, decode_block, plan_block
 from jitvm.isa.host import peek, poke
-from jitvm.isa.state import CS, OK
-from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W32, u64
+from jitvm.isa.memory import is_code
+from jitvm.isa.state import OK
+from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W32, sext, u64
 
 WHY_STENCIL = u64(WHY_STENCIL_)
 STENCIL, SEG, SCALE = u64(1 << 40), u64(24), u64(27)
 UNCUTTABLE = u64(1)
 """In place of a blob's address: this form has no stencil."""
-H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I, H_TAKEN = (u64(n) for n in range(10))
+H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I, H_RELATIVE, H_TAKEN = (u64(n) for n in range(11))
 NEVER = u64(1 << 62)
 """Count of an entry record whose block stays with handlers."""
 COUNT, COPIED_INSNS = u64(OPT_COUNT), u64(at_("stat_copied_insns"))
@@ -66,6 +67,8 @@ def hole_value(c, kind, at, record, ends):
         return c.t[at + T_S]
     if kind == H_B:
         return c.t[at + T_B]
+    if kind == H_RELATIVE:
+        return c.t[at + T_NEXT] + sext(W4, c.t[at + T_DISP])
     return c.t[at + T_I]
 
 
@@ -146,7 +149,7 @@ def promote(c, u):
             key = c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT) | (c.t[at + T_SEG] >> W3 << SEG)
             blob = code_of(c, key | (c.t[at + T_SCALE] << SCALE) | STENCIL)
             form = c.t[at + T_FORM]
-            if (form >> F_KIND_SHIFT) & W7 == KIND_CALL and c.t[at + T_IMM] > c.limit[CS]:
+            if (form >> F_KIND_SHIFT) & W7 == KIND_CALL and is_code(c, c.t[at + T_IMM]) == W0:
                 blob = UNCUTTABLE  # its micro-op is a stub that raises #GP: nothing may be pushed before
             if blob == UNCUTTABLE:
                 to = leave_code(to, (c.t[at + T_UOP] + W1) * UOP)

@@ -1,9 +1,9 @@
-"""Decoding one instruction of a known form, natively: prefixes, ModRM, SIB, displacement, immediates.
+"""Decoding one instruction of a known form, natively: prefixes, REX, ModRM, SIB, displacement, immediates.
 
 Writes the words of `c.t` (T_*).  Everything that depends on the encoding comes from `opcode_attr` and the form word,
 which were filled from iced-x86's tables; a form not met before comes back as `why` = WHY_FORM.
 
-Source: Intel SDM vol. 2, 2.1 (formats), tables 2-1 to 2-3 (ModRM and SIB).
+Source: Intel SDM vol. 2, 2.1 (formats), tables 2-1 to 2-3 (ModRM and SIB), 2.2.1 (REX, RIP-relative addressing).
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from jitvm.engine.formbits import (
     A_MODRM,
     A_MOFFS,
     A_REGISTER,
+    A_REX_B,
+    A_REX_R,
     F_D_BYTE,
+    F_D_LOW,
     F_FAULTS,
     F_IMM2_SHIFT,
     F_IMM_CUT_SHIFT,
@@ -26,12 +29,16 @@ from jitvm.engine.formbits import (
     F_OPCODE,
     F_RELATIVE,
     F_S_BYTE,
+    F_S_LOW,
     F_S_SHIFT,
     F_TARGET16,
     FROM_OPCODE,
     FROM_R0,
     FROM_REG,
     FROM_RM,
+    K_EXTENDED,
+    K_LONG,
+    K_REX,
     KIND_ENDS,
     form_key,
     immediate_key,
@@ -39,7 +46,7 @@ from jitvm.engine.formbits import (
 )
 from jitvm.engine.layout import T_WORDS
 from jitvm.isa.host import peek
-from jitvm.isa.state import MODE_CODE32, MODE_FLAT, MODE_STACK32
+from jitvm.isa.state import MODE_CODE32, MODE_CODE64, MODE_FLAT, MODE_STACK32
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W6, W7, W8, cut, sext, u64
 
 T_FORM, T_SHAPE, T_EIP, T_D, T_S, T_B, T_I, T_SEG, T_SCALE, T_DISP, T_IMM, T_NEXT, T_LEN, T_VARIANT, T_UOP = (
@@ -51,11 +58,13 @@ TRUNCATED = u64(0)
 UNKNOWN = u64(16)
 """Results of `decode` that are no length: more bytes are needed; the form is not known."""
 TOO_LONG = u64(17)
-ZERO_AT = u64(16 * 8)
+ZERO_AT, RIP_AT = u64(16 * 8), u64(17 * 8)
+"""In place of a base register's offset: none; RIP."""
 SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, NO_SEG = (u64(n) for n in range(7))
 MAP_0F, MAP_0F38, MAP_0F3A = u64(1 << 8), u64(2 << 8), u64(3 << 8)
+REX_W, REX_R, REX_X, REX_B, REX = (u64(n) for n in (8, 4, 2, 1, 0x40))
 HASH = u64(0x9E37_79B9_7F4A_7C15)
-W34 = u64(34)
+W34, LOW_REGISTERS = u64(34), u64(7 * 8)
 FORM_MASK, W49, NOT_FOUND = u64((1 << 15) - 1), u64(49), u64(0xFFFF_FFFF)
 BP_FORMS = u64(0b1001100)
 BASE16 = u64(0x3_5_7_6_5_5_3_3)
@@ -112,8 +121,11 @@ def address16(c, p, modrm):
     return W0
 
 
-def address32(c, p, modrm):
-    """32-bit addressing (SDM tables 2-2, 2-3): fills dec_*; the number of bytes used behind ModRM."""
+def address32(c, p, modrm, rex):
+    """32-bit addressing (SDM tables 2-2, 2-3): fills dec_*; the number of bytes used behind ModRM.
+
+    `rex`: 0, in 64-bit code REX and the bits of the prefix.
+    """
     mod, rm = modrm >> W6, modrm & W7
     n = W0
     c.dec_scale = W0
@@ -123,14 +135,16 @@ def address32(c, p, modrm):
         sib = peek(p, W1)
         n = W1
         base = sib & W7
-        index = (sib >> W3) & W7
+        index = ((sib >> W3) & W7) | ((rex & REX_X) << W2)
         if index != W4:
             c.dec_index = index << W3
             c.dec_scale = sib >> W6
-    c.dec_base = base << W3
-    c.dec_stack = u64(base == W4) | u64(base == W5)
+    c.dec_base = (base | ((rex & REX_B) << W3)) << W3
+    c.dec_stack = (u64(base == W4) | u64(base == W5)) & ~(rex & REX_B)
     if base == W5 and mod == W0:
         c.dec_base = ZERO_AT
+        if rex != W0 and rm == W5:
+            c.dec_base = RIP_AT
         c.dec_stack = W0
         c.dec_disp = peek(p + n, W4)
         return n + W4
@@ -152,7 +166,7 @@ def register_at(way, reg, rm, opcode, byte):
     elif way == FROM_RM:
         n = rm
     elif way == FROM_OPCODE:
-        n = opcode & W7
+        n = (opcode & W7) | (rm & W8)
     elif way > FROM_R0:
         n = way - FROM_R0
     if byte != W0 and way < FROM_R0:
@@ -165,9 +179,12 @@ def decode(c, p, avail, rip, mode, k):
 
     The length, or TRUNCATED, UNKNOWN, TOO_LONG.
     """
+    long = mode & MODE_CODE64
     osize = W2 + ((mode & MODE_CODE32) << W1)
-    asize = osize
-    rep, lock, seg, p66 = W0, W0, NO_SEG, W0
+    asize, osize_66, asize_67 = osize, W6 - osize, W6 - osize
+    if long != W0:
+        osize, asize, osize_66, asize_67 = W4, W8, W2, W4
+    rex, rep, lock, seg, p66 = W0, W0, W0, NO_SEG, W0
     q = p
     end = p + avail
     more = True
@@ -179,13 +196,17 @@ def decode(c, p, avail, rip, mode, k):
             return TRUNCATED
         byte = peek(q, W1)
         q += W1
+        if byte & u64(0xF0) == REX and long != W0:
+            rex = byte
+            continue
         if byte == u64(0x66):
-            osize = W6 - W2 - ((mode & MODE_CODE32) << W1)
+            osize = osize_66
             p66 = W1
         elif byte == u64(0x67):
-            asize = W6 - W2 - ((mode & MODE_CODE32) << W1)
+            asize = asize_67
         elif byte & u64(0xE7) == u64(0x26):
-            seg = (byte >> W3) & W3
+            if long == W0:
+                seg = (byte >> W3) & W3
         elif byte & u64(0xFE) == u64(0x64):
             seg = byte - u64(0x60)
         elif byte & u64(0xFE) == u64(0xF2):
@@ -195,6 +216,10 @@ def decode(c, p, avail, rip, mode, k):
             lock = W1
         else:
             more = False
+        if more:
+            rex = W0
+    if rex & REX_W != W0:
+        osize = W8
     opcode = byte
     if byte == u64(0x0F):
         if q >= end:
@@ -211,7 +236,7 @@ def decode(c, p, avail, rip, mode, k):
             opcode = opcode | peek(q, W1)
             q += W1
     attr = c.opcode_attr[opcode]
-    reg, rm, cls, select, modrm = W0, W0, W0, W0, W0
+    reg, rm, cls, select, modrm, moffs = W0, (rex & REX_B) << W3, W0, W0, W0, W0
     c.dec_stack = W0
     c.dec_base = ZERO_AT
     c.dec_index = ZERO_AT
@@ -224,24 +249,31 @@ def decode(c, p, avail, rip, mode, k):
         q += W1
         if attr & A_REGISTER != W0:
             modrm = modrm | u64(0xC0)
-        reg = (modrm >> W3) & W7
-        rm = modrm & W7
+        reg = ((modrm >> W3) & W7) | ((rex & REX_R) << W1)
+        rm = (modrm & W7) | ((rex & REX_B) << W3)
         if attr & A_GROUP != W0:
-            select = reg << W3
+            select = modrm & u64(0x38)
         if modrm < u64(0xC0):
             if asize == W2:
                 q += address16(c, q, modrm)
             else:
-                q += address32(c, q, modrm)
+                more_bits = W0
+                if long != W0:
+                    more_bits = rex | REX
+                q += address32(c, q, modrm, more_bits)
             cls = W1
             if c.dec_index != ZERO_AT:
                 cls = W2
+            if c.dec_base == RIP_AT:
+                c.dec_base = ZERO_AT
+                cls = W3
         else:
             select = select | u64(0xC0)
             if attr & A_GROUP3 != W0:
                 select = modrm
     elif attr & A_MOFFS != W0:
-        c.dec_disp = peek(q, asize)
+        moffs = peek(q, asize)
+        c.dec_disp = moffs
         q += asize
         cls = W1
     if q > end:
@@ -257,6 +289,12 @@ def decode(c, p, avail, rip, mode, k):
     key = form_key(opcode, osize, asize, rep, lock, cls, select, u64(mode & MODE_STACK32 != W0), flat, mode_flat)
     if attr & A_66 != W0:
         key = key | (p66 << W34)
+    if long != W0:
+        key = key | K_LONG
+        if rex != W0:
+            key = key | K_REX
+        if (attr & A_REX_R != W0 and rex & REX_R != W0) or (attr & A_REX_B != W0 and rex & REX_B != W0):
+            key = key | K_EXTENDED
     form = find_form(c, key)
     if form != NOT_FOUND and c.form[form] & F_IMM_FORM != W0:
         if q >= end:
@@ -269,7 +307,7 @@ def decode(c, p, avail, rip, mode, k):
         c.bad_size = avail
         return UNKNOWN
     word = c.form[form]
-    imm = W0
+    imm = moffs
     isize = (word >> F_IMM_SHIFT) & u64(15)
     if isize != W0:
         imm = peek(q, isize)
@@ -296,7 +334,7 @@ def decode(c, p, avail, rip, mode, k):
         imm = following + sext(isize, imm)
         if word & F_TARGET16 != W0:
             imm = imm & M16
-        else:
+        elif long == W0:
             imm = imm & M32
     shape = refused(word, mode)
     if shape != W0:
@@ -306,8 +344,14 @@ def decode(c, p, avail, rip, mode, k):
     c.t[k + T_FORM] = word
     c.t[k + T_SHAPE] = shape
     c.t[k + T_EIP] = rip
-    c.t[k + T_D] = register_at(word & W7, reg, rm, opcode, word & F_D_BYTE)
-    c.t[k + T_S] = register_at((word >> F_S_SHIFT) & W7, reg, rm, opcode, word & F_S_BYTE)
+    d = register_at(word & W7, reg, rm, opcode, word & F_D_BYTE)
+    if word & F_D_LOW != W0:
+        d = d & LOW_REGISTERS
+    s = register_at((word >> F_S_SHIFT) & W7, reg, rm, opcode, word & F_S_BYTE)
+    if word & F_S_LOW != W0:
+        s = s & LOW_REGISTERS
+    c.t[k + T_D] = d
+    c.t[k + T_S] = s
     c.t[k + T_B] = c.dec_base
     c.t[k + T_I] = c.dec_index
     c.t[k + T_SEG] = seg << W3

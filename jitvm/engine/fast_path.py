@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from jitvm.engine import layout as lay
 from jitvm.engine.compose import Quick
 from jitvm.engine.forms import Shape
-from jitvm.engine.stitch import CS_NUMBER, HandlerBuilder
+from jitvm.engine.stitch import HandlerBuilder
 
 
 class FastPathBuilder(HandlerBuilder, ABC):
@@ -71,8 +71,7 @@ class FastPathBuilder(HandlerBuilder, ABC):
 
     def check_target(self, target: str) -> None:
         go = self.label()
-        limit = self.segment_word("limit", str(CS_NUMBER))
-        self.cond_branch(self.new(f"icmp ugt i64 {target}, {limit}"), self.again(), go, False)
+        self.cond_branch(self._is_no_code(target), self.again(), go, False)
         self.place(go)
 
     # ---- where to go --------------------------------------------------------------------------------------------------

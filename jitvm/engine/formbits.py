@@ -11,9 +11,10 @@ from jitvm.isa.state import MODE_EM, MODE_SSE, MODE_TS
 from jitvm.isa.words import u64
 
 # ---- opcode_attr: what must be known before the form ------------------------------------------------------------------
-A_KNOWN, A_MODRM, A_GROUP, A_GROUP3, A_MOFFS, A_REGISTER, A_66 = (u64(1 << n) for n in range(7))
+A_KNOWN, A_MODRM, A_GROUP, A_GROUP3, A_MOFFS, A_REGISTER, A_66, A_REX_R, A_REX_B = (u64(1 << n) for n in range(9))
 """Valid entry; a ModRM byte follows; ModRM.reg selects the form; with mod 3 all of ModRM does; a memory offset follows;
-ModRM.mod is ignored, as if it were 3; prefix 66 selects the instruction, beside what it does to the operand size."""
+ModRM.mod is ignored, as if it were 3; prefix 66 selects the instruction, beside what it does to the operand size; REX.R
+selects the form; REX.B does."""
 
 # ---- form word ----------------------------------------------------------------------------------------------------------
 FROM_NONE, FROM_REG, FROM_RM, FROM_OPCODE, FROM_R0, FROM_R1, FROM_R2 = (u64(n) for n in range(7))
@@ -33,10 +34,12 @@ F_OPCODE = u64(1 << 30)
 """The immediate is the opcode: the low three bits of its first byte, then ModRM (what the x87 remembers)."""
 F_CC_SHIFT = u64(32)
 F_UNDO_SHIFT = u64(36)
-"""What a taken branch has already done, to be undone when its target is beyond the limit of CS: (E)CX was decremented
-with this address size (LOOP), or this + 8: so many bytes were pushed (CALL)."""
+"""What a taken branch has already done, to be undone when its target is no place for code: rCX was decremented with this
+address size (LOOP)."""
 F_IMM_FORM = u64(1 << 42)
 """Nothing but the size of the immediate is known: the immediate is part of the form, and of its key."""
+F_D_LOW, F_S_LOW = u64(1 << 45), u64(1 << 46)
+"""There are only 8 registers of this kind (segment, MMX): REX adds nothing to the number."""
 F_STATE_SHIFT = u64(43)
 STATE_NONE, STATE_SSE, STATE_MMX, STATE_FXSR = (u64(n) for n in range(4))
 """What CR0.EM, CR0.TS and CR4.OSFXSR must allow (2 bits): see `refused`."""
@@ -49,11 +52,17 @@ VARIANT_DEAD, VARIANT_FUSED = u64(1), u64(2)
 VARIANT_SHIFT = u64(16)
 
 
+K_LONG, K_REX, K_EXTENDED = u64(1 << 35), u64(1 << 36), u64(1 << 37)
+"""Bits of a form key: 64-bit code; a REX prefix, which makes SPL to DIL of AH to BH; REX.R or REX.B where the opcode's
+attributes say that it selects the form."""
+
+
 def form_key(opcode, osize, asize, rep, lock, cls, modrm, stack32, flat, mode_flat):
     """One word per form; never 0.
 
-    `opcode` with the map in bits 8-9, sizes in bytes, `cls` 0 no memory, 1 base, 2 base and index; `modrm` what of the
-    ModRM byte selects the form; `flat`: the memory operand's segment is flat; `mode_flat`: the stack's is.
+    `opcode` with the map in bits 8-9, sizes in bytes, `cls` 0 no memory, 1 base, 2 base and index, 3 relative to RIP;
+    `modrm` what of the ModRM byte selects the form; `flat`: the memory operand's segment is flat; `mode_flat`: the
+    stack's is.  K_* bits may be added.
     """
     k = opcode | (osize << u64(10)) | (asize << u64(14)) | (rep << u64(18)) | (lock << u64(20)) | (cls << u64(21))
     k = k | (modrm << u64(23)) | (stack32 << u64(31)) | (flat << u64(32)) | (mode_flat << u64(33))

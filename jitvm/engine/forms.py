@@ -31,7 +31,7 @@ _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)
 
 INTEGER_FEATURES = frozenset(
     "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP "
-    "SEP SYSCALL SMAP RDTSCP".split()
+    "SEP SYSCALL SMAP RDTSCP X64".split()
 ).union(simd_forms.FEATURES)
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
 ANNOUNCED_AS = simd_forms.FEATURES | {
@@ -59,6 +59,7 @@ _SREG = {"ES": 0, "CS": 1, "SS": 2, "DS": 3, "FS": 4, "GS": 5}
 SEGMENT_GROUP, MAX_LENGTH = 5, 15
 IMMEDIATE_AT, IMMEDIATE_IN_KEY = 40, 48
 """Where a form's key has the immediate that is part of it (`formbits.immediate_key`)."""
+REX, XCHG_AX = 0x40, 0x90
 SEGMENT_PREFIXES = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
 PREFIX_GROUPS = {0x66: 1, 0x67: 2, 0xF0: 3, 0xF2: 4, 0xF3: 4, **dict.fromkeys(SEGMENT_PREFIXES, SEGMENT_GROUP)}
 """Prefix bytes by group; of one group the last counts."""
@@ -79,10 +80,11 @@ _KINDS = {
 class Shape:
     """All that the stitcher must know of an instruction but its operands' numbers and values.
 
-    `ops`: kind of each operand: "r" register, "m" memory, "i" immediate, "1" the number one, "s" segment register, "n"
-    a register that only its number matters of, "x" XMM, "y" MMX, "" none.  `slots`: which micro-op field holds a register
-    operand's offset (of XMM and MMX, number times 8), "d" or "s".  Sizes in bytes.  `mem`: "" none, "b" base +
-    displacement, "x" with index, "t" XLAT's, "k" bit string.
+    `ops`: kind of each operand: "r" register, "m" memory, "i" immediate (of at most 32 bits, it may be sign-extended),
+    "w" one of 64 bits, "1" the number one, "s" segment register, "n" a register that only its number matters of, "x" XMM,
+    "y" MMX, "" none.  `slots`: which micro-op field holds a register operand's offset (of XMM and MMX, number times 8), "d"
+    or "s".  Sizes in bytes.  `mem`: "" none, "b" base + displacement, "x" with index, "p" relative to RIP, "o" an offset of
+    64 bits in the immediate's place, "t" XLAT's, "k" behind it: a bit string.
     """
 
     unit: str
@@ -109,6 +111,11 @@ class Shape:
     """Of a SIMD instruction, a letter an operand: what the operation takes ("x" XMM, "y" MMX, "r" general register)."""
     odd: bool = False
     """Its 16-byte memory operand may lie anywhere."""
+
+    @property
+    def long(self) -> bool:
+        """Whether it is of 64-bit code, where alone the stack pointer has 64 bits."""
+        return self.ssize == 8
 
 
 GOTO = Shape("", "goto")
@@ -143,7 +150,7 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
         if info.mandatory_prefix == ix.MandatoryPrefix.P66:
             bits |= fb.A_66
         if any(k in ("SEG_REG", "CR_REG", "DR_REG", "TR_REG") for k in kinds):
-            bits |= fb.A_GROUP | (0 if "SEG_REG" in kinds else fb.A_REGISTER)
+            bits |= fb.A_GROUP | (0 if "SEG_REG" in kinds else fb.A_REGISTER | fb.A_REX_R)
         spread = range(8) if any(k.endswith("_OPCODE") and k != "STI_OPCODE" for k in kinds) else range(1)
         for k in spread:
             attr[at + k] |= bits
@@ -151,24 +158,31 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
         attr[escape] = fb.A_KNOWN | fb.A_MODRM | fb.A_GROUP | fb.A_GROUP3
     for hint in HINT_NOPS:
         attr[hint] = fb.A_KNOWN | fb.A_MODRM
+    attr[XCHG_AX] |= fb.A_REX_B
     for vector in (0xC4, 0xC5, 0x62):
         attr[vector] = fb.A_KNOWN | fb.A_MODRM
     return attr
 
 
-def shortest(data: bytes) -> bytes:
+def prefixes(data: bytes | bytearray, bits: int) -> int:
+    """Number of prefix bytes before the opcode; REX is one in 64-bit code."""
+    k = 0
+    while k < len(data) and (data[k] in PREFIX_GROUPS or (bits == 64 and data[k] & 0xF0 == REX)):
+        k += 1
+    return k
+
+
+def shortest(data: bytes, bits: int) -> bytes:
     """An instruction with only the prefixes that its form depends on, and with all its bytes.
 
     `data` may be longer than an instruction can be, which iced-x86 refuses, or end before its immediate does; what that
     is makes no difference to the form.
     """
-    last: dict[int, int] = {}
-    k = 0
-    while k < len(data) and data[k] in PREFIX_GROUPS:
-        last[PREFIX_GROUPS[data[k]]] = data[k]
-        k += 1
+    n = prefixes(data, bits)
+    last = {PREFIX_GROUPS[byte]: byte for byte in data[:n] if byte in PREFIX_GROUPS}
     last.pop(SEGMENT_GROUP, None)
-    return (bytes(last.values()) + data[k:]).ljust(MAX_LENGTH, b"\0")[:MAX_LENGTH]
+    rex = data[n - 1 : n] if n and data[n - 1] not in PREFIX_GROUPS else b""
+    return (bytes(last.values()) + rex + data[n:]).ljust(MAX_LENGTH, b"\0")[:MAX_LENGTH]
 
 
 def feature_names(ins: ix.Instruction) -> set[str]:
@@ -194,8 +208,8 @@ def undefined_immediates(data: bytes, bits: int) -> int:
     and in the undefined places of its group (measured on a Xeon of 2023, family 6 model 207: F0 83 C3 ib, C6 /1 ib and
     0F BA /0 ib are #GP with 16 bytes and #UD with 15).  Of a feature that it lacks it knows no immediates.
     """
-    code = bytearray(shortest(data))
-    opcode = next(k for k, byte in enumerate(code) if byte not in PREFIX_GROUPS)
+    code = bytearray(shortest(data, bits))
+    opcode = prefixes(code, bits)
     modrm = opcode + (2 if code[opcode] == 0x0F else 1)
     for reg in (code[modrm] >> 3 & 7, *range(8)):
         code[modrm] = code[modrm] & 0xC7 | reg << 3
@@ -229,7 +243,7 @@ def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
             return f"{name}_FAR_MEM"
     elif name == "ARPL" and ins.op0_kind == ix.OpKind.MEMORY:
         return "ARPL_MEM"
-    elif name == "XCHG" and ins.code in (ix.Code.NOPD, ix.Code.NOPW):
+    elif name == "XCHG" and ins.code in (ix.Code.NOPD, ix.Code.NOPW, ix.Code.NOPQ):
         return "NOP"
     return name
 
@@ -260,7 +274,7 @@ class Forms:
         """(form word, shape number) of the instruction in `data`, which is an instance of form `key` in mode `mode`."""
         self.learned += 1
         bits = 64 if mode & 2 else 32 if mode & 1 else 16
-        decoder = ix.Decoder(bits, shortest(data), ip=0)
+        decoder = ix.Decoder(bits, shortest(data, bits), ip=0)
         ins = decoder.decode()
         stack = {"ssize": 8 if mode & 2 else 4 if mode & 4 else 2, "stack_flat": bool(key >> 33 & 1)}
         opcode = key & 0x3FF
@@ -339,7 +353,9 @@ class Forms:
         stack: dict[str, int | bool],
     ) -> tuple[int, int]:
         asize, cls, flat = key >> 14 & 15, key >> 21 & 3, bool(key >> 32 & 1)
-        osize = key >> 10 & 15
+        osize, rex = key >> 10 & 15, bool(key & int(fb.K_REX))
+        if key & int(fb.K_LONG) and info.operand_size:
+            osize = info.operand_size // 8  # some are 64 bits wide without being told so
         memory = next((k for k in range(ins.op_count) if ins.op_kind(k) == ix.OpKind.MEMORY), -1)
         ops, slots, sizes, word = [], [], [], 0
         register_slots = iter(("d", "s", "-", "-"))
@@ -355,7 +371,9 @@ class Forms:
                 slot = next(register_slots)
                 if slot in shifts:
                     word |= int(source) << shifts[slot]
-                    if size == 1 and op == "r" and source < fb.FROM_R0:
+                    if op in ("s", "y"):
+                        word |= int(fb.F_D_LOW if slot == "d" else fb.F_S_LOW)
+                    if size == 1 and op == "r" and source < fb.FROM_R0 and not rex:
                         word |= int(fb.F_D_BYTE if slot == "d" else fb.F_S_BYTE)
             ops.append(op)
             slots.append(slot)
@@ -386,9 +404,11 @@ class Forms:
         word |= cc << int(fb.F_CC_SHIFT)
         mem = ""
         if memory >= 0 and name not in STRINGS:
-            mem = "x" if cls == 2 else "b"
+            mem = ("b", "b", "x", "p")[cls]
             if kinds[memory] == "SEG_RBX_AL":
                 mem = "t"
+            elif kinds[memory] == "MEM_OFFS" and asize == 8:
+                mem = "o"
         if name in ("BT", "BTS", "BTR", "BTC") and memory == 0 and ops[1] == "r":
             mem += "k"
         shape = Shape(
@@ -423,8 +443,6 @@ class Forms:
             word |= int(fb.F_FAULTS)
         if shape.kind == "loop" and shape.unit != "branch.jcxz":
             word |= shape.asize << int(fb.F_UNDO_SHIFT)
-        if shape.kind == "call":
-            word |= (8 + shape.size) << int(fb.F_UNDO_SHIFT)
         if shape.unit == "address.lea":
             word &= ~int(fb.F_FAULTS)
         return word, self.number(shape)
@@ -453,7 +471,7 @@ class Forms:
         if kind == "IMM8_CONST_1":
             return "1", 0, 1
         if kind.startswith(("IMM", "BR", "FARBR")):
-            return "i", 0, 1 if kind == "IMM8" else osize
+            return "w" if kind == "IMM64" else "i", 0, 1 if kind == "IMM8" else osize
         size = next((n for text, n in (("R8", 1), ("R16", 2), ("R32", 4), ("R64", 8)) if kind.startswith(text)), osize)
         if is_memory or kind == "MEM" or kind == "MEM_OFFS":
             return "m", 0, size

@@ -23,6 +23,7 @@ from jitvm.engine.gate import GATE
 from jitvm.engine.region import OUT, Node, Op
 from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED, is_breakpoint
+from jitvm.isa.state import MODE_CODE64
 from jitvm.isa.words import u64
 
 if TYPE_CHECKING:
@@ -262,8 +263,12 @@ def _cycle(nodes: list[Node]) -> tuple[list[Node], list[int]]:
 
 
 def grow(engine: VcpuEngine) -> Grown | None:
-    """The region that begins with the block that asks (`hot_block`); None when there is no use in one."""
-    return _Grower(engine).run()
+    """The region that begins with the block that asks (`hot_block`); None when there is no use in one.
+
+    Regions keep guest registers in 32 bits: 64-bit code has none.
+    """
+    grower = _Grower(engine)
+    return None if grower.ctx & int(MODE_CODE64) else grower.run()
 
 
 def ask_later(engine: VcpuEngine, block: int) -> None:

@@ -41,10 +41,10 @@ from jitvm.engine.simd_forms import WIDE, has_flags, result_type
 from jitvm.engine.translate import decode_at, is_breakpoint, stops_here
 from jitvm.isa.debug import arm, code_break, give_up, wants_alone
 from jitvm.isa.host import peek, poke, set_mxcsr
-from jitvm.isa.memory import cut_linear, fetch_host, load, load_rmw, store
+from jitvm.isa.memory import code_linear, fetch_host, is_code, load, load_rmw, store
 from jitvm.isa.registers import set_reg
 from jitvm.isa.simd import MMX_EXPONENT, load_wide, mmx_fsw, raise_pending, store_wide, x87_pending
-from jitvm.isa.state import CS, EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, RCX, fault
+from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, RCX, fault
 from jitvm.isa.words import W0, W1, W3, W12, cut, sext, u64
 
 WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
@@ -109,6 +109,9 @@ class PlainBuilder:
 
     def next_rip(self) -> Any:
         return self.c.next_rip
+
+    def relative(self) -> Any:
+        return self.c.next_rip + self.disp()
 
     def slot_reg(self, slot: str, size: int) -> Any:
         return self.gpr(int(self.word(WORDS_OF[slot])), size)
@@ -242,7 +245,7 @@ class PlainBuilder:
         self.c.status = OK
 
     def check_target(self, target: Any) -> None:
-        if target > self.c.limit[CS]:
+        if is_code(self.c, target) == W0:
             self.c.gpr[RCX] = self.count
             fault(self.c, GP, W0)
             raise _Leave
@@ -305,10 +308,10 @@ class PlainEngine:
         """Decode the instruction at rip; None with c.status set when there is none."""
         c = self.c
         rip = c.rip
-        if rip > c.limit[CS]:
+        if is_code(c, rip) == W0:
             fault(c, GP, W0)
             return None
-        lin = cut_linear(c, c.base[CS] + rip)
+        lin = code_linear(c, rip)
         if is_breakpoint(c, lin) != W0 and (stops_here(c, lin) != W0 or code_break(c, lin) != OK):
             return None
         host = fetch_host(c, lin)
@@ -328,7 +331,7 @@ class PlainEngine:
             if c.status == OK:
                 c.status, c.exit_reason = EXIT, EXIT_INTERNAL_ERROR
             return None
-        if length == TOO_LONG or rip + length - u64(1) > c.limit[CS]:
+        if length == TOO_LONG or is_code(c, rip + length - W1) == W0:
             fault(c, GP, W0)
             return None
         if c.second_host != W0:

@@ -74,6 +74,9 @@ class RegionBuilder(LazyFlags):
     def slot_at(self, slot: str) -> str:
         return str(getattr(self.op, slot))
 
+    def relative(self) -> str:
+        return str(_signed(self.op.next + _signed(self.op.disp, 32), 64))
+
     def is_base(self, at_: int) -> str:
         return str(int(self.op.b == at_))
 

@@ -11,16 +11,15 @@ from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
 from jitvm.engine.layout import WHY_FAULT as WHY_FAULT_
 from jitvm.engine.layout import WHY_LIMIT as WHY_LIMIT_
 from jitvm.engine.layout import WHY_WINDOW as WHY_WINDOW_
-from jitvm.engine.translate import CHAIN, O_DISP, O_EIP, O_IMM, O_REST, O_SCALE, find_block, short_block
+from jitvm.engine.translate import CHAIN, O_EIP, O_IMM, O_REST, O_SCALE, find_block, short_block
 from jitvm.isa.debug import arm, collect_traps, end_alone, give_up, raise_trap, wants_alone
 from jitvm.isa.events import deliver
 from jitvm.isa.flags import IF
 from jitvm.isa.host import peek, poke
-from jitvm.isa.memory import cut_linear
-from jitvm.isa.registers import set_reg, set_sp
+from jitvm.isa.memory import code_linear
+from jitvm.isa.registers import set_reg
 from jitvm.isa.state import (
     AGAIN,
-    CS,
     EXIT,
     EXIT_DEBUG,
     FAULT,
@@ -28,7 +27,6 @@ from jitvm.isa.state import (
     JUMP,
     OK,
     RCX,
-    RSP,
     STOP,
     STOP_STEP,
     STOP_WATCH,
@@ -36,7 +34,7 @@ from jitvm.isa.state import (
     fault,
     retired,
 )
-from jitvm.isa.words import ONES, W0, W1, W2, W4, W8, i64, u64
+from jitvm.isa.words import ONES, W0, W1, W2, W8, i64, u64
 
 WHY_EXIT, WHY_FAULT, WHY_LIMIT, WHY_WINDOW = u64(WHY_EXIT_), u64(WHY_FAULT_), u64(WHY_LIMIT_), u64(WHY_WINDOW_)
 NO_BUDGET, ONE = i64(0), i64(1)
@@ -141,7 +139,7 @@ def complete(c, status):
         c.again_at = retired(c)
     if status == AGAIN or status == WATCHED or status == EXIT:
         c.resume_at = retired(c)
-        c.resume_lin = cut_linear(c, c.base[CS] + c.rip)
+        c.resume_lin = code_linear(c, c.rip)
     return W0
 
 
@@ -241,13 +239,11 @@ def stale_block(c, u):
 
 
 def beyond_limit(c, stub):
-    """A direct branch whose target is beyond the limit of CS: #GP(0) at the branch, as if it had not begun."""
-    c.rip = peek(stub + O_DISP, W4)
+    """A direct branch whose target is no place for code: #GP(0) at the branch, as if it had not begun."""
+    c.rip = peek(stub + O_IMM, W8)
     c.left = c.left + ONE
     undo = peek(stub + O_SCALE, W1)
-    if undo > W8:
-        set_sp(c, c.gpr[RSP] + undo - W8)
-    elif undo != W0:
+    if undo != W0:
         set_reg(c, RCX, undo, c.gpr[RCX] + W1)
     fault(c, GP, W0)
     return next_block(c)

@@ -29,11 +29,11 @@ from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
 from jitvm.engine.units import Units
 from jitvm.isa.table import QUICK
 
-HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i")
+HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i", "relative")
 EXITS = ("taken", "fall")
 """What a hole is filled with: immediate, displacement, following RIP (32 bits each), distance from the entry record to the
-instruction's micro-op and to the block's link slots, offsets of registers in the CPU record.  EXITS: jumps to the block's
-pads, numbered behind the holes."""
+instruction's micro-op and to the block's link slots, offsets of registers in the CPU record, following RIP plus
+displacement.  EXITS: jumps to the block's pads, numbered behind the holes."""
 WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1, 12: 2}
 """Relocation types that may be holes, to bytes: R_X86_64_64, _32, _32S, _8, _16."""
 R_PC32, R_PLT32 = 2, 4
@@ -89,9 +89,9 @@ class Stencil:
 class StencilBuilder(FastPathBuilder):
     """The handler builder with holes for parameters and no slow paths."""
 
-    def __init__(self, units: Units, name: str, seg: int, scale: int) -> None:
-        super().__init__(units, name)
-        self._seg, self._scale, self._missed = seg, scale, False
+    def __init__(self, units: Units, name: str, shape: Shape, seg: int, scale: int) -> None:
+        super().__init__(units, name, long=shape.long)
+        self._shape, self._seg, self._scale, self._missed = shape, seg, scale, False
 
     def hole(self, name: str) -> str:
         return f"ptrtoint (ptr @hole_{name} to i64)"
@@ -101,8 +101,15 @@ class StencilBuilder(FastPathBuilder):
         may be sign-extended."""
         return self.new(f"and i64 {self.hole(name)}, 4294967295")
 
+    def wide_hole(self, name: str) -> str:
+        """A hole of 64 bits.  LLVM stores any symbol as 32 bits, whatever range it is said to have, but for its address in
+        a register."""
+        return self.new(f'call i64 asm "movabsq $$hole_{name}, $0", "=r"()')
+
     def imm(self) -> str:
-        return self.word_hole("imm")
+        if "w" in self._shape.ops or self._shape.mem == "o":
+            return self.wide_hole("imm")
+        return self.hole("imm") if self._shape.size == 8 else self.word_hole("imm")
 
     def disp(self) -> str:
         return self.hole("disp")
@@ -117,7 +124,10 @@ class StencilBuilder(FastPathBuilder):
         return self.new(f"lshr i64 {self.hole(slot)}, 3")
 
     def next_rip(self) -> str:
-        return self.word_hole("next")
+        return self.wide_hole("next") if self.long else self.word_hole("next")
+
+    def relative(self) -> str:
+        return self.wide_hole("relative")
 
     def slot_at(self, slot: str) -> str:
         return self.hole(slot)
@@ -165,7 +175,7 @@ def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[in
     wanted: dict[str, int] = {}
     for key in keys:
         shape, variant = shapes[key & 0xFFFF], key >> 16 & 0xFF
-        b = StencilBuilder(units, f"s{len(builders)}", key >> SEG_SHIFT & 7, key >> SCALE_SHIFT & 3)
+        b = StencilBuilder(units, f"s{len(builders)}", shape, key >> SEG_SHIFT & 7, key >> SCALE_SHIFT & 3)
         compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
         wanted[b.name] = key
         builders.append(b)

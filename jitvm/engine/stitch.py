@@ -20,6 +20,7 @@ from jitvm.engine.host_op import emit
 from jitvm.engine.layout import at
 from jitvm.engine.simd_forms import WIDE, WORD, result_type
 from jitvm.engine.units import Units, symbol
+from jitvm.isa.memory import CANONICAL_HALF
 from jitvm.isa.simd import MMX_EXPONENT, MXCSR_FLAGS, MXCSR_MASKS
 from jitvm.isa.state import TLB_ENTRIES
 from jitvm.isa.table import QUICK
@@ -36,10 +37,10 @@ WEIGHTS = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights",
 
 
 class HandlerBuilder:
-    """Writes one handler (see `compose.Builder` for what each method means)."""
+    """Writes one handler (see `compose.Builder` for what each method means).  `long`: of 64-bit code."""
 
-    def __init__(self, units: Units, name: str) -> None:
-        self.units, self.name = units, name
+    def __init__(self, units: Units, name: str, *, long: bool = False) -> None:
+        self.units, self.name, self.long = units, name, long
         self.lines: list[str] = []
         self.used: dict[str, None] = {}
         self.specials: dict[str, None] = {}
@@ -122,7 +123,10 @@ class HandlerBuilder:
 
     def next_rip(self) -> str:
         v = self.new(f"add i64 {self.uop(lay.UOP_EIP, 'i64')}, {self.uop(lay.UOP_LEN, 'i8')}")
-        return self.new(f"and i64 {v}, 4294967295")
+        return v if self.long else self.new(f"and i64 {v}, 4294967295")
+
+    def relative(self) -> str:
+        return self.new(f"add i64 {self.next_rip()}, {self.disp()}")
 
     # ---- registers ----------------------------------------------------------------------------------------------------
     def _read(self, pointer: str, size: int) -> str:
@@ -224,7 +228,10 @@ class HandlerBuilder:
     ) -> tuple[str, str, str]:
         """(linear address, i1 hit, pointer to the TLB entry); `aligned`: an address that is no multiple of 16 misses."""
         lin, good = off, ""
-        if not flat:
+        if self.long:
+            if not flat:
+                lin = self.new(f"add i64 {self.segment_word('base', seg)}, {off}")
+        elif not flat:
             last = self.new(f"add i64 {off}, {size - 1}")
             good = self.new(f"icmp sle i64 {last}, {self.segment_word('write_limit' if write else 'read_limit', seg)}")
             lin = self.new(f"add i64 {self.segment_word('base', seg)}, {off}")
@@ -460,16 +467,22 @@ class HandlerBuilder:
         self.enter(self.new(f"load ptr, ptr {self.gep('%uop', slot)}"), "%budget")
 
     def check_target(self, target: str) -> None:
-        limit = self.new(f"load i64, ptr {self.cpu('limit', CS_NUMBER)}")
         bad, go = self.label(), self.label()
-        self.cond_branch(self.new(f"icmp ugt i64 {target}, {limit}"), bad, go, False)
+        self.cond_branch(self._is_no_code(target), bad, go, False)
         self.place(bad)
         self._publish()
         self.tail("h_finish", self.call("memory.segment_fault", [str(CS_NUMBER)]))
         self.place(go)
 
+    def _is_no_code(self, target: str) -> str:
+        """i1: `memory.is_code` says no."""
+        if self.long:
+            high = self.new(f"lshr i64 {self.new(f'add i64 {target}, {int(CANONICAL_HALF)}')}, 48")
+            return self.new(f"icmp ne i64 {high}, 0")
+        return self.new(f"icmp ugt i64 {target}, {self.segment_word('limit', str(CS_NUMBER))}")
+
     def check_direct(self) -> None:
-        """Known when the block is translated: such a call ends in `h_limit`, which undoes it."""
+        """Known when the block is translated: such a call is `h_limit` from the start."""
 
     def branch(self, taken: str) -> None:
         yes, no = self.label(), self.label()
@@ -650,9 +663,9 @@ ENTER = f"""define i64 @enter(ptr %cpu, i64 %budget, i64 %pending) {{
 
 def handler(units: Units, shapes: Sequence[Shape], key: int, name: str) -> HandlerBuilder:
     """The handler of a key: shape number and variant."""
-    b = HandlerBuilder(units, name)
-    variant = key >> 16
-    compose(b, shapes[key & 0xFFFF], dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+    shape, variant = shapes[key & 0xFFFF], key >> 16
+    b = HandlerBuilder(units, name, long=shape.long)
+    compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
     return b
 
 

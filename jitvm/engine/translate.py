@@ -76,10 +76,9 @@ from jitvm.engine.layout import WHY_FORM as WHY_FORM_
 from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
 from jitvm.isa.debug import code_break, is_code_break
 from jitvm.isa.host import peek, poke
-from jitvm.isa.memory import cut_linear, fetch_host
+from jitvm.isa.memory import code_linear, cut_linear, fetch_host, is_code
 from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.state import (
-    CS,
     EXIT,
     EXIT_DEBUG,
     EXIT_INTERNAL_ERROR,
@@ -173,7 +172,7 @@ def decode_at(c, host, rip, lin, k):
     n = decode(c, at, room, rip, mode, k)
     if n != TRUNCATED or k != W0:
         return n
-    if rip + room > c.limit[CS]:
+    if is_code(c, rip + room) == W0:
         fault(c, GP, W0)
         return TRUNCATED
     if fetch_over(c, host, room, lin) == W0:
@@ -204,8 +203,7 @@ def decode_block(c, host, rip, most):
     A breakpoint behind its first instruction ends it.
     """
     n = W0
-    lin = cut_linear(c, c.base[CS] + rip)
-    limit = c.limit[CS]
+    lin = code_linear(c, rip)
     while n < most:
         if n != W0 and is_breakpoint(c, lin) != W0:
             return n
@@ -226,7 +224,7 @@ def decode_block(c, host, rip, most):
                 c.status = EXIT
                 c.exit_reason = EXIT_INTERNAL_ERROR
             return W0
-        if rip + length - W1 > limit:
+        if is_code(c, rip + length - W1) == W0:
             if n == W0:
                 fault(c, GP, W0)
             return n
@@ -274,7 +272,7 @@ def exit_handler(c, first, alone, target):
     """Which stub leads from the block at linear address `first` to `target`."""
     if c.mode & (MODE_TF | MODE_ALONE) != W0:
         return c.h_at
-    to = cut_linear(c, c.base[CS] + target)
+    to = code_linear(c, target)
     if is_breakpoint(c, to) != W0:
         return c.h_at
     if alone != W0 or (to ^ first) >> W12 != W0 or c.options & CHAIN == W0:
@@ -395,9 +393,9 @@ def emit_block(c, n, where, first, alone, b):
         target = c.t[last_at + T_IMM]
     if kind < KIND_INDIRECT:
         put_stub(c, u, exit_handler(c, first, alone, target), target, slot)
-        if kind >= KIND_JCC and target > c.limit[CS]:
+        if kind >= KIND_JCC and is_code(c, target) == W0:
             poke(u, W8, c.h_limit)
-            poke(u + O_DISP, W4, c.t[last_at + T_EIP])
+            poke(u + O_IMM, W8, c.t[last_at + T_EIP])
             poke(u + O_SCALE, W1, (last >> F_UNDO_SHIFT) & u64(15))
     if kind == KIND_JCC:
         u += UOP_BYTES
@@ -405,9 +403,9 @@ def emit_block(c, n, where, first, alone, b):
     if kind == KIND_CALL:
         call = slot - UOP_BYTES
         poke(call + O_IMM, W8, following)
-        if target > c.limit[CS]:
+        if is_code(c, target) == W0:
             poke(call, W8, c.h_limit)
-            poke(call + O_DISP, W4, c.t[last_at + T_EIP])
+            poke(call + O_IMM, W8, c.t[last_at + T_EIP])
     if c.n_missing != missing:
         c.why = WHY_HANDLER
         return W0
@@ -423,7 +421,7 @@ def translate(c, host, rip):
     if n == W0:
         return NO_BLOCK
     offset = host - c.ram
-    lin = cut_linear(c, c.base[CS] + rip)
+    lin = code_linear(c, rip)
     room = room_for(n)
     if c.uop_next + room > c.uop_end or c.n_blocks >= MAX_BLOCKS:
         forget_blocks(c)
@@ -433,9 +431,7 @@ def translate(c, host, rip):
     where = c.block_uop[b]
     if c.block_room[b] < room:
         where = c.uop_next
-    size = c.t[(n - W1) * T_STEP + T_NEXT] - rip
-    if c.t[(n - W1) * T_STEP + T_NEXT] < rip:
-        size = c.t[(n - W1) * T_STEP + T_NEXT] + M32 + W1 - rip
+    size = (c.t[(n - W1) * T_STEP + T_NEXT] - rip) & M32
     here = PAGE_BYTES - (lin & PAGE_OFFSET)
     over = W0
     if size > here:
@@ -465,7 +461,7 @@ def moved(c, b):
     """1 when a block that runs over its page finds another second page there now; c.status when it finds none."""
     if c.block_bytes[b] >> W32 == W0:
         return W0
-    lin = cut_linear(c, c.base[CS] + c.rip + (c.block_bytes[b] & M32))
+    lin = code_linear(c, c.rip + (c.block_bytes[b] & M32))
     second = fetch_host(c, lin)
     return u64(second - c.ram != c.block_second[b])
 
@@ -500,7 +496,7 @@ def find_block(c):
     rip, ctx = c.rip, c.ctx
     held = W0
     if c.n_breakpoints | c.code_breaks | c.range_on != W0:
-        lin = cut_linear(c, c.base[CS] + rip)
+        lin = code_linear(c, rip)
         held = is_breakpoint(c, lin)
         if held != W0 and (stops_here(c, lin) != W0 or code_break(c, lin) != OK):
             return W0
@@ -512,10 +508,10 @@ def find_block(c):
     if c.forget != W0:
         c.forget = W0
         forget_blocks(c)
-    if rip > c.limit[CS]:
+    if is_code(c, rip) == W0:
         fault(c, GP, W0)
         return W0
-    host = fetch_host(c, cut_linear(c, c.base[CS] + rip))
+    host = fetch_host(c, code_linear(c, rip))
     if host == W0:
         if c.status == OK:
             c.status = EXIT
@@ -541,10 +537,10 @@ def short_block(c):
     rip = c.rip
     c.stat_short += W1
     c.why = WHY_EXIT
-    if rip > c.limit[CS]:
+    if is_code(c, rip) == W0:
         fault(c, GP, W0)
         return W0
-    lin = cut_linear(c, c.base[CS] + rip)
+    lin = code_linear(c, rip)
     host = fetch_host(c, lin)
     if host == W0:
         if c.status == OK:

@@ -7,8 +7,11 @@ checked on both before either changes.
 Alignment is checked at CPL 3 with CR0.AM and EFLAGS.AC, of what a program itself accesses: descriptor tables and TSS are
 the processor's own (`load_system` ...).  An operand in several parts is checked part by part.
 
-Source: Intel SDM vol. 3, 5.3 (limits), 5.5 (types), 4.6, 6.15 (#AC, table 6-7), 6.9 (a page fault goes before #AC),
-3.5.1 (pseudo-descriptors).
+In 64-bit mode there are no limits and types, and only FS and GS have bases; instead an address must be canonical: its
+bits 63 to 47 are the same.
+
+Source: Intel SDM vol. 3, 5.3 (limits), 5.3.1 (64-bit mode), 5.5 (types), 4.6, 6.15 (#AC, table 6-7), 6.9 (a page fault goes
+before #AC), 3.5.1 (pseudo-descriptors); vol. 1, 3.3.7.1 (canonical addresses).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from jitvm.isa.state import (
     ATTR_DC,
     ATTR_P,
     ATTR_RW,
+    CS,
     EFER_LMA,
     FS,
     GP,
@@ -88,11 +92,34 @@ def cut_system(c, lin):
     return lin & M32
 
 
+def code_linear(c, rip):
+    """Linear address of code."""
+    return cut_linear(c, base_of(c, CS) + rip)
+
+
+def is_code(c, rip):
+    """1 when an instruction may be fetched there as far as CS says: within its limit, in 64-bit mode canonical."""
+    if c.mode & MODE_CODE64 != W0:
+        return is_canonical(rip)
+    return u64(rip <= c.limit[CS])
+
+
+def linear64(c, seg, off, size):
+    """`linear` in 64-bit mode."""
+    lin = base_of(c, seg) + off
+    if is_canonical(lin) & is_canonical(lin + size - W1) == W0:
+        segment_fault(c, seg)
+        return W0
+    return lin
+
+
 def linear(c, seg, off, size, write):
     """Linear address of seg:off after all segment checks; c.status on a fault."""
+    if c.mode & MODE_CODE64 != W0:
+        return linear64(c, seg, off, size)
     last = i64(off + size - W1)
     if (write == W0 and last <= c.read_limit[seg]) or (write != W0 and last <= c.write_limit[seg]):
-        return cut_linear(c, c.base[seg] + off)
+        return (c.base[seg] + off) & M32
     return checked_linear(c, seg, off, size, write)
 
 
@@ -369,12 +396,13 @@ def cached_host(c, lin, kind):
 def host_run(c, seg, off, size, write):
     """Host address of seg:off when all `size` bytes lie in one plain page that the TLB knows, else 0; never faults."""
     last = i64(off + size - W1)
-    if write != W0:
-        if last > c.write_limit[seg]:
+    if c.mode & MODE_CODE64 == W0:
+        if write != W0:
+            if last > c.write_limit[seg]:
+                return W0
+        elif last > c.read_limit[seg]:
             return W0
-    elif last > c.read_limit[seg]:
-        return W0
-    lin = cut_linear(c, c.base[seg] + off)
+    lin = cut_linear(c, base_of(c, seg) + off)
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return W0
     return cached_host(c, lin, write)

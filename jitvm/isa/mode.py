@@ -161,11 +161,11 @@ def limit_code(c, limit):
 
 
 def mode_of_segments(c):
-    """The mode bits that CS, SS and the data segments decide."""
+    """The mode bits that CS, SS and the data segments decide; in 64-bit mode no others count."""
     m = W0
     if c.efer & EFER_LMA != W0 and c.attr[CS] & ATTR_L != W0:
-        m = m | MODE_CODE64
-    elif c.attr[CS] & ATTR_DB != W0:
+        return MODE_CODE64 | MODE_FLAT
+    if c.attr[CS] & ATTR_DB != W0:
         m = m | MODE_CODE32
     if c.attr[SS] & ATTR_DB != W0:
         m = m | MODE_STACK32

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from jitvm.isa.flags import DF, get_zf, sub_flags
 from jitvm.isa.host import peek, poke
-from jitvm.isa.memory import cached_host, host_run, is_user, linear, load, store
+from jitvm.isa.memory import base_of, cached_host, host_run, is_user, linear, load, store
 from jitvm.isa.paging import host_of
 from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.registers import get_reg, set_reg
@@ -65,7 +65,7 @@ def run_down(place, off, size, asize):
 
 def run_length(c, seg, off, size, asize, n):
     """How many of the next `n` elements at seg:off lie in one page, in the direction of DF."""
-    place = (c.base[seg] + off) & PAGE_OFFSET
+    place = (base_of(c, seg) + off) & PAGE_OFFSET
     if c.rflags & DF != W0:
         return lesser(n, run_down(place, off, size, asize))
     return lesser(n, run_up(place, off, size, asize))

@@ -15,12 +15,12 @@ from __future__ import annotations
 from jitvm.isa.flags import DF
 from jitvm.isa.host import peek, poke
 from jitvm.isa.io import io_allowed
-from jitvm.isa.memory import cut_linear, fetch_host, is_user, linear, load, probe_store, store
+from jitvm.isa.memory import code_linear, fetch_host, is_user, linear, load, probe_store, store
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import port_access, port_string
 from jitvm.isa.paging import host_of
 from jitvm.isa.registers import get_reg
-from jitvm.isa.state import CS, ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
+from jitvm.isa.state import ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
 from jitvm.isa.string import (
     advance_index,
     count_down,
@@ -128,7 +128,7 @@ def up_to_itself(c, at, size, n):
     """How many of `n` elements, whose lowest goes to host address `at`, INS may store before it must be fetched again."""
     most, length, k = n, c.next_rip - c.rip, W0
     while k < length:
-        own = fetch_host(c, cut_linear(c, c.base[CS] + c.rip + k))
+        own = fetch_host(c, code_linear(c, c.rip + k))
         if own >= at and own < at + n * size:
             most = lesser(most, W1 + (string_place(c, size, n, (own - at) >> log2_size(size)) >> log2_size(size)))
         k = k + W1

@@ -10,8 +10,10 @@ import numpy as np
 from jitvm.bare import Bare
 from jitvm.engine import decode as dec
 from jitvm.engine.forms import Shape
-from jitvm.isa.state import MODE_CODE32
+from jitvm.isa.state import MODE_CODE32, MODE_CODE64, MODE_FLAT, MODE_STACK32
 from tests.engine.guest import CODE
+
+MODES = {16: int(MODE_STACK32), 32: int(MODE_CODE32 | MODE_STACK32), 64: int(MODE_CODE64 | MODE_FLAT)}
 
 
 class Decoder:
@@ -29,7 +31,7 @@ class Decoder:
         """Length, or one of decode's other results; the fields are in `c.t`."""
         self.bare.ram[CODE : CODE + 64] = 0
         self.bare.ram[CODE : CODE + len(data)] = np.frombuffer(data, np.uint8)
-        mode = int(self.c.mode) & ~int(MODE_CODE32) | (bits == 32)
+        mode = int(self.c.mode) & ~int(MODE_CODE32 | MODE_CODE64 | MODE_STACK32) | MODES[bits]
         self.c.mode = mode
         while True:
             n = self._native(self.bare.memory.host + CODE, avail, rip, mode, 0)

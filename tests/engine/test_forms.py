@@ -43,7 +43,7 @@ def result(engine: str, code: bytes, at: int) -> tuple[str, dict[str, int]]:
     guest.bare.write(at, code)
     guest.registers(eip=at)
     why = guest.go(1)
-    return why, guest.bare.registers() | {"eip": guest.bare.registers()["eip"] - at}
+    return why, guest.bare.registers() | {name: guest.bare.registers()[name] - at for name in ("eip", "rip")}
 
 
 @pytest.mark.parametrize("engine", ["plain", "handlers"])

@@ -1,4 +1,4 @@
-"""The native decoder against iced-x86: every opcode, random operands, prefixes and bytes, in 16- and 32-bit code.
+"""The native decoder against iced-x86: every opcode, random operands, prefixes and bytes, in 16-, 32- and 64-bit code.
 
 Compared are the length, whether there is such an instruction, and the fields of each operand.
 """
@@ -21,6 +21,7 @@ from tests.engine.native_decoder import Decoder
 REGISTER = {v: k for k, v in vars(ix.Register).items() if isinstance(v, int)}
 GPR = {name: k for k, name in enumerate("AX CX DX BX SP BP SI DI".split())}
 BYTES = {name: k for k, name in enumerate("AL CL DL BL AH CH DH BH".split())}
+REX_BYTES = {name: k + 4 for k, name in enumerate("SPL BPL SIL DIL".split())}
 SEGMENTS = "ES CS SS DS FS GS".split()
 PREFIXES = (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
 ESCAPES = ((), (0x0F,), (0x0F, 0x38), (0x0F, 0x3A))
@@ -47,7 +48,13 @@ def register_offset(register: int) -> int:
         return 8 * SEGMENTS.index(name)
     if name[:2] in ("CR", "DR", "TR"):
         return 8 * int(name[2:])
-    return 8 * GPR[name.removeprefix("E")]
+    if "MM" in name:
+        return 8 * int(name.lstrip("XM"))
+    if name in REX_BYTES:
+        return 8 * REX_BYTES[name]
+    if name[1].isdigit():
+        return 8 * int(name[1:].rstrip("LWD"))
+    return 8 * GPR[name.lstrip("ER")]
 
 
 def memory_offsets(ins: ix.Instruction) -> tuple[int, int]:
@@ -60,36 +67,52 @@ def check_operands(d: Decoder, ins: ix.Instruction, shape: Shape, bits: int) -> 
     """What differs between the decoded words and iced-x86's operands."""
     for k in range(min(ins.op_count, len(shape.ops))):
         op, slot, kind = shape.ops[k], shape.slots[k], ins.op_kind(k)
-        if op in ("r", "s", "n") and slot in ("d", "s") and kind == ix.OpKind.REGISTER:
+        if op in ("r", "s", "n", "x", "y") and slot in ("d", "s") and kind == ix.OpKind.REGISTER:
             got = d.field(dec.T_D if slot == "d" else dec.T_S)
             if got != register_offset(ins.op_register(k)):
                 yield f"operand {k} is at {got}, not {REGISTER[ins.op_register(k)]}"
+        elif kind == ix.OpKind.MEMORY and shape.mem[:1] in ("p", "o"):
+            address = d.field(dec.T_IMM)
+            if shape.mem[0] == "p":
+                address = d.field(dec.T_NEXT) + signed(d.field(dec.T_DISP), 32)
+            if (address ^ ins.memory_displacement) & (1 << 8 * shape.asize) - 1:
+                yield f"address {address:#x}, not {ins.memory_displacement:#x}"
         elif kind == ix.OpKind.MEMORY and shape.mem[:1] in ("b", "x"):
             base, index = d.field(dec.T_B), d.field(dec.T_I)
             want = memory_offsets(ins)
             if sorted((base, index)) != sorted(want) or (shape.mem[0] == "b" and index != ZERO):
                 yield f"base {base} and index {index}, not {want}"
-            if index != ZERO and shape.asize == 4 and 1 << d.field(dec.T_SCALE) != ins.memory_index_scale:
+            if index != ZERO and shape.asize >= 4 and 1 << d.field(dec.T_SCALE) != ins.memory_index_scale:
                 yield "scale"
             mask = (1 << 8 * shape.asize) - 1
-            if (d.field(dec.T_DISP) ^ ins.memory_displacement) & mask:
+            if (signed(d.field(dec.T_DISP), 32) ^ ins.memory_displacement) & mask:
                 yield f"displacement {d.field(dec.T_DISP):#x}, not {ins.memory_displacement:#x}"
             segment = REGISTER[ins.memory_segment]
+            if bits == 64 and segment not in ("FS", "GS"):
+                segment = "SS" if REGISTER[ins.memory_base] in STACK_BASES else "DS"
             if d.field(dec.T_SEG) != 8 * SEGMENTS.index(segment):
                 yield f"segment {d.field(dec.T_SEG) // 8}, not {segment}"
-        elif kind in (ix.OpKind.NEAR_BRANCH16, ix.OpKind.NEAR_BRANCH32):
+        elif kind in (ix.OpKind.NEAR_BRANCH16, ix.OpKind.NEAR_BRANCH32, ix.OpKind.NEAR_BRANCH64):
             if d.field(dec.T_IMM) != ins.near_branch_target:
                 yield f"target {d.field(dec.T_IMM):#x}, not {ins.near_branch_target:#x}"
         elif kind in (ix.OpKind.FAR_BRANCH16, ix.OpKind.FAR_BRANCH32):
             offset = ins.far_branch16 if kind == ix.OpKind.FAR_BRANCH16 else ins.far_branch32
             if (d.field(dec.T_IMM), d.field(dec.T_DISP)) != (offset, ins.far_branch_selector):
                 yield "far pointer"
-        elif op == "i" and "IMMEDIATE" in KIND_NAMES[kind]:
+        elif op in ("i", "w") and "IMMEDIATE" in KIND_NAMES[kind]:
             second = KIND_NAMES[kind] == "IMMEDIATE8_2ND"
             got = d.field(dec.T_DISP if second else dec.T_IMM)
             size = 1 if shape.unit == "events.interrupt" or second else max(shape.size, shape.sizes[k])
             if (got ^ ins.immediate(k)) & ((1 << 8 * size) - 1):
                 yield f"immediate {got:#x}, not {ins.immediate(k):#x}"
+
+
+STACK_BASES = frozenset("RSP ESP RBP EBP".split())
+
+
+def signed(v: int, width: int) -> int:
+    """A number of `width` bits with a sign."""
+    return v - (v >> width - 1 << width)
 
 
 KIND_NAMES = {v: k for k, v in vars(ix.OpKind).items() if isinstance(v, int)}
@@ -110,7 +133,7 @@ def compare(d: Decoder, data: bytes, bits: int, rip: int) -> tuple[str, list[str
         opcode = opcode_of(data)
         return "invalid", [] if opcode in HINT_NOPS else [f"{shape.unit}, but iced-x86 says invalid"]
     found = [] if n == ins.len else [f"length {n}, not {ins.len}"]
-    if d.field(dec.T_NEXT) != ins.next_ip & 0xFFFF_FFFF and bits == 32:
+    if d.field(dec.T_NEXT) != ins.next_ip and bits != 16:
         found.append(f"next {d.field(dec.T_NEXT):#x}")
     return "known", found + list(check_operands(d, ins, shape, bits))
 
@@ -123,7 +146,7 @@ def is_announced(ins: ix.Instruction) -> bool:
 
 FEATURES = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
 INTEGER = frozenset(
-    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC PAUSE MULTIBYTENOP".split()
+    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC PAUSE MULTIBYTENOP X64".split()
 )
 ABSENT = frozenset({ix.Mnemonic.UD0, ix.Mnemonic.UD1, ix.Mnemonic.UD2})
 
@@ -149,7 +172,7 @@ def run(d: Decoder, cases: Iterator[bytes], bits: int, least: int) -> None:
     report(failures, classes, least)
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, 32, 64])
 def test_every_opcode(decoder: Decoder, bits: int) -> None:
     """All four maps, all ModRM.reg, memory and register forms, with and without size prefixes."""
     rng = np.random.default_rng(bits)
@@ -167,24 +190,28 @@ def test_every_opcode(decoder: Decoder, bits: int) -> None:
     run(decoder, cases(), bits, 4000)
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, 32, 64])
 def test_random_bytes(decoder: Decoder, bits: int) -> None:
     rng = np.random.default_rng(bits + 1)
     run(decoder, (rng.integers(0, 256, 20, np.uint8).tobytes() for _ in range(6000)), bits, 2000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, 32, 64])
 @pytest.mark.parametrize("seed", range(10))
 def test_random_bytes_long(decoder: Decoder, bits: int, seed: int) -> None:
     rng = np.random.default_rng([bits, seed])
     run(decoder, (rng.integers(0, 256, 20, np.uint8).tobytes() for _ in range(40_000)), bits, 10_000)
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, 32, 64])
 def test_redundant_prefixes(decoder: Decoder, bits: int) -> None:
-    """Up to 15 prefixes in any order; the last of a group counts; more than 15 bytes are too long."""
+    """Up to 15 prefixes in any order; the last of a group counts; more than 15 bytes are too long.
+
+    In 64-bit code REX counts as the last one only.
+    """
     rng = np.random.default_rng(bits + 2)
+    some = PREFIXES + (tuple(range(0x40, 0x50)) if bits == 64 else ())
     bodies = (
         b"\x90",
         b"\x01\x44\x24\x04",
@@ -196,21 +223,21 @@ def test_redundant_prefixes(decoder: Decoder, bits: int) -> None:
 
     def cases() -> Iterator[bytes]:
         for _ in range(2500):
-            prefixes = bytes(rng.choice(PREFIXES, int(rng.integers(1, 16))).tolist())
+            prefixes = bytes(rng.choice(some, int(rng.integers(1, 16))).tolist())
             yield prefixes + bodies[int(rng.integers(len(bodies)))] + bytes(8)
 
     run(decoder, cases(), bits, 200)
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, 32, 64])
 def test_fifteen_bytes(decoder: Decoder, bits: int) -> None:
-    for body in (b"\x40", b"\x05" + bytes(bits // 8), b"\xb0\x01", b"\x0f\xa2", b"\x8b\x00"):
+    for body in (b"\xf8", b"\x05" + bytes(min(bits, 32) // 8), b"\xb0\x01", b"\x0f\xa2", b"\x8b\x00"):
         for n in range(17):
             got = decoder(b"\x3e" * n + body, bits, 0)
             assert got == (n + len(body) if n + len(body) <= 15 else dec.TOO_LONG), (n, body)
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [16, 32, 64])
 def test_bytes_that_are_not_there(decoder: Decoder, bits: int) -> None:
     """With less bytes than the instruction has more are asked for, however few are missing."""
     rng = np.random.default_rng(bits + 3)
@@ -227,7 +254,7 @@ def test_bytes_that_are_not_there(decoder: Decoder, bits: int) -> None:
 
 
 def test_targets_wrap(decoder: Decoder) -> None:
-    """Relative targets are cut to 16 bits with a 16-bit operand size, to 32 bits without."""
+    """Relative targets are cut to 16 bits with a 16-bit operand size, to 32 bits without, in 64-bit code never."""
     d = decoder
     for data, bits, rip, target in (
         (b"\xeb\xfe", 32, 0, 0),
@@ -236,6 +263,8 @@ def test_targets_wrap(decoder: Decoder) -> None:
         (b"\x66\xe9\x00\x80", 32, 0x12345, 0xA349),
         (b"\xe8\xff\xff\xff\x7f", 32, 0x8000_0000, 4),
         (b"\x66\xe8\x10\x00\x00\x00", 16, 0xFFFA, 0x10010),
+        (b"\xeb\xfd", 64, 0, 0xFFFF_FFFF_FFFF_FFFF),
+        (b"\x66\xe9\x00\x80\x00\x00", 64, 0x7FFF_FFFF_8000, 0x8000_0000_0006),
     ):
         d(data, bits, rip)
         assert d.field(dec.T_IMM) == target, data.hex(" ")
