@@ -47,6 +47,7 @@ OPTIMISATIONS: Mapping[str, str] = {
     "targets": "a region goes on where its indirect jumps were seen to go",
     "returns": "a region goes on behind its own calls",
     "lazy_flags": "a region makes flags where they are read",
+    "shared_lookups": "accesses of a region that stay on a page look into the TLB once",
 }
 """What --opt can switch off (`jitvm.engine.accel.Options`), and what each does."""
 ENGINE_OPTIONS: Mapping[str, str] = {**OPTIMISATIONS, "count": "instructions are counted by tier (off; slow), for --stats"}

@@ -29,6 +29,7 @@ from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
+from jitvm.engine.region import MODES
 from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
 from jitvm.engine.stitch import SPECIALS
@@ -75,6 +76,7 @@ class Options:
     targets: bool = True
     returns: bool = True
     lazy_flags: bool = True
+    shared_lookups: bool = True
     count: bool = False
     hot: int = lay.HOT
     """Executions after which a block is given machine code."""
@@ -109,7 +111,8 @@ class Options:
 
     def modes(self) -> tuple[str, ...]:
         """How regions are made, where that is not the usual way (`jitvm.engine.region.MODES`)."""
-        return ("eager_flags",) * (not self.lazy_flags) + ("count",) * self.count
+        wanted = (not self.lazy_flags, self.count, not self.shared_lookups)
+        return tuple(mode for mode, on in zip(MODES, wanted, strict=True) if on)
 
 
 class CodeMemory:

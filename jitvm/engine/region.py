@@ -19,8 +19,9 @@ from jitvm.engine.forms import Shape
 OUT = -1
 """In place of a node's number: the edge leads out of the region."""
 
-MODES = ("eager_flags", "count")
-"""Ways of making a region that are not the usual: flags are made at once; instructions are counted (`stat_region_insns`)."""
+MODES = ("eager_flags", "count", "apart")
+"""Ways of making a region that are not the usual: flags are made at once; instructions are counted (`stat_region_insns`);
+each access looks into the TLB."""
 
 
 @dataclass(frozen=True)

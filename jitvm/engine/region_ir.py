@@ -15,7 +15,8 @@ from jitvm.engine.compose import RCX_AT, Quick, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.layout import at
 from jitvm.engine.region import MODES, OUT, Node, heads, longest
-from jitvm.engine.region_flags import SETTLE, LazyFlags
+from jitvm.engine.region_flags import SETTLE
+from jitvm.engine.region_pages import SharedLookups, busiest
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
 from jitvm.isa.state import ZERO
@@ -30,12 +31,13 @@ INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
 
-class RegionBuilder(LazyFlags):
+class RegionBuilder(SharedLookups):
     """The handler builder with constants for operands, local variables for registers, and edges for links."""
 
     def __init__(self, units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> None:
         super().__init__(units, name)
-        self.eager_flags, self._counting = (mode in modes for mode in MODES)
+        self.eager_flags, self._counting, apart = (mode in modes for mode in MODES)
+        self.streams = {} if apart else busiest(nodes)
         self.nodes = nodes
         self.asking = heads(nodes)
         self.need = longest(nodes, self.asking)
@@ -384,7 +386,7 @@ class RegionBuilder(LazyFlags):
         lines = [f"define preserve_nonecc i64 @{self.name}{SIGNATURE} nounwind {NO_TABLES} {{", "entry:"]
         lines += [f"  %{name} = alloca [24 x i8], align 8" for name in ("flags", "lazy")]
         lines += [f"  %{name} = alloca {ty}" for name, ty in (("left", "i64"), ("target", "i64"), ("to", "ptr"))]
-        lines += ["  %base = alloca i32", "  %top = alloca i32"]
+        lines += ["  %base = alloca i32", "  %top = alloca i32", *self.pages()]
         lines += [f"  %{name} = alloca i64" for name in ("base0", "base1", "top0")]
         places = {f"r{r}": 8 * r for r in sorted(self._touched)}
         places |= {f"c_{name}": offset for name, offset in self._invariants.items()}

@@ -227,15 +227,27 @@ class HandlerBuilder:
         self, seg: str, flat: bool, off: str, size: int, write: bool, *, aligned: bool = False
     ) -> tuple[str, str, str]:
         """(linear address, i1 hit, pointer to the TLB entry); `aligned`: an address that is no multiple of 16 misses."""
-        lin, good = off, ""
+        lin, good = self._linear(seg, flat, off, size, write)
+        hit, entry = self._entry(lin, size, write, aligned=aligned)
+        return lin, self._both(hit, good), entry
+
+    def _both(self, hit: str, good: str) -> str:
+        """i1: a hit, and within the segment's limit (`good`, empty when there is nothing to check)."""
+        return self.new(f"and i1 {hit}, {good}") if good else hit
+
+    def _linear(self, seg: str, flat: bool, off: str, size: int, write: bool) -> tuple[str, str]:
+        """Linear address, and i1: it is within the plain limit of the segment; empty where there is none."""
+        if flat:
+            return off, ""
         if self.long:
-            if not flat:
-                lin = self.new(f"add i64 {self.segment_word('base', seg)}, {off}")
-        elif not flat:
-            last = self.new(f"add i64 {off}, {size - 1}")
-            good = self.new(f"icmp sle i64 {last}, {self.segment_word('write_limit' if write else 'read_limit', seg)}")
-            lin = self.new(f"add i64 {self.segment_word('base', seg)}, {off}")
-            lin = self.new(f"and i64 {lin}, 4294967295")
+            return self.new(f"add i64 {self.segment_word('base', seg)}, {off}"), ""
+        last = self.new(f"add i64 {off}, {size - 1}")
+        good = self.new(f"icmp sle i64 {last}, {self.segment_word('write_limit' if write else 'read_limit', seg)}")
+        lin = self.new(f"add i64 {self.segment_word('base', seg)}, {off}")
+        return self.new(f"and i64 {lin}, 4294967295"), good
+
+    def _entry(self, lin: str, size: int, write: bool, *, aligned: bool = False) -> tuple[str, str]:
+        """i1: the TLB has the page, and pointer to the entry."""
         index = self.new(f"and i64 {self.new(f'lshr i64 {lin}, 8')}, {(TLB_ENTRIES - 1) * 16}")
         half = self.gep("%cpu", self.word("tlb_off"))
         entry = self.gep(self.gep(half, index), at("tlb") + (KIND_BYTES if write else 0))
@@ -243,10 +255,7 @@ class HandlerBuilder:
             last_page = self.new(f"and i64 {lin}, {-4096 | 15}")
         else:
             last_page = self.new(f"and i64 {self.new(f'add i64 {lin}, {size - 1}')}, -4096")
-        hit = self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {last_page}")
-        if good:
-            hit = self.new(f"and i1 {hit}, {good}")
-        return lin, hit, entry
+        return self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {last_page}"), entry
 
     def _host(self, lin: str, entry: str) -> str:
         addend = self.new(f"load i64, ptr {self.gep(entry, 8)}")

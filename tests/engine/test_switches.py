@@ -102,12 +102,12 @@ class Seen:
         ends = [(n, n.ops[-1].shape.kind) for g in self.grown for n in g.nodes if n.ops]
         return sum(len(n.returns) for n, kind in ends if kind in kinds)
 
-    def lazy(self) -> bool:
-        """Whether flags of the first region are kept as what they are to be made from."""
+    def text(self) -> str:
+        """Of the first region."""
         vcpu = self.guest.bare.vcpu
         b = RegionBuilder(vcpu.accel.units, "r_test", self.grown[0].nodes, vcpu.options.modes())
         b.build()
-        return "switch i32" in b.text()
+        return b.text()
 
 
 EFFECT: dict[str, Callable[[Seen], Any]] = {
@@ -120,7 +120,8 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "jump_cache": lambda s: s.c.jump_cache.reshape(-1, 4)[:, 2].any(),
     "targets": lambda s: s.returns(call=False),
     "returns": lambda s: s.returns(call=True),
-    "lazy_flags": lambda s: s.lazy(),
+    "lazy_flags": lambda s: "switch i32" in s.text(),
+    "shared_lookups": lambda s: "%page0" in s.text(),
 }
 """What is there with an optimisation, and nought (or False) without it."""
 
@@ -143,7 +144,7 @@ def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
 def test_all_switches_are_tested() -> None:
     assert set(EFFECT) == set(OPTIMISATIONS)
     assert set(ENGINE_OPTIONS) - set(OPTIMISATIONS) == {"count"}
-    assert set(off("lazy_flags").modes() + off("count").modes()) == set(MODES)
+    assert set(off("lazy_flags").modes() + off("count").modes() + off("shared_lookups").modes()) == set(MODES)
 
 
 @pytest.mark.parametrize("name", OPTIMISATIONS)

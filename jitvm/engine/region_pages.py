@@ -1,0 +1,100 @@
+"""A region's look-ups in the TLB, shared between accesses that mostly stay on a page.
+
+The memory operands of a region are sorted into *streams*: those with the same segment and registers in their address, all
+accesses to the stack, absolute ones on the same page.  The busiest streams have two local variables each, the linear
+address of the page that was looked up last, negated, and its host address: an access asks whether it is on that page, and only
+else the TLB.
+
+It is safe because nothing within a region makes a TLB entry untrue: what does (a flush, a page that gets translated code,
+a watch) happens elsewhere, or in out-of-line semantics behind which `epoch` is compared, and the variables are empty where a
+region is entered.  A stream that is stored to remembers pages that may be written; such a page may also be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from jitvm.engine.region import Node, Op
+from jitvm.engine.region_flags import LazyFlags
+from jitvm.isa.state import RSP, SS, ZERO
+
+MOST_STREAMS = 6
+"""Streams of a region that share their look-ups; each keeps two host registers or stack words busy."""
+NO_PAGE = -(1 << 63)
+"""No access is within a page behind this address."""
+STACK_KINDS = frozenset({"push", "pop", "call", "calli", "ret", "leave"})
+PAGE = 4096
+Stream = tuple[int, ...]
+
+
+def stream(op: Op, seg: int) -> Stream:
+    """The stream of an access of `op` through segment register `seg`."""
+    if seg == SS and op.shape.kind in STACK_KINDS:
+        return (seg, int(RSP) * 8, int(ZERO) * 8)
+    if op.b == op.i == int(ZERO) * 8:
+        return (seg, op.disp // PAGE)
+    return (seg, op.b, op.i)
+
+
+def _accesses(op: Op) -> Iterable[tuple[Stream, bool]]:
+    """The streams of an instruction that is put together in place, and whether it stores to them."""
+    shape = op.shape
+    if shape.kind in STACK_KINDS:
+        yield stream(op, int(SS)), shape.kind in ("push", "call", "calli")
+    if shape.mem:
+        yield stream(op, op.seg >> 3), shape.kind == "pop" or (shape.dst == "0" and shape.ops[0] == "m")
+
+
+def busiest(nodes: Sequence[Node]) -> dict[Stream, bool]:
+    """The streams that share their look-ups, and which of them are stored to."""
+    uses: Counter[Stream] = Counter()
+    stored: set[Stream] = set()
+    for node in nodes:
+        for op in node.ops:
+            for found, stores in _accesses(op):
+                uses[found] += 1
+                stored |= {found} if stores else set()
+    return {found: found in stored for found, _ in uses.most_common(MOST_STREAMS)}
+
+
+class SharedLookups(LazyFlags):
+    """The part of a region's builder that finds guest memory."""
+
+    streams: dict[Stream, bool]
+
+    def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool) -> str:
+        found = stream(self.op, int(seg))
+        if found not in self.streams:
+            return super()._hit(seg, flat, off, size, write)
+        k, stored = list(self.streams).index(found), self.streams[found]
+        near, far, looked_up, join = (self.label() for _ in range(4))
+        lin, good = self._linear(seg, flat, off, size, write)
+        within = self.new(f"add i64 {lin}, {self.new(f'load i64, ptr %page{k}')}")
+        self.cond_branch(self._both(self.new(f"icmp ule i64 {within}, {PAGE - size}"), good), near, far, True)
+        self.place(near)
+        here = self.new(f"load i64, ptr %host{k}")
+        self.put(f"br label %{join}")
+        self.place(far)
+        hit, entry = self._entry(lin, size, write)
+        self.cond_branch(self._both(hit, good), looked_up, self.again(), True)
+        self.place(looked_up)
+        page = self.new(f"and i64 {lin}, {-PAGE}")
+        there = self.new(f"add i64 {self.new(f'load i64, ptr {self.gep(entry, 8)}')}, {page}")
+        if write or not stored:
+            self.put(f"store i64 {self.new(f'sub i64 0, {page}')}, ptr %page{k}")
+            self.put(f"store i64 {there}, ptr %host{k}")
+        inside = self.new(f"and i64 {lin}, {PAGE - 1}")
+        self.put(f"br label %{join}")
+        self.place(join)
+        base = self.new(f"phi i64 [ {here}, %{near} ], [ {there}, %{looked_up} ]")
+        offset = self.new(f"phi i64 [ {within}, %{near} ], [ {inside}, %{looked_up} ]")
+        return self.new(f"inttoptr i64 {self.new(f'add i64 {base}, {offset}')} to ptr")
+
+    def pages(self) -> list[str]:
+        """Text that makes the local variables of all streams, empty."""
+        lines = []
+        for k in range(len(self.streams)):
+            lines += [f"  %{name}{k} = alloca i64" for name in ("page", "host")]
+            lines += [f"  store i64 {NO_PAGE}, ptr %page{k}", f"  store i64 0, ptr %host{k}"]
+        return lines
