@@ -63,20 +63,24 @@ class SharedLookups(LazyFlags):
 
     streams: dict[Stream, bool]
 
-    def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool) -> str:
+    def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool, *, aligned: bool = False) -> str:
         found = stream(self.op, int(seg))
         if found not in self.streams:
-            return super()._hit(seg, flat, off, size, write)
+            return super()._hit(seg, flat, off, size, write, aligned=aligned)
         k, stored = list(self.streams).index(found), self.streams[found]
         near, far, looked_up, join = (self.label() for _ in range(4))
         lin, good = self._linear(seg, flat, off, size, write)
         within = self.new(f"add i64 {lin}, {self.new(f'load i64, ptr %page{k}')}")
-        self.cond_branch(self._both(self.new(f"icmp ule i64 {within}, {PAGE - size}"), good), near, far, True)
+        if aligned:
+            same = self.new(f"icmp eq i64 {self.new(f'and i64 {within}, {size - PAGE - 1}')}, 0")
+        else:
+            same = self.new(f"icmp ule i64 {within}, {PAGE - size}")
+        self.cond_branch(self._both(same, good), near, far, True)
         self.place(near)
         here = self.new(f"load i64, ptr %host{k}")
         self.put(f"br label %{join}")
         self.place(far)
-        hit, entry = self._entry(lin, size, write)
+        hit, entry = self._entry(lin, size, write, aligned=aligned)
         self.cond_branch(self._both(hit, good), looked_up, self.again(), True)
         self.place(looked_up)
         page = self.new(f"and i64 {lin}, {-PAGE}")
