@@ -2,8 +2,8 @@
 
 The memory operands of a region are sorted into *streams*: those with the same segment and registers in their address, all
 accesses to the stack, absolute ones on the same page.  The busiest streams have two local variables each, the linear
-address of the page that was looked up last, negated, and its host address: an access asks whether it is on that page, and only
-else the TLB.
+address of the page that was looked up last, negated, and its host address: an access asks whether it is on that page, and
+only else the TLB.
 
 It is safe because nothing within a region makes a TLB entry untrue: what does (a flush, a page that gets translated code,
 a watch) happens elsewhere, or in out-of-line semantics behind which `epoch` is compared, and the variables are empty where a
