@@ -22,7 +22,7 @@ from jitvm.isa.state import RSP, SS, ZERO
 MOST_STREAMS = 6
 """Streams of a region that share their look-ups; each keeps two host registers or stack words busy."""
 NO_PAGE = -(1 << 63)
-"""No access is within a page behind this address."""
+"""No 32-bit address is within a page behind this one."""
 STACK_KINDS = frozenset({"push", "pop", "call", "calli", "ret", "leave"})
 PAGE = 4096
 Stream = tuple[int, ...]
@@ -75,6 +75,8 @@ class SharedLookups(LazyFlags):
             same = self.new(f"icmp eq i64 {self.new(f'and i64 {within}, {size - PAGE - 1}')}, 0")
         else:
             same = self.new(f"icmp ule i64 {within}, {PAGE - size}")
+        if self.long:  # where an address is any 64-bit word, no number stands for "none"
+            same = self._both(same, self.new(f"icmp ne i64 {self.new(f'load i64, ptr %host{k}')}, 0"))
         self.cond_branch(self._both(same, good), near, far, True)
         self.place(near)
         here = self.new(f"load i64, ptr %host{k}")
