@@ -10,8 +10,7 @@ framebuffer: stores to the screen cost no exit.  RAM has precedence over windows
 
 Every source of reset resets the whole board and the CPU, as on QEMU's "pc"; RAM and CMOS keep what they hold.
 
-Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; system management
-RAM; floppy drives; parallel ports; memory above 4 GiB.
+Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; floppy drives; parallel ports; memory above 4 GiB.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class Lines:
     """What the board tells its owner; all are called inside an access of the guest, with the machine lock held.
 
     `intr` is the processor's INTR.  `on_a20(level)`; `on_reset(cause)`, which must not reset at once; `on_power_off()`;
-    `on_debug_exit(status)`.
+    `on_debug_exit(status)`; `on_smi()`; `on_smram(seen)`: A0000h is RAM in system management mode.
     """
 
     intr: IrqLine
@@ -102,6 +101,8 @@ class Lines:
     on_reset: Callable[[str], None]
     on_power_off: Callable[[], None]
     on_debug_exit: Callable[[int], None]
+    on_smi: Callable[[], None]
+    on_smram: Callable[[bool], None]
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,9 @@ class Board:
             what = f"read {'RAM' if read_ram else 'ROM'}, write {'RAM' if write_ram else 'nowhere'}"
             self.trace("memory_map", gpa=gpa, size=size, what=what)
 
-    def _on_smram(self, everyone: bool, _smm: bool) -> None:
+    def _on_smram(self, everyone: bool, smm: bool) -> None:
         self._smram_open = everyone
+        self._lines.on_smram(smm)
         self._map_vga_window()
 
     def _on_linear(self, window: LinearWindow | None) -> None:
@@ -304,7 +306,7 @@ class Board:
         pirqs = [self.irq(n, "piix3") for n in range(16)]
         self.piix3 = Piix3Isa(pirqs, lambda _hard: lines.on_reset("port CF9h"), trace)
         self.ide = Piix3Ide(self.memory, [self.irq(n, "ide") for n in IRQ_IDE], self.parts.drives, trace)
-        self.pm = Piix4Pm(clock, self.irq(IRQ_SCI, "piix4_pm"), lines.on_power_off, None, trace)
+        self.pm = Piix4Pm(clock, self.irq(IRQ_SCI, "piix4_pm"), lines.on_power_off, lines.on_smi, trace)
         vram = self.memory.bytes[self._vram : self._vram + DEFAULT_VRAM]
         text = self.memory.bytes[self._text : self._text + TEXT_SIZE]
         self.vga = Vga(clock, self.parts.vga_rom, vram=vram, text=text, trace=trace)

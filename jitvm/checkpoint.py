@@ -50,10 +50,11 @@ Pages = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Cpu:
-    """One vCPU: the record's fields, and whether an instruction is half done."""
+    """One vCPU: the record's fields, and whether an instruction is half done, and an SMI waits."""
 
     fields: dict[str, np.ndarray]
     half_done: bool
+    smi_pending: bool
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def lasting_disks(machine: Machine) -> list[str]:
 # ---- the CPU --------------------------------------------------------------------------------------------------------
 def _take_cpu(vcpu: Vcpu) -> Cpu:
     array = vcpu.engine.array
-    return Cpu({name: array[name].copy() for name in FIELDS}, vcpu.half_done)
+    return Cpu({name: array[name].copy() for name in FIELDS}, vcpu.half_done, vcpu.smi_pending)
 
 
 def _restore_cpu(vcpu: Vcpu, cpu: Cpu) -> None:
@@ -118,7 +119,7 @@ def _restore_cpu(vcpu: Vcpu, cpu: Cpu) -> None:
     engine.reset()
     for name, value in cpu.fields.items():
         engine.array[name] = value
-    vcpu.half_done = cpu.half_done
+    vcpu.half_done, vcpu.smi_pending = cpu.half_done, cpu.smi_pending
     engine.accel.forget(engine.address)
     engine.registers_changed()
 

@@ -138,7 +138,10 @@ class Machine:
             self.accel = accel or shared_accelerator(config.cache, on_progress)
             self._console = console
             interrupts = Interrupts()
-            lines = Lines(interrupts.line, self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit)
+            lines = Lines(
+                interrupts.line, self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit, self._on_smi,
+                self._on_smram,
+            )  # fmt: skip
             self.vcpus: list[Vcpu] = []
             self.marks: stats.Marks | None = None
             self.serials = [self._open_chardev(spec) for spec in config.serials]
@@ -221,6 +224,14 @@ class Machine:
     def _on_a20(self, level: bool) -> None:
         for vcpu in self.vcpus:
             vcpu.engine.set_a20(level)
+
+    def _on_smi(self) -> None:
+        """SMI# goes to the bootstrap processor, as on QEMU's "pc"."""
+        self.vcpus[0].assert_smi()
+
+    def _on_smram(self, seen: bool) -> None:
+        for vcpu in self.vcpus:
+            vcpu.engine.set_smram(seen)
 
     def _on_reset(self, cause: str) -> None:
         if self.config.no_reboot:
@@ -341,7 +352,7 @@ class Machine:
         self.board.reset()
         for vcpu in self.vcpus:
             vcpu.engine.reset()
-            vcpu.half_done = vcpu.exit_request = False
+            vcpu.half_done = vcpu.exit_request = vcpu.smi_pending = False
         self._changed.notify_all()
 
     # ---- running

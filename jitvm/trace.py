@@ -16,6 +16,7 @@ from jitvm.errors import ConfigError
 EVENTS = {
     "exit": "every exit of a vCPU: vcpu, reason, retired, details",
     "irq_inject": "an interrupt is delivered to a vCPU: vcpu, vector",
+    "smi": "a vCPU enters system management mode: vcpu",
     "irq_line": "a controller input changes: irq, level",
     "unassigned_read": "a read from nothing: space, address, size",
     "unassigned_write": "a write to nothing: space, address, size, value",

@@ -81,6 +81,8 @@ class Vcpu:
         self.buses = Buses(ports, mmio)
         self.interrupts = interrupts
         self._limit = self._halt_at = self._end = NEVER
+        self.smi_pending = False
+        """SMI# was asserted; it waits for an instruction's end, and for RSM while the CPU is in the mode."""
         self.hold_interrupts = False
         """A debugger's step keeps them away."""
         self.real_time = False
@@ -108,6 +110,7 @@ class Vcpu:
         self._words, self._bytes = engine.words, engine.array.view(np.uint8).data
         self._boundary, self._extra_at = lay.at("horizon"), lay.at("extra_ns") // 8
         self._window, self._rflags, self._halted = (lay.at(n) // 8 for n in ("want_window", "rflags", "halted"))
+        self._smm = lay.at("smm") // 8
         self._shadow, self._step = lay.at("shadow") // 8, lay.at("step_armed") // 8
         self._data, self._value = lay.at("io_data"), lay.at("io_value") // 8
         self._io_n, self._io_tag = lay.at("io_n") // 8, lay.at("io_tag") // 8
@@ -127,6 +130,12 @@ class Vcpu:
     def wake(self) -> None:
         """The same."""
         self.kick()
+
+    def assert_smi(self) -> None:
+        """SMI#: it is taken before the next instruction that this vCPU begins; with the lock held."""
+        self.smi_pending = True
+        if not self._in_turn:
+            self.kick()
 
     def request_exit(self) -> None:
         """The loop leaves with Outcome.INTERRUPT as soon as no instruction is half done."""
@@ -260,13 +269,16 @@ class Vcpu:
         if not self._words[self._halted] or self.exit_request or self._end <= self.retired:
             return False
         if self.wakes():
-            self._words[self._halted] = 0
+            if not self.smi_pending:  # else the save area says that the CPU was halted
+                self._words[self._halted] = 0
             return False
         return True
 
     def wakes(self) -> bool:
-        """Whether something ends HLT: an interrupt that is let in, or the trap of a HLT that was single-stepped."""
+        """Whether something ends HLT: an SMI, an interrupt that is let in, or the trap of a HLT that was single-stepped."""
         words, source = self._words, self.interrupts
+        if self.smi_pending and not words[self._smm]:
+            return True
         return bool(words[self._step] or (source is not None and source.pending and words[self._rflags] & IF))
 
     def push_registers(self) -> None:
@@ -277,6 +289,8 @@ class Vcpu:
     def pre_run(self) -> int:
         """Offer a pending interrupt; the budget of this entry: to the next timer or the limit."""
         source = self.interrupts
+        if self.smi_pending and self.offer_smi():
+            return 1
         if ((source is not None and source.pending) or self._window_asked) and self.offer_interrupt():
             return 1
         if self.half_done and self.exit_request:
@@ -288,6 +302,18 @@ class Vcpu:
         if n > SLICE:
             return SLICE
         return n if n > 1 else 1
+
+    def offer_smi(self) -> bool:
+        """Enter system management mode; True when one instruction must be entered alone before (SDM vol. 3, 34.3.1)."""
+        words = self._words
+        if words[self._smm]:
+            return False
+        if self.half_done or self.engine.injecting or words[self._step]:
+            return True
+        self.smi_pending = False
+        self.trace("smi", vcpu=self.index)
+        self.engine.smi()
+        return False
 
     def offer_interrupt(self) -> bool:
         """Inject a pending interrupt or ask for the window; True when one instruction must be entered alone."""

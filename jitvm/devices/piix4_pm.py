@@ -8,7 +8,8 @@ and reset values are those of QEMU 7.2's "pc" board.  SeaBIOS puts the SMBus at 
 Three facts of that board are not the chip's:
 * GPE0 (two status and two enable bytes) stands at fixed ports (AFE0h), where SeaBIOS's own ACPI tables say it is.
 * F1h and F0h written to the APM control port set and clear SCI_EN, which on a real board the BIOS's SMI handler does.
-* Without system management mode (`on_smi=None`) APMC_EN is set from reset on: SeaBIOS takes it that its SMI handler is
+* A write to the APM control port asserts SMI# behind its instruction when APMC_EN and GLBCTL's SMI_EN are set; EOS is
+  not asked for.  Without system management mode (`on_smi=None`) APMC_EN is set from reset on: SeaBIOS takes it that its SMI handler is
   installed already, and does not wait for an SMI.
 
 Not modelled: sleeping states other than S5 (S3 is told to `trace`), RTC and resume wake-up status, device monitors and
@@ -34,6 +35,8 @@ PMIOSE, SMB_HST_EN = 1, 1
 PM_LENGTH, SMBUS_LENGTH, GPE_LENGTH, APM_LENGTH = 64, 16, 4, 2
 
 PM1_STS, PM1_EN, PM1_CNT, PM_TMR, PLVL2, PLVL3 = 0x00, 0x02, 0x04, 0x08, 0x14, 0x15
+GLBCTL, SMI_EN, GLB_BITS = 0x28, 0x0001, 0x0001_0003
+"""Global control: SMI_EN, BIOS_EN, EOS; the last two are stored without effect."""
 TMROF, BM_STS, GBL, PWRBTN, RTC, PWRBTNOR, RSM = 0x0001, 0x0010, 0x0020, 0x0100, 0x0400, 0x0800, 0x8000
 STS_BITS, EN_BITS = TMROF | BM_STS | GBL | PWRBTN | RTC | PWRBTNOR | RSM, TMROF | GBL | PWRBTN | RTC
 SCI_EN, SUS_TYP, SUS_EN = 0x0001, 0x1C00, 0x2000
@@ -84,7 +87,7 @@ class Piix4Pm(PciFunction):
         self._status = self._enable = self._control = 0
         self._overflow_tick = (self._ticks() // OVERFLOW_TICKS + 1) * OVERFLOW_TICKS
         self._gpe_levels = self._gpe_status = self._gpe_enable = 0
-        self._apmc = self._apms = 0
+        self._apmc = self._apms = self._global = 0
 
     # Windows
 
@@ -133,6 +136,7 @@ class Piix4Pm(PciFunction):
         if offset == PM_TMR and size == 4:
             return self._clock.now_ns * PM_TIMER_HZ // NS_PER_SECOND & TIMER_MASK
         value = self._pm1_status() | self._enable << 16 | self._control << 32 | (self._ticks() & TIMER_MASK) << 64
+        value |= self._global << 8 * GLBCTL
         return value >> 8 * offset & ((1 << 8 * size) - 1)
 
     def _write_pm(self, offset: int, size: int, value: int) -> None:
@@ -147,7 +151,9 @@ class Piix4Pm(PciFunction):
             self._control = control & CNT_BITS
             if control & SUS_EN:
                 self._sleep(control & SUS_TYP)
-        if end > PM1_CNT + 2 and not PM_TMR <= offset < PM_TMR + 4:
+        if offset < GLBCTL + 4 and end > GLBCTL:
+            self._global = ((self._global & ~(mask >> 8 * GLBCTL)) | bits >> 8 * GLBCTL) & GLB_BITS
+        elif end > PM1_CNT + 2 and not PM_TMR <= offset < PM_TMR + 4:
             self.trace("unmodelled", device=self.name, what=f"PM register {offset:02x}h", value=value)
         self._update_sci()
 
@@ -193,7 +199,7 @@ class Piix4Pm(PciFunction):
             elif self._apmc == ACPI_DISABLE:
                 self._control &= ~SCI_EN
             self._update_sci()
-            if self._on_smi and self.config[DEVACTB + 3] & APMC_EN:
+            if self._on_smi and self.config[DEVACTB + 3] & APMC_EN and self._global & SMI_EN:
                 self._on_smi()
 
     # State
@@ -212,6 +218,7 @@ class Piix4Pm(PciFunction):
             "overflow_tick": self._overflow_tick,
             "gpe": [self._gpe_levels, self._gpe_status, self._gpe_enable],
             "apm": [self._apmc, self._apms],
+            "global": self._global,
             "smbus": self.smbus_host.snapshot(),
         }
 
@@ -221,5 +228,6 @@ class Piix4Pm(PciFunction):
         self._overflow_tick = state["overflow_tick"]
         self._gpe_levels, self._gpe_status, self._gpe_enable = state["gpe"]
         self._apmc, self._apms = state["apm"]
+        self._global = state["global"]
         self.smbus_host.restore(state["smbus"])
         self._update_sci()

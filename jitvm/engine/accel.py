@@ -180,6 +180,8 @@ class Accelerator:
         self.describe = self.code.function("hot.describe_block", 1)
         self.inject = self.code.function("events.external_interrupt", 1)
         self.deliver = self.code.function("events.deliver", 0)
+        self.smi = self.code.function("smm.smi", 0)
+        self.smm_window = self.code.function("smm.set_window", 0)
 
     # ---- forms and handlers -------------------------------------------------------------------------------------------
     def _restore(self) -> None:
@@ -455,6 +457,15 @@ class VcpuEngine:
         if mask != self.words[self._a20]:
             self.words[self._a20] = mask
             self.accel.flush(self.address)
+
+    def smi(self) -> None:
+        """SMI#, between instructions and outside of system management mode."""
+        self.accel.smi(self.address)
+
+    def set_smram(self, seen: bool) -> None:
+        """The chipset shows RAM at A0000h in system management mode, or not."""
+        self.c.smram = int(seen)
+        self.accel.smm_window(self.address)
 
     def dump(self) -> str:
         """Registers and the bytes at rip, for error messages."""

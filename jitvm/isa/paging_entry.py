@@ -25,6 +25,8 @@ from jitvm.isa.words import M32, ONES, W0, W1, W3, W4, W8, W12, u64
 PAGE_OFFSET = u64(0xFFF)
 PAGE_MASK = u64(0xFFFF_FFFF_FFFF_F000)
 MAPPED = u64(1)
+SMRAM_PAGE, SMRAM_PAGES = u64(0xA0), u64(0x20)
+"""A0000h to BFFFFh, which are RAM in system management mode (`smm_window`)."""
 PTE_P, PTE_W, PTE_U, PTE_A, PTE_D, PTE_PS = u64(1), u64(2), u64(4), u64(0x20), u64(0x40), u64(0x80)
 PF_P, PF_W, PF_U, PF_RSVD, PF_FETCH = u64(1), u64(2), u64(4), u64(8), u64(16)
 
@@ -34,6 +36,8 @@ def memory_at(c, gpa, write):
     page = gpa >> W12
     if page >= c.n_pages:
         return W0
+    if c.smm_window != W0 and page - SMRAM_PAGE < SMRAM_PAGES:
+        return c.ram + gpa
     table = c.page_read
     if write != W0:
         table = c.page_write

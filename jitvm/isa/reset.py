@@ -17,6 +17,7 @@ APIC_BASE_RESET, APIC_BSP = u64(0xFEE0_0800), u64(0x100)
 DR6_RESET, DR7_RESET = u64(0xFFFF_0FF0), u64(0x400)
 CONTROL_RESET, ALL_USED = u64(0x40), u64(0xFF)
 """x87: all exceptions unmasked but none flagged, single precision, the registers +0."""
+SMBASE_RESET = u64(0x3_0000)
 PAT_RESET = u64(0x0007_0406_0007_0406)
 
 
@@ -87,6 +88,11 @@ def reset_cpu(c):
     c.halted = W0
     c.shadow = ONES
     c.nmi_blocked = W0
+    c.parked = W0
+    c.smm = W0
+    c.smm_nmi = W0
+    c.smm_window = W0
+    c.smbase = SMBASE_RESET
     c.status = W0
     c.step_armed = W0
     c.delivering = W0

@@ -110,6 +110,14 @@ ARCHITECTURAL = [
     ("halted", U),  # 1 after HLT, until an interrupt
     ("shadow", U),  # `retired` at which interrupts are held off for one instruction (STI, MOV SS), else ~0
     ("nmi_blocked", U),
+    ("parked", U),  # 1: an application processor after INIT, until SIPI
+    # ---- system management mode: jitvm/isa/smm.py
+    ("smbase", U),
+    ("smm", U),  # 1 in the mode
+    ("smm_nmi", U),  # `nmi_blocked` at the SMI
+    ("smram", U),  # 1: the chipset shows RAM at A0000h in the mode
+    ("smm_window", U),  # 1: this CPU sees it now
+    ("apic", U, (16,)),  # what the semantics know of the local APIC: jitvm/isa/apic.py
     ("features", U, (8,)),  # CPUID words that are announced: jitvm/isa/cpuid.py
     ("phys_mask", U),  # the bits that a physical address may have (MAXPHYADDR)
     ("cpuid", U, (256,)),  # CPUID leaves as (leaf, subleaf, eax, ebx, ecx, edx) rows: jitvm/isa/cpuid.py

@@ -222,11 +222,6 @@ def hlt(c):
     return STOP
 
 
-def rsm(c):
-    """RSM: #UD outside of system-management mode."""
-    return fault0(c, UD)
-
-
 # ---- flags ----------------------------------------------------------------------------------------------------------
 
 

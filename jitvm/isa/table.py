@@ -173,7 +173,7 @@ ROWS: dict[str, Row] = {
     "INVD": _status("system.invd"),
     "WBINVD": _status("system.wbinvd"),
     "HLT": _status("system.hlt", ends=True),
-    "RSM": _status("system.rsm", ends=True),
+    "RSM": _status("smm.rsm", "wk", ends=True),
     "CLI": _status("system.cli"),
     "STI": _status("system.sti", ends=True),
     "CLD": _status("system.cld"),

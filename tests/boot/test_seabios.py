@@ -66,13 +66,13 @@ def boot_to_no_device(bios: Path, **more: Any) -> tuple[str, str]:
     raise AssertionError(f"'{NO_DEVICE}' never came; the screen is:\n{screen}")
 
 
-def qemu_log(bios: Path, folder: Path) -> str:
+def qemu_log(bios: Path, folder: Path, *more: str) -> str:
     """QEMU's debug log up to the same line, on a board without what ours lacks."""
     path = folder / "qemu.log"
     command = [
         QEMU, "-M", "pc", "-accel", "tcg", "-m", "128M", "-nodefaults", "-vga", "std", "-cpu", "pentium3,-apic",
         "-global", "apic-common.vapic=off", "-display", "none", "-serial", "null", "-bios", str(bios),
-        "-debugcon", f"file:{path}", "-global", "isa-debugcon.iobase=0x402",
+        "-debugcon", f"file:{path}", "-global", "isa-debugcon.iobase=0x402", *more,
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -93,6 +93,21 @@ def test_no_bootable_device(bios: Path, tmp_path: Path) -> None:
     assert "Found QEMU fw_cfg" in log and "PS2 keyboard initialized" in log
     need(QEMU)
     assert lines(log) == lines(qemu_log(bios, tmp_path))
+
+
+def test_system_management_mode(tmp_path: Path) -> None:
+    """SeaBIOS moves SMBASE to A0000h, then calls 32-bit code from 16-bit code by SMIs, as often as on QEMU."""
+    need(SEABIOS_256K)
+    with Machine(config(SEABIOS_256K, memory=128 << 20)) as m:
+        count = []
+        m.trace.listeners.append(lambda event, fields: count.append(event) if event == "smi" else None)
+        while NO_DEVICE not in "\n".join(m.screen_text()):
+            assert m.run(CHUNK).reason == "max-insns"
+        assert int(m.vcpus[0].engine.c.smbase) == 0xA0000
+    need(QEMU)
+    path = tmp_path / "int.log"
+    qemu_log(SEABIOS_256K, tmp_path, "-d", "int", "-D", str(path))
+    assert len(count) == path.read_text("latin-1").count("SMM: enter") > 1
 
 
 @pytest.mark.parametrize("name", ["bootsect", "services", "diskwrite"])

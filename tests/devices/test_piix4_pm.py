@@ -149,15 +149,25 @@ def test_a_general_purpose_event_is_level_held() -> None:
     assert b.sci == [True, False]
 
 
-def test_apm_ports_hold_their_bytes_and_smi_needs_apmc_en() -> None:
+def test_apm_ports_hold_their_bytes_and_smi_needs_apmc_en_and_smi_en() -> None:
     b = Board(smm=True)
+    b.enable(0)
     b.chip.apm.write(0, 2, 0x5512)
     assert b.chip.apm.read(0, 1) == 0x12 and b.chip.apm.read(1, 1) == 0x55 and b.calls == []
     b.chip.config_write(0x58, 4, 0x0200_0000)
     b.chip.apm.write(1, 1, 0x66)
     assert b.calls == []
     b.chip.apm.write(0, 1, 0)
+    assert b.calls == [], "GLBCTL.SMI_EN is clear"
+    b.pm.write(0x28, 4, 0xFFFF_FFFF)
+    assert b.pm.read(0x28, 4) == 0x0001_0003
+    b.chip.apm.write(0, 1, 0)
     assert b.calls == ["smi"]
+    state = b.chip.snapshot()
+    b.chip.reset()
+    assert b.pm.read(0x28, 4) in (0, 0xFFFF_FFFF)
+    b.chip.restore(state)
+    assert b.chip.snapshot() == state
 
 
 def test_nobody_answers_on_the_smbus() -> None:

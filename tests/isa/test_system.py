@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jitvm.isa import control, state, system
+from jitvm.isa import control, smm, state, system
 from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC
 from jitvm.isa.state import EXIT_HLT, FAULT, JUMP, MODE_PE, MODE_TF, MODE_TS, STOP
 from jitvm.isa.words import u64
@@ -76,7 +76,7 @@ def test_only_level_0_may(function: Function, words: tuple[int, ...]) -> None:
 
 def test_rsm_is_undefined() -> None:
     c, memory = flat()
-    assert run(system.rsm, c, memory) == FAULT
+    assert run(smm.rsm, c, memory) == FAULT
     assert fault_of(c) == (UD, None)
 
 
