@@ -10,7 +10,8 @@ framebuffer: stores to the screen cost no exit.  RAM has precedence over windows
 
 Every source of reset resets the whole board and the CPU, as on QEMU's "pc"; RAM and CMOS keep what they hold.
 
-Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; floppy drives; parallel ports; memory above 4 GiB.
+Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; floppy
+drives; parallel ports; memory above 4 GiB.
 """
 
 from __future__ import annotations

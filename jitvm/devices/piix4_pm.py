@@ -9,8 +9,8 @@ Three facts of that board are not the chip's:
 * GPE0 (two status and two enable bytes) stands at fixed ports (AFE0h), where SeaBIOS's own ACPI tables say it is.
 * F1h and F0h written to the APM control port set and clear SCI_EN, which on a real board the BIOS's SMI handler does.
 * A write to the APM control port asserts SMI# behind its instruction when APMC_EN and GLBCTL's SMI_EN are set; EOS is
-  not asked for.  Without system management mode (`on_smi=None`) APMC_EN is set from reset on: SeaBIOS takes it that its SMI handler is
-  installed already, and does not wait for an SMI.
+  not asked for.  Without system management mode (`on_smi=None`) APMC_EN is set from reset on: SeaBIOS takes it that its
+  SMI handler is installed already, and does not wait for an SMI.
 
 Not modelled: sleeping states other than S5 (S3 is told to `trace`), RTC and resume wake-up status, device monitors and
 their traps, clock control and throttling (PLVL2, PLVL3 return 0 and do not stop the clock), general purpose inputs and
