@@ -37,6 +37,7 @@ from jitvm.devices.i440fx import SEGMENTS, I440fx
 from jitvm.devices.i8042 import I8042
 from jitvm.devices.ide import Piix3Ide
 from jitvm.devices.isa_debug_exit import IsaDebugExit
+from jitvm.devices.numeric_error import NumericError
 from jitvm.devices.pci import Bar, PciBus
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.piix3 import Piix3Isa
@@ -61,6 +62,7 @@ BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
 
 # ---- interrupts -----------------------------------------------------------------------------------------------------
 IRQ_PIT, IRQ_KEYBOARD, IRQ_COM2, IRQ_COM1, IRQ_RTC, IRQ_SCI, IRQ_MOUSE, IRQ_IDE = 0, 1, 3, 4, 8, 9, 12, (14, 15)
+IRQ_NUMERIC_ERROR = 13
 
 # ---- ports ----------------------------------------------------------------------------------------------------------
 PORTS = 0x1_0000
@@ -79,7 +81,7 @@ CMOS_DISK_TYPES, CMOS_EQUIPMENT, CMOS_BASE_KB, CMOS_EXTENDED_KB, CMOS_TYPE_C = 0
 CMOS_GEOMETRY = (0x1B, 0x24)
 CMOS_EXTENDED_KB_FOUND, CMOS_ABOVE_16M, CMOS_BOOT_LOW, CMOS_TRANSLATION = 0x30, 0x34, 0x38, 0x39
 CMOS_BOOT_HIGH, CMOS_ABOVE_4G, CMOS_CPUS = 0x3D, 0x5B, 0x5F
-EQUIPMENT_MOUSE_PORT = 0x04
+EQUIPMENT_FPU, EQUIPMENT_MOUSE_PORT = 0x02, 0x04
 USER_DISK_TYPE, NO_PRECOMPENSATION = 47, 0xFFFF
 BASE_MEMORY_KB = 640
 BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
@@ -95,6 +97,7 @@ class Lines:
 
     `intr` is the processor's INTR.  `on_a20(level)`; `on_reset(cause)`, which must not reset at once; `on_power_off()`;
     `on_debug_exit(status)`; `on_smi()`; `on_smram(seen)`: A0000h is RAM in system management mode.
+    `on_ignne()`: IGNNE# is asserted.
     """
 
     intr: IrqLine
@@ -104,6 +107,7 @@ class Lines:
     on_debug_exit: Callable[[int], None]
     on_smi: Callable[[], None]
     on_smram: Callable[[bool], None]
+    on_ignne: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ class Parts:
 
     `bios` is the image; `vga_rom` an option ROM or b""; `drives` four IDE drives (primary and secondary, master and
     slave) or None; `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of
-    an isa-debug-exit or None; `boot` letters as in --boot; `rtc_base` the time at virtual time 0.
+    an isa-debug-exit or None; `boot` letters as in --boot; `rtc_base` the time at virtual time 0; `fpu`:
+    the processor has one.
     """
 
     ram_size: int
@@ -135,6 +140,7 @@ class Parts:
     boot: str = ""
     boot_menu: bool = False
     n_cpus: int = 1
+    fpu: bool = False
 
 
 def find_vga_rom() -> bytes:
@@ -156,7 +162,7 @@ def cmos_bytes(parts: Parts) -> dict[int, int]:
         CMOS_EXTENDED_KB_FOUND: extended,
         CMOS_ABOVE_16M: min(max(parts.ram_size - (16 << 20) >> 16, 0), 0xFFFF),
     }
-    found = {CMOS_EQUIPMENT: EQUIPMENT_MOUSE_PORT, CMOS_CPUS: parts.n_cpus - 1}
+    found = {CMOS_EQUIPMENT: EQUIPMENT_MOUSE_PORT | EQUIPMENT_FPU * parts.fpu, CMOS_CPUS: parts.n_cpus - 1}
     for index, value in words.items():
         found |= {index: value & 0xFF, index + 1: value >> 8}
     found |= dict.fromkeys(range(CMOS_ABOVE_4G, CMOS_ABOVE_4G + 3), 0)
@@ -203,7 +209,8 @@ class Board:
         self._make_serials()
         self._make_firmware_ports()
         self._devices: list[Device] = [
-            self.pic, self.pit, self.rtc, self.keyboard, self.i8042, self.sysctl, self.dma, self.fw_cfg, *self.uarts,
+            self.pic, self.pit, self.rtc, self.keyboard, self.i8042, self.sysctl, self.dma, self.numeric_error,
+            self.fw_cfg, *self.uarts,
             self.pci, *self.pci.functions.values(), *self.debug_ports,
         ]  # fmt: skip
         self._map_memory()
@@ -286,6 +293,7 @@ class Board:
         self.i8042 = I8042(clock, self.keyboard, keys, mouse, lines.on_a20, lines.on_reset, trace)
         self.sysctl = SystemControl(clock, self.pit, lines.on_a20, lines.on_reset, trace)
         self.dma = DmaPair(self.memory, trace)
+        self.numeric_error = NumericError(self.irq(IRQ_NUMERIC_ERROR, "numeric-error"), lines.on_ignne)
         put("dma", 0x000, 16, self.dma.low, "dma-1")
         put("pic", 0x020, 2, self.pic.master, "pic-master")
         put("pit", 0x040, 4, self.pit, "pit")
@@ -298,6 +306,7 @@ class Board:
         put("sysctl", 0x092, 1, self.sysctl.port92, "port 92h")
         put("pic", 0x0A0, 2, self.pic.slave, "pic-slave")
         put("dma", 0x0C0, 32, self.dma.high, "dma-2")
+        put("numeric-error", 0x0F0, 2, self.numeric_error, "numeric error")
         put("pic", 0x4D0, 2, self.pic.elcr, "elcr")
 
     def _make_pci(self) -> None:

@@ -24,6 +24,8 @@ class ExitReason(IntEnum):
     SHUTDOWN = 8
     INTR = 10
     INTERNAL_ERROR = 17
+    FERR = 256
+    """Not KVM's: an x87 exception is pending under CR0.NE = 0; the vCPU is halted until an interrupt."""
 
 
 class Outcome(IntEnum):
@@ -40,6 +42,7 @@ class Outcome(IntEnum):
 IO, MMIO, INTR = int(ExitReason.IO), int(ExitReason.MMIO), int(ExitReason.INTR)
 _OUTCOMES: dict[int, Outcome] = {
     ExitReason.HLT: Outcome.HLT,
+    ExitReason.FERR: Outcome.HLT,
     ExitReason.IRQ_WINDOW_OPEN: Outcome.HANDLED,
     ExitReason.INTR: Outcome.INTERRUPT,
     ExitReason.DEBUG: Outcome.DEBUG,

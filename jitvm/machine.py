@@ -43,7 +43,7 @@ from jitvm.engine.cache import default_folder
 from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
 from jitvm.irq import Interrupts
-from jitvm.isa.cpuid import DEFAULT_MODEL
+from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
 from jitvm.isa.flags import IF
 from jitvm.monitor import Monitor
 from jitvm.pace import Pace
@@ -140,7 +140,7 @@ class Machine:
             interrupts = Interrupts()
             lines = Lines(
                 interrupts.line, self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit, self._on_smi,
-                self._on_smram,
+                self._on_smram, self._on_ignne,
             )  # fmt: skip
             self.vcpus: list[Vcpu] = []
             self.marks: stats.Marks | None = None
@@ -201,19 +201,23 @@ class Machine:
             boot=config.boot,
             boot_menu=config.boot_menu,
             n_cpus=config.smp,
+            fpu=is_announced(feature_words(cpuid_table(*self._cpu())), "fpu"),
         )
+
+    def _cpu(self) -> tuple[str, list[str], list[str]]:
+        """Model, features added and removed."""
+        features = self.config.cpu_features
+        return self.config.cpu or DEFAULT_MODEL, [n for n, on in features if on], [n for n, on in features if not on]
 
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
         options = Options(**{**JITS[config.jit], **dict(config.engine)}, code_cache=config.code_cache // config.smp)
         engine = VcpuEngine(self.accel, self.memory, options)
-        features = config.cpu_features
-        engine.set_cpu(
-            config.cpu or DEFAULT_MODEL, [n for n, on in features if on], [n for n, on in features if not on]
-        )
+        engine.set_cpu(*self._cpu())
         vcpu = Vcpu(len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts)
         vcpu.after_exit = self._wants_attention
         vcpu.pump = self._pump
+        vcpu.on_ferr = board.numeric_error.report
         self.vcpus.append(vcpu)
         peers = any(spec.startswith(("pty", "tcp")) for spec in config.serials)
         person = self._console is not None and self._console.interactive
@@ -232,6 +236,10 @@ class Machine:
     def _on_smram(self, seen: bool) -> None:
         for vcpu in self.vcpus:
             vcpu.engine.set_smram(seen)
+
+    def _on_ignne(self) -> None:
+        for vcpu in self.vcpus:
+            vcpu.engine.ignore_numeric_errors()
 
     def _on_reset(self, cause: str) -> None:
         if self.config.no_reboot:

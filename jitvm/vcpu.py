@@ -43,7 +43,7 @@ REASON_OF_WHY = {
     WHY_FAILED: int(ExitReason.INTERNAL_ERROR),
 }
 IF = 0x200
-PAGE, UNKNOWN = ~0xFFF, int(ExitReason.UNKNOWN)
+PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
 BOUNDARY = struct.Struct(f"=QqQ16x6Q{lay.at('io_n') - lay.at('io_data') - 8}xQ")
 """The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data[0],
 io_n."""
@@ -87,6 +87,8 @@ class Vcpu:
         """A debugger's step keeps them away."""
         self.real_time = False
         self.pump: Callable[[], None] = lambda: None
+        self.on_ferr: Callable[[], None] = lambda: None
+        """FERR# is asserted: an x87 exception is pending, and the processor waits for an interrupt."""
         self.after_exit: Callable[[], bool] = lambda: False
         """Asked with the lock held after each handled exit: True ends the loop's turn (reset, power-off, quit)."""
         self._counts: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
@@ -357,6 +359,8 @@ class Vcpu:
         else:
             run.reason = reason if why == WHY_EXIT else REASON_OF_WHY.get(why, UNKNOWN)
             self.half_done = why != WHY_EXIT and self.half_done and self.is_half_done()
+            if run.reason == FERR:
+                self.on_ferr()
             self._counts[run.reason][0] += 1
         self._extra = extra
         self.clock.advance_to(retired + extra)

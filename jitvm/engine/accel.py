@@ -467,6 +467,10 @@ class VcpuEngine:
         self.c.smram = int(seen)
         self.accel.smm_window(self.address)
 
+    def ignore_numeric_errors(self) -> None:
+        """IGNNE# is asserted: x87 instructions don't wait for the pending exception."""
+        self.c.ignne = 1
+
     def dump(self) -> str:
         """Registers and the bytes at rip, for error messages."""
         with np.errstate(over="ignore"):

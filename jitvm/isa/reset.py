@@ -70,6 +70,7 @@ def reset_cpu(c):
     put_mxcsr(c, MXCSR_RESET)
     c.fcw = CONTROL_RESET
     c.fsw = W0
+    c.ignne = W0
     c.fpu_used = ALL_USED
     c.fop = W0
     c.fip = W0

@@ -18,9 +18,10 @@ from __future__ import annotations
 from jitvm.isa.flags import put_flags
 from jitvm.isa.host import get_mxcsr, set_mxcsr
 from jitvm.isa.memory import cut_linear, is_user, linear, load_linear, probe_linear, store, store_linear
-from jitvm.isa.state import CR4_OSXMMEXCPT, GP, MF, OK, UD, XM, fault, fault0
+from jitvm.isa.state import CR4_OSXMMEXCPT, GP, OK, UD, XM, fault, fault0
 from jitvm.isa.tlb import READ
 from jitvm.isa.words import M8, M32, W0, W1, W3, W4, W7, W8, W15, W16, u64
+from jitvm.isa.x87 import pending
 
 # ---- the operations --------------------------------------------------------------------------------------------------
 FLOAT = frozenset(
@@ -157,8 +158,9 @@ def x87_pending(fsw):
 
 
 def raise_pending(c):
-    """#MF."""
-    return fault0(c, MF)
+    """The status of a pending x87 exception; IGNNE# is not looked at."""
+    c.ignne = W0
+    return pending(c)
 
 
 def mmx_fsw(fsw):
@@ -169,7 +171,7 @@ def mmx_fsw(fsw):
 def emms(c):
     """EMMS: the registers are empty again."""
     if c.fsw & FSW_ES != W0:
-        return fault0(c, MF)
+        return raise_pending(c)
     c.fsw = c.fsw & ~FSW_TOP
     c.fpu_used = W0
     return OK

@@ -84,6 +84,7 @@ ARCHITECTURAL = [
     ("fds", U),
     ("xmm", U, (32,)),  # low and high half of each of the 16
     ("mxcsr", U),
+    ("ignne", U),  # 1: IGNNE# is asserted, a pending x87 exception is not waited for
     ("fpr_new", U, (16,)),  # ST(0)-ST(7) while they are read from memory
     ("wide", U, (8,)),  # an operand of more than 8 bytes on its way from or to memory
     # ---- model-specific registers
@@ -232,6 +233,8 @@ CATCH_TRIPLE, CATCH_CR3, CATCH_MSR = u64(1), u64(2), u64(4)
 # ---- exit reasons: KVM's numbers (Documentation/virt/kvm/api.rst) ------------------------------------------------------
 EXIT_UNKNOWN, EXIT_IO, EXIT_DEBUG, EXIT_HLT, EXIT_MMIO = u64(0), u64(2), u64(4), u64(5), u64(6)
 EXIT_IRQ_WINDOW, EXIT_SHUTDOWN, EXIT_INTR, EXIT_INTERNAL_ERROR = u64(7), u64(8), u64(10), u64(17)
+EXIT_FERR = u64(256)
+"""Not KVM's: an x87 exception is pending and is told by FERR#."""
 
 # ---- exceptions -----------------------------------------------------------------------------------------------------
 DE, DB, NMI, BP, OF_TRAP, BR, UD, NM = (u64(n) for n in range(8))

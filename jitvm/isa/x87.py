@@ -16,7 +16,7 @@ note them only for an unmasked exception (vol. 1, 8.1.9.1, CPUID.7.EBX bits 6 an
 from __future__ import annotations
 
 from jitvm.isa.host_x87 import HOST_CONTROL, run
-from jitvm.isa.state import CR0_EM, CR0_MP, CR0_TS, CS, MF, NM, OK, fault0
+from jitvm.isa.state import CR0_EM, CR0_MP, CR0_NE, CR0_TS, CS, EXIT, EXIT_FERR, MF, NM, OK, fault0
 from jitvm.isa.words import M16, W0, W1, W6, W7, W11, u64
 
 # ---- status word ------------------------------------------------------------------------------------------------------
@@ -39,8 +39,19 @@ INITIAL_CONTROL = u64(0x037F)
 
 # ---- what an instruction begins with ------------------------------------------------------------------------------------
 def pending(c):
-    """Status of an instruction that waits while an unmasked exception is pending."""
-    return fault0(c, MF)
+    """Status of an instruction that waits while an unmasked exception is pending.
+
+    With CR0.NE = 0 it is told by FERR#, and the processor stands before the instruction until an interrupt (SDM vol. 1,
+    appendix D.2.1), unless IGNNE# lets it go on.
+    """
+    if c.cr0 & CR0_NE != W0:
+        return fault0(c, MF)
+    if c.ignne != W0:
+        return OK
+    c.halted = W1
+    c.exit_reason = EXIT_FERR
+    c.status = EXIT
+    return EXIT
 
 
 def present(c):
@@ -90,6 +101,8 @@ def summarize(c):
     v = c.fsw & ~SUMMARY
     if v & ~c.fcw & EXCEPTIONS != W0:
         v = v | SUMMARY
+    else:
+        c.ignne = W0
     c.fsw = v
     return W0
 

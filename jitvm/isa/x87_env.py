@@ -15,7 +15,7 @@ from jitvm.isa.mode import is_protected
 from jitvm.isa.registers import set_reg
 from jitvm.isa.state import OK, RAX
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W6, W7, W8, W12, W16, u64
-from jitvm.isa.x87 import EXCEPTIONS, EXPONENT, INITIAL_CONTROL, INTEGER_BIT, SF, SUMMARY, present, st, summarize
+from jitvm.isa.x87 import EXCEPTIONS, EXPONENT, INITIAL_CONTROL, INTEGER_BIT, SF, present, st, summarize
 
 CONTROL_BITS, CONTROL_ONES = u64(0x1F3F), u64(0x40)
 """Control word: what can be written, and what reads as 1."""
@@ -63,7 +63,8 @@ def nclex(c):
     """FNCLEX."""
     if present(c) != OK:
         return c.status
-    c.fsw = c.fsw & ~(EXCEPTIONS | SF | SUMMARY)
+    c.fsw = c.fsw & ~(EXCEPTIONS | SF)
+    summarize(c)
     return OK
 
 
@@ -71,6 +72,7 @@ def initialize(c):
     """What FNINIT and FNSAVE leave: the registers are empty, their contents stay."""
     c.fcw = INITIAL_CONTROL
     c.fsw = W0
+    c.ignne = W0
     c.fpu_used = W0
     c.fop = W0
     c.fip = W0

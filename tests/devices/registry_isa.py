@@ -12,6 +12,7 @@ from jitvm.devices.debugcon import DebugCon
 from jitvm.devices.dma8237 import DmaPair
 from jitvm.devices.i8042 import I8042
 from jitvm.devices.isa_debug_exit import IsaDebugExit
+from jitvm.devices.numeric_error import NumericError
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.pit8254 import Pit8254
 from jitvm.devices.ps2keyboard import KEYS, Ps2Keyboard
@@ -124,6 +125,12 @@ def devices() -> list[Entry]:
             "sysctl",
             _sysctl,
             lambda d: [Range("port61", d.port61, 1), Range("port92", d.port92, 1), Range("port80", d.port80, 1)],
+        ),
+        Entry(
+            "numeric-error",
+            lambda rig: NumericError(rig.line(), lambda: None),
+            lambda d: [Range("F0h", d, 2)],
+            stir=lambda d, rng: d.report(),
         ),
         Entry(
             "dma",
