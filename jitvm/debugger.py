@@ -130,6 +130,7 @@ class Debugger:
         self._msr: int | None = None
         self._dma: Watched | None = None
         machine.memory.on_write.append(weakly(self._on_write))
+        self._on_read = weakly(self._on_dma_read)
 
     @classmethod
     def of(cls, machine: Machine) -> Debugger:
@@ -154,8 +155,8 @@ class Debugger:
     def watch_physical(self, address: int, length: int, kind: WatchKind = "write") -> None:
         """The same for physical addresses, however they are reached: by any mapping, by the page walk, by DMA.
 
-        A write that changes nothing counts.  DMA that writes stops the machine as soon as its device has done it; that
-        which reads is not seen.
+        A write that changes nothing counts.  DMA stops the machine as soon as its device has done it.  Of the page walk
+        only writes are seen.
         """
         self._add(address, length, kind, True)
 
@@ -180,6 +181,8 @@ class Debugger:
             self._push_watches()
 
     def _push_watches(self) -> None:
+        reads = any(w.physical and w.kind != "write" for w in self._watches)
+        self._machine.memory.on_read[:] = [self._on_read] if reads else []
         points = [
             Point(KIND_BITS[w.kind] | (int(WATCH_PHYSICAL) if w.physical else 0), w.first, w.last)
             for w in self._watches
@@ -189,22 +192,31 @@ class Debugger:
 
     def _on_write(self, offset: int, size: int) -> None:
         """Guest memory was written by DMA; what a client writes while the machine stands does not count."""
-        if self._machine.gate.held or not any(w.physical for w in self._watches):
-            return
+        if not self._machine.gate.held and any(w.physical for w in self._watches):
+            self._note_dma("write", offset, size)
+
+    def _on_dma_read(self, offset: int, size: int) -> None:
+        """Guest memory is read by DMA."""
+        self._note_dma("read", offset, size)
+
+    def _note_dma(self, kind: WatchKind, offset: int, size: int) -> None:
+        """Stop the machine when a device's access is watched."""
         for watch in self._watches:
-            at = self._touched(watch, offset, size) if watch.physical and watch.kind != "read" else None
+            if not watch.physical or watch.kind not in (kind, "access"):
+                continue
+            at = self._touched(watch, offset, size, write=kind == "write")
             if at is not None:
                 self._dma = Watched(watch.kind, at, watch.first, physical=True, dma=True)
                 for vcpu in self._machine.vcpus:
                     vcpu.request_exit()
                 return
 
-    def _touched(self, watch: _Watch, offset: int, size: int) -> int | None:
+    def _touched(self, watch: _Watch, offset: int, size: int, *, write: bool) -> int | None:
         """First physical address of a watch among the bytes at an offset of guest memory, or None."""
         at = watch.first
         while at <= watch.last:
             n = min(watch.last + 1 - at, PAGE - at % PAGE)
-            found = self._machine.memory.offset(at, write=True)
+            found = self._machine.memory.offset(at, write=write)
             if found is not None and found < offset + size and offset < found + n:
                 return at + max(0, offset - found)
             at += n

@@ -566,7 +566,7 @@ class Machine:
     def read_memory(self, gpa: int, size: int) -> bytes:
         """Physical memory as the CPU sees it; what is not memory reads as FFh."""
         with self.lock:
-            return self.memory.read(gpa, size)
+            return self.memory.peek(gpa, size)
 
     def write_memory(self, gpa: int, data: bytes) -> None:
         """Store to physical memory; translated code there is dropped.  ROM and devices are left alone."""

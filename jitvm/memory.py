@@ -65,6 +65,7 @@ class GuestMemory:
         self._rom_next = ram_size
         self.on_map: list[Callable[[], None]] = []
         self.on_write: list[Callable[[int, int], None]] = []
+        self.on_read: list[Callable[[int, int], None]] = []
 
     def add_rom(self, data: bytes) -> int:
         """Copy a ROM image behind the RAM; its offset.  The last page is filled up with zeros."""
@@ -102,6 +103,19 @@ class GuestMemory:
         return (entry & -PAGE) + (gpa & (PAGE - 1)) if entry & MAPPED else None
 
     def read(self, gpa: int, size: int) -> bytes:
+        """Bytes at a physical address for a device, as `peek`; who looks at what devices read is told."""
+        if self.on_read:
+            at = gpa
+            while at < gpa + size:
+                n = min(gpa + size - at, PAGE - at % PAGE)
+                offset = self.offset(at)
+                if offset is not None:
+                    for listener in self.on_read:
+                        listener(offset, n)
+                at += n
+        return self.peek(gpa, size)
+
+    def peek(self, gpa: int, size: int) -> bytes:
         """Bytes at a physical address, page by page; what is not memory reads as FFh."""
         out = bytearray()
         while size > 0:

@@ -83,7 +83,7 @@ def _walk(machine: Machine, retired: int) -> list[Block]:
             blocks[-1] = replace(last, n=last.n + 1)
         else:
             blocks.append(Block(selector, base, ip, 1))
-        instruction = ix.Decoder(32 if int(c.mode) & 1 else 16, memory.read(pc, LONGEST), ip=ip).decode()
+        instruction = ix.Decoder(32 if int(c.mode) & 1 else 16, memory.peek(pc, LONGEST), ip=ip).decode()
         expected = pc + instruction.len
         repeated = pc if instruction.has_rep_prefix or instruction.has_repne_prefix else -1
         if machine.run(1).reason != "max-insns" or machine.vcpus[0].retired > retired:

@@ -32,6 +32,6 @@ def code_at(c: Any, memory: GuestMemory) -> str:
     lin = (int(c.base[1]) + int(c.rip)) & 0xFFFF_FFFF
     if int(c.cr0) >> 31 & 1:
         return f"code at linear {lin:08x} (paging is on)"
-    data = memory.read(lin & int(c.a20_mask), 16)
+    data = memory.peek(lin & int(c.a20_mask), 16)
     decoder = ix.Decoder(32 if int(c.mode) & 1 else 16, data, ip=int(c.rip))
     return f"code at {lin:08x}: {data.hex(' ')}   {decoder.decode()}"

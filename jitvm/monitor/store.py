@@ -87,7 +87,7 @@ def _examine(context: Context, name: str, words: Sequence[str], read: Read) -> s
 
 def xp(context: Context, words: Sequence[str]) -> str:
     """Physical memory; what is no memory reads as FFh, as the CPU would read an empty bus."""
-    return _examine(context, "xp", words, context.machine.memory.read)
+    return _examine(context, "xp", words, context.machine.memory.peek)
 
 
 def x(context: Context, words: Sequence[str]) -> str:

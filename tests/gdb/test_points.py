@@ -12,6 +12,7 @@ from gdbstub.errors import TargetError
 from gdbstub.stop import BreakpointHit, BreakpointKind, Signal, Signalled, Stepped, WatchKind, WatchpointHit
 from jitvm.bench.gdb_client import Packets
 from jitvm.debugger import Caught, Debugger, Watched
+from jitvm.debugger import WatchKind as Kind
 from jitvm.errors import ConfigError
 from jitvm.gdb_target import serve
 from jitvm.machine import Machine
@@ -218,8 +219,14 @@ def test_a_call_leaves_the_range(tmp_path: Path, raw: bool) -> None:
         assert b.range_step(base + 6, base + 6) == Stepped(1) and b.pc == START + 7, "an empty range is a step"
 
 
-def test_dma_by_a_device_stops_the_machine(tmp_path: Path) -> None:
-    """fw_cfg writes its signature to memory: the stop is told, behind the OUT that began it or the instruction after."""
+@pytest.mark.parametrize(
+    ("kind", "first", "length", "told"),
+    [("write", 0x602, 1, 0x602), ("access", 0x5FF, 2, 0x600), ("read", 0x50F, 1, 0x50F), ("read", 0x4F0, 0x200, 0x500)],
+)
+def test_dma_by_a_device_stops_the_machine(tmp_path: Path, kind: Kind, first: int, length: int, told: int) -> None:
+    """fw_cfg reads 16 bytes at 500h, which say what to do, and writes its signature to 600h: the stop is told, behind the
+    OUT that began it or the instruction after.
+    """
     words = (0x0A000000, 0x04000000, 0, 0x00060000)  # select key 0 and read; 4 bytes; to 600h: big-endian
     stores = "".join(
         f"66c706{(0x500 + 4 * n).to_bytes(2, 'little').hex()}{w.to_bytes(4, 'little').hex()}"
@@ -228,9 +235,9 @@ def test_dma_by_a_device_stops_the_machine(tmp_path: Path) -> None:
     code = f"31c0 8ed8 {stores} 66b800050000 660fc8 ba1805 66ef 90 90 f4"  # bswap eax; mov dx, 518h; out dx, eax
     with bench(rom(tmp_path, code)) as b:
         debugger = Debugger.of(b.machine)
-        debugger.watch_physical(0x602, 1)
+        debugger.watch_physical(first, length, kind)
         stop = b.run()
-        assert isinstance(stop, Signalled) and "a device has made a write access to physical 0x602" in stop.message
+        assert isinstance(stop, Signalled) and f"a device has made a {kind} access to physical {told:#x}" in stop.message
         assert b.target.read_memory(1, 0x600, 4) == b"QEMU"
         out = START + 4 + 4 * 9 + 6 + 3 + 3
         assert out <= b.pc <= out + 3
