@@ -341,8 +341,11 @@ def into(c):
 
 
 def int1(c):
-    """INT1 (ICEBP): #DB as a trap, without a look at the gate's DPL; DR6 stays."""
-    return enter(c, DB, W0, W1, c.next_rip, W0, W0, W0)
+    """INT1 (ICEBP): #DB as a trap, without a look at the gate's DPL; DR6 stays, DR7.GD goes (SDM vol. 3, 17.2.4)."""
+    s = enter(c, DB, W0, W1, c.next_rip, W0, W0, W0)
+    if s == JUMP:
+        c.dr[DR7] = c.dr[DR7] & ~DR7_GD
+    return s
 
 
 def external_interrupt(c, vector):

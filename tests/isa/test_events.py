@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -414,6 +415,18 @@ def test_software_interrupts_look_at_the_gates_privilege() -> None:
         assert fault_of(c) == (GP, vector * 8 + 2)
     assert run(events.int1, c, memory) == JUMP
     assert memory.get(int(c.gpr[4]), "I") == (CODE + 2,)
+
+
+@pytest.mark.parametrize(("function", "args", "left"), [(events.int1, (), 0x400), (events.interrupt, (1,), 0x2400)])
+def test_the_handler_of_int1_finds_the_debug_registers_open(
+    function: Callable[..., int], args: tuple[int, ...], left: int
+) -> None:
+    """INT1 raises #DB, whose delivery clears DR7.GD and leaves DR6 (SDM vol. 3, 17.2.4); INT 1 is no exception."""
+    c, memory = protected()
+    set_gate(memory, 1, gate(CODE0, HANDLER, INT32))
+    c.dr[6], c.dr[7] = 0xFFFF0FF0, 0x2400
+    assert run(function, c, memory, *args) == JUMP
+    assert (c.dr[6], c.dr[7]) == (0xFFFF0FF0, left)
 
 
 def test_into_without_overflow() -> None:
