@@ -18,7 +18,7 @@ import numpy as np
 
 from jitvm.engine.dump import dump
 from jitvm.faults import fault_words, gate_words, seen_words, vector_name
-from jitvm.gdb_memory import LinearMemory
+from jitvm.gdb_memory import LinearMemory, code_address, code_base
 from jitvm.gdb_registers import mode_name
 from jitvm.isa.state import FAULT_LOG, FAULT_WORDS
 from jitvm.symbols import Symbols
@@ -67,7 +67,7 @@ def chain(c: Any) -> list[Fault]:
 
 def place(c: Any, symbols: Symbols | None, selector: int, base: int, ip: int) -> str:
     """`f000:00001234 (000f1234 boot+0x12)`"""
-    lin = base + ip & 0xFFFF_FFFF
+    lin = code_address(base, ip)
     name = symbols.at(lin) if symbols is not None else ""
     return f"{selector:04x}:{ip:08x} ({lin:08x}{' ' + name if name else ''})"
 
@@ -94,7 +94,7 @@ def report(machine: Machine, vcpu: Vcpu, symbols: Symbols | None = None, *, whol
     """Lines for the user; `whole`: with registers and serial output."""
     c = vcpu.engine.c
     memory = LinearMemory(machine.memory, c)
-    where = place(c, symbols, int(c.sel[1]), int(c.base[1]), int(c.rip))
+    where = place(c, symbols, int(c.sel[1]), code_base(c), int(c.rip))
     lines = [f"triple fault of vCPU {vcpu.index} at {where}, {mode_name(c)}, after {vcpu.retired} instructions"]
     lines += chain_lines(c, memory, symbols)
     if not whole:

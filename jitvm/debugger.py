@@ -101,7 +101,8 @@ KIND_BITS: dict[str, int] = {
     "access": int(WATCH_READ | WATCH_WRITE),
 }
 CATCH_BITS: dict[str, int] = {"triple": int(CATCH_TRIPLE), "cr3": int(CATCH_CR3), "msr": int(CATCH_MSR)}
-ADDRESS_END = 1 << 32
+ADDRESS_END = 1 << 64
+N_MSRS = 1 << 32
 ORDER = ("write", "access", "read")
 """Of several hits the first of these kinds is told."""
 
@@ -168,7 +169,7 @@ class Debugger:
         if kind not in KIND_BITS:
             raise ConfigError(f"watch '{kind}': it is one of {', '.join(KIND_BITS)}")
         if length < 1 or address < 0 or address + length > ADDRESS_END:
-            raise ConfigError(f"{address:#x}+{length:#x} is no range of addresses below 4 GiB")
+            raise ConfigError(f"{address:#x}+{length:#x} is no range of addresses")
         if len(self._watches) >= MOST_WATCHES:
             raise ConfigError(f"there are {MOST_WATCHES} watchpoints already")
         self._watches.append(_Watch(address, address + length - 1, kind, physical))
@@ -234,7 +235,7 @@ class Debugger:
                 raise ConfigError(f"{number} is no vector")
             self._vectors |= set(range(N_VECTORS)) if number is None else {number}
         elif kind in CATCH_BITS:
-            if number is not None and (kind != "msr" or not 0 <= number < ADDRESS_END):
+            if number is not None and (kind != "msr" or not 0 <= number < N_MSRS):
                 raise ConfigError(f"catch {kind}: {number:#x} is no number of one")
             self._others.add(kind)
             if kind == "msr":

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitvm.gdb_memory import LinearMemory
-from jitvm.gdb_tables import PE, describe, descriptor_at, pagewalk
+from jitvm.gdb_memory import LinearMemory, address_mask, is_long
+from jitvm.gdb_tables import PE, describe, descriptor_at, gate_size, pagewalk
 
 VECTORS = {
     0: "#DE divide error", 1: "#DB debug exception", 2: "NMI", 3: "#BP breakpoint", 4: "#OF overflow",
@@ -61,20 +61,18 @@ def fault_words(vector: int, error: int | None, cr2: int = 0) -> str:
 
 def gate_words(c: Any, memory: LinearMemory, vector: int) -> list[str]:
     """The gate by which an event is delivered, as the CPU sees it now, and the code segment that it names."""
-    base, limit = int(c.idt_base), int(c.idt_limit)
-    protected = bool(int(c.cr0) & PE)
-    size = 8 if protected else 4
-    at = vector * size
+    base, limit, size = int(c.idt_base), int(c.idt_limit), gate_size(c)
+    lin = base + vector * size & address_mask(c)
     where = f"IDT entry {vector:02x}"
-    if at + size - 1 > limit:
+    if vector * size + size - 1 > limit:
         return [f"{where} lies behind the IDT's limit {limit:04x}"]
-    data = memory.read_linear(base + at & 0xFFFF_FFFF, size)
+    data = memory.read_linear(lin, size)
     if len(data) < size:
-        return [f"{where} at {base + at & 0xFFFF_FFFF:08x} can't be read", *walk_words(c, memory, base + at)]
+        return [f"{where} at {lin:08x} can't be read", *walk_words(c, memory, lin)]
     word = int.from_bytes(data, "little")
-    if not protected:
+    if not int(c.cr0) & PE:
         return [f"{where}: {word >> 16:04x}:{word & 0xFFFF:04x}"]
-    lines = [f"{where}: {describe(word)}"]
+    lines = [f"{where}: {describe(word, long=is_long(c))}"]
     if word >> 47 & 1:
         lines += selector_words(c, memory, word >> 16 & 0xFFFF)
     return lines
@@ -84,13 +82,13 @@ def selector_words(c: Any, memory: LinearMemory, selector: int) -> list[str]:
     """The descriptor that a selector names."""
     table = "LDT" if selector & 4 else "GDT"
     word = descriptor_at(c, memory, selector)
-    what = f"lies behind the {table}'s limit, or can't be read" if word is None else describe(word)
+    what = f"lies behind the {table}'s limit, or can't be read" if word is None else describe(word, long=is_long(c))
     return [f"{table} selector {selector & ~3:04x}: {what}"]
 
 
 def walk_words(c: Any, memory: LinearMemory, lin: int) -> list[str]:
     """How a linear address is translated, in one line."""
-    return [", ".join(pagewalk(c, memory, [hex(lin & 0xFFFF_FFFF)]).split("\n"))]
+    return [", ".join(pagewalk(c, memory, [hex(lin & address_mask(c))]).split("\n"))]
 
 
 def seen_words(c: Any, memory: LinearMemory, vector: int, error: int | None, cr2: int) -> list[str]:

@@ -20,7 +20,8 @@ M64 = 0xFFFF_FFFF_FFFF_FFFF
 N_FPR, TOP_SHIFT = 8, 11
 VALID, ZERO, SPECIAL, EMPTY = range(4)
 ALL_EMPTY = 0xFFFF
-FPR, USED, STATUS = (field_at(name) // 8 for name in ("fpr", "fpu_used", "fsw"))
+FPR, USED, STATUS, XMM = (field_at(name) // 8 for name in ("fpr", "fpu_used", "fsw", "xmm"))
+N_XMM = 16
 Words = Sequence[int] | memoryview
 INTEGER_BIT, LARGEST = 1 << 63, 0x7FFF
 EXCEPTIONS, SUMMARY = 0x3F, 0x8080
@@ -84,6 +85,16 @@ def _physical(status: int, n: int) -> int:
 def _stack(words: Words, n: int) -> int:
     at = FPR + _physical(words[STATUS], n)
     return words[at] | words[at + 1] << 64
+
+
+def stack(words: Words) -> list[int]:
+    """ST(0) to ST(7)."""
+    return [_stack(words, n) for n in range(N_FPR)]
+
+
+def vectors(words: Words) -> list[int]:
+    """XMM0 to XMM15."""
+    return [words[XMM + 2 * n] | words[XMM + 2 * n + 1] << 64 for n in range(N_XMM)]
 
 
 def write(c: Any, name: str, value: int) -> bool:

@@ -45,7 +45,7 @@ class SixteenBit(Unwinder):
         try:
             registers = {name: read(pending, (name,))[1] for name in CARRIED}
             (pc, pc_value), (sp, sp_value), (bp, bp_value) = (read(pending, names) for names in (PC, SP, BP))
-            if int(registers["cs_attr"]) >> 14 & 1:
+            if int(registers["cs_attr"]) >> 14 & 1 or (int(registers["cs_attr"]) >> 13 & 1 and self.long(pending)):
                 return None
             places = [int(value) & 0xFFFFFFFF for value in (pc_value, sp_value, bp_value)]
             places += [int(registers[name]) & 0xFFFFFFFF for name in ("cs", "cs_base", "ss_base")]
@@ -63,6 +63,11 @@ class SixteenBit(Unwinder):
         for name, value in registers.items():
             info.add_saved_register(name, value)
         return info
+
+    @staticmethod
+    def long(frame):
+        """Whether long mode is active."""
+        return bool(int(frame.read_register("efer")) >> 10 & 1)
 
     @staticmethod
     def frame_id(found, sp, pc):
@@ -93,7 +98,7 @@ class Ask(gdb.Command):
 
     def invoke(self, argument, from_tty):
         """Called by gdb."""
-        words = [hex(int(gdb.parse_and_eval(word)) & 0xFFFFFFFF) for word in gdb.string_to_argv(argument)]
+        words = [hex(int(gdb.parse_and_eval(word)) & 0xFFFFFFFFFFFFFFFF) for word in gdb.string_to_argv(argument)]
         gdb.execute("monitor " + " ".join([self.name, *words]))
 
 

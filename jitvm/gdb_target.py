@@ -48,8 +48,6 @@ from jitvm.machine import Machine, RunResult
 from jitvm.symbols import file_for_gdb
 from jitvm.vcpu import NEVER
 
-ADDRESS_END = 1 << 32
-
 
 def default_exit_code(result: RunResult) -> int:
     """The guest's own status, or 1 for an end that is none."""
@@ -231,8 +229,6 @@ class GdbTarget:
 
     def insert_breakpoint(self, kind: BreakpointKind, address: int, size: int) -> None:
         """Stop before the instruction at a linear address."""
-        if address >= ADDRESS_END:
-            raise TargetError(f"{address:#x} is above 4 GiB, where this CPU executes nothing")
         if address not in self._points and len(self._points) >= N_BREAKPOINTS:
             raise TargetError(f"there are {N_BREAKPOINTS} breakpoints already")
         self._points.setdefault(address, set()).add(kind)
@@ -261,7 +257,8 @@ class GdbTarget:
 
     def memory_map(self) -> Sequence[MemoryRegion]:
         """RAM, ROM and the hole."""
-        return memory_map(self._machine.memory)
+        wide = self._layout.registers[self._layout.numbers[self._layout.pc]].size == 8
+        return memory_map(self._machine.memory, 1 << 64 if wide else 1 << 32)
 
     def exec_file(self) -> str | None:
         """The guest's ELF file, where it is known, at the addresses where the guest has it."""

@@ -22,8 +22,8 @@ from jitvm.vcpu import NEVER, Vcpu
 
 KINDS: dict[WatchKind, Kind] = {WatchKind.WRITE: "write", WatchKind.READ: "read", WatchKind.ACCESS: "access"}
 WORDS = {kind: word for word, kind in KINDS.items()}
-NOWHERE = 1 << 32
-"""No linear address."""
+NOWHERE = (1 << 64) - 1
+"""Nothing begins at the last linear address."""
 Points = Mapping[int, set[BreakpointKind]]
 """Breakpoints by linear address."""
 

@@ -17,7 +17,7 @@ import iced_x86 as ix
 
 from jitvm.config import MachineConfig
 from jitvm.errors import JitvmError
-from jitvm.gdb_memory import LinearMemory
+from jitvm.gdb_memory import LinearMemory, code_address, code_base, code_bits
 from jitvm.machine import Machine
 
 WINDOW = 2000
@@ -39,7 +39,7 @@ class Block:
     @property
     def address(self) -> int:
         """Its linear address."""
-        return self.base + self.ip & 0xFFFF_FFFF
+        return code_address(self.base, self.ip)
 
 
 def silent(config: MachineConfig) -> MachineConfig:
@@ -76,14 +76,14 @@ def _walk(machine: Machine, retired: int) -> list[Block]:
     blocks: list[Block] = []
     expected = repeated = -1
     for _ in range(2 * WINDOW):
-        selector, base, ip = int(c.sel[1]), int(c.base[1]), int(c.rip)
-        pc = base + ip & 0xFFFF_FFFF
+        selector, base, ip = int(c.sel[1]), code_base(c), int(c.rip)
+        pc = code_address(base, ip)
         if pc in (expected, repeated):
             last = blocks[-1]
             blocks[-1] = replace(last, n=last.n + 1)
         else:
             blocks.append(Block(selector, base, ip, 1))
-        instruction = ix.Decoder(32 if int(c.mode) & 1 else 16, memory.peek(pc, LONGEST), ip=ip).decode()
+        instruction = ix.Decoder(code_bits(c), memory.read(pc, LONGEST), ip=ip).decode()
         expected = pc + instruction.len
         repeated = pc if instruction.has_rep_prefix or instruction.has_repne_prefix else -1
         if machine.run(1).reason != "max-insns" or machine.vcpus[0].retired > retired:

@@ -12,6 +12,7 @@ import pytest
 from gdbstub.errors import TargetError
 from gdbstub.stop import BreakpointHit, BreakpointKind, Exited, Interrupted, Signalled, Stepped
 from gdbstub.target import Continue, MemoryRegion, Step
+from jitvm.engine.layout import N_BREAKPOINTS
 from jitvm.errors import ConfigError
 from jitvm.gdb_target import GdbTarget, serve
 from jitvm.machine import Machine
@@ -19,7 +20,7 @@ from tests.boot.guests import GUESTS, IMAGES, config, fingerprint, rom
 from tests.gdb.bench import bench, symbol
 
 SOFT, HARD = BreakpointKind.SOFTWARE, BreakpointKind.HARDWARE
-RESET, START = 0xFFFF_FFF0, 0xF0000
+RESET, START, HIGH = 0xFFFF_FFF0, 0xF0000, 0xFFFF_FFFF_8000_0000
 BENCHES = IMAGES / "bench"
 LOOP = "ebfe"
 OUT_F4 = "b0 21 e6 f4"
@@ -252,14 +253,15 @@ def test_a_step_passes_over_breakpoints(tmp_path: Path) -> None:
         assert b.step() == Stepped(1) and b.pc == START + 2
 
 
-def test_there_is_an_end_to_breakpoints(tmp_path: Path) -> None:
-    with bench(rom(tmp_path, LOOP)) as b:
-        break_at(b, *range(0x1000, 0x1100))
-        break_at(b, 0x1000)
-        with pytest.raises(TargetError, match="256"):
-            break_at(b, 0x1100)
-        with pytest.raises(TargetError, match="4 GiB"):
-            break_at(b, 1 << 32)
+def test_thousands_of_breakpoints(tmp_path: Path) -> None:
+    with bench(rom(tmp_path, "90 90 90 ebfb")) as b:
+        others = range(0x1000, 0x1000 + N_BREAKPOINTS - 4)
+        break_at(b, *reversed(others), START + 2, (1 << 64) - 1, HIGH, 0)
+        break_at(b, HIGH, others[-1])
+        for _ in range(3):
+            assert b.run() == BreakpointHit(1, SOFT) and b.pc == START + 2
+        with pytest.raises(TargetError, match=f"there are {N_BREAKPOINTS} breakpoints already"):
+            break_at(b, START)
 
 
 # ---- ends -----------------------------------------------------------------------------------------------------------

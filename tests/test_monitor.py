@@ -83,7 +83,7 @@ def test_mistakes_say_what_to_write(guest: Callable[..., Guest]) -> None:
     for line, words in (
         ("dance", "unknown command 'dance'"), ("regs now", "no argument"), ("pc sideways", "pc raw"), ("step 0", "step"),
         ("step many", "'many'"), ("step 1 2", "write step"), ("pagewalk", "pagewalk ADDRESS"), ("pagewalk 1 2", "ADDRESS"),
-        ("pagewalk 0x100000000", "0xffffffff"), ("x", "ADDRESS"), ("x/4q 0", "ADDRESS"), ("x/4xw 0 4", "ADDRESS"),
+        ("pagewalk 0x100000000", "4 GiB"), ("x", "ADDRESS"), ("x/4q 0", "ADDRESS"), ("x/4xw 0 4", "ADDRESS"),
         ("xp 0 70000", "bytes"), ("x 0xa0000", "no memory"), ("catch storms", "none of de"), ("catch int", "none of"),
         ("catch int 256", "0xff"), ("catch pf 1", "none of"), ("catch delete pf", "not caught"), ("watch 0", "write watch"),
         ("watch 0 0", "range"), ("watch 0 4 sometimes", "write watch"), ("watch delete", "delete N"),

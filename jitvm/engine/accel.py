@@ -433,8 +433,7 @@ class VcpuEngine:
             raise ConfigError(f"{len(addresses)} breakpoints are too many; there is room for {lay.N_BREAKPOINTS}")
         c = self.c
         c.n_breakpoints = len(addresses)
-        for k, lin in enumerate(addresses):
-            c.breakpoints[k] = lin
+        c.breakpoints[: len(addresses)] = sorted(addresses)
         self.accel.forget(self.address)
 
     def registers_changed(self) -> None:

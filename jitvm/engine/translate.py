@@ -180,6 +180,18 @@ def decode_at(c, host, rip, lin, k):
     return decode(c, at, room + SAFE, rip, mode, k)
 
 
+def has_breakpoint(c, lin):
+    """1 when a debugger's breakpoint is at a linear address; they are in order."""
+    low, high = W0, c.n_breakpoints
+    while low < high:
+        middle = (low + high) >> W1
+        if c.breakpoints[middle] < lin:
+            low = middle + W1
+        else:
+            high = middle
+    return u64(low < c.n_breakpoints and c.breakpoints[low] == lin)
+
+
 def is_breakpoint(c, lin):
     """1 when a debugger, or the guest, wants to stop before the instruction at a linear address.
 
@@ -187,11 +199,8 @@ def is_breakpoint(c, lin):
     """
     if c.range_on != W0 and lin - c.range_first >= c.range_size:
         return W1
-    n = c.n_breakpoints
-    while n != W0:
-        n -= W1
-        if c.breakpoints[n] == lin:
-            return W1
+    if c.n_breakpoints != W0 and has_breakpoint(c, lin) != W0:
+        return W1
     if c.code_breaks != W0:
         return is_code_break(c, lin)
     return W0
@@ -474,12 +483,9 @@ def stops_here(c, lin):
     if c.range_on != W0 and lin - c.range_first >= c.range_size:
         why = STOP_RANGE
     found = u64(why != W0)
-    n = c.n_breakpoints
-    while n != W0:
-        n -= W1
-        if c.breakpoints[n] == lin:
-            why = STOP_BREAK
-            found = W1
+    if has_breakpoint(c, lin) != W0:
+        why = STOP_BREAK
+        found = W1
     if found != W0:
         c.status = EXIT
         c.why = WHY_EXIT

@@ -76,7 +76,7 @@ class Command:
         return self.usage.split()[0].partition("[")[0]
 
 
-def number(what: str, word: str, limit: int = 1 << 32) -> int:
+def number(what: str, word: str, limit: int = 1 << 64) -> int:
     """A number from 0 up to `limit`, without it."""
     value = parse_number(what, word)
     if not 0 <= value < limit:
@@ -90,4 +90,4 @@ def address(context: Context, what: str, word: str) -> int:
     found = context.symbols.address(name) if context.symbols is not None and not name[:1].isdigit() else None
     if found is None:
         return number(what, word)
-    return (found + (number(what, offset) if plus else 0)) & 0xFFFF_FFFF
+    return (found + (number(what, offset) if plus else 0)) & 0xFFFF_FFFF_FFFF_FFFF

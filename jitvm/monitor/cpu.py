@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jitvm import gdb_fpu
 from jitvm.crash import place
+from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.dump import dump
 from jitvm.errors import ConfigError
-from jitvm.gdb_registers import mode_name
+from jitvm.gdb_memory import code_base, code_bits
+from jitvm.gdb_registers import MSRS, mode_name
 from jitvm.gdb_tables import Command as Table
 from jitvm.gdb_tables import gdt, idt, ldt, pagewalk
 from jitvm.monitor.command import Command, Context, Run, address, number
@@ -24,9 +27,24 @@ def regs(context: Context, words: Sequence[str]) -> str:
     with context.machine.standing(), np.errstate(over="ignore"):
         return "\n".join(
             f"CPU{vcpu.index} {mode_name(vcpu.engine.c)}{', halted' if int(vcpu.engine.c.halted) else ''}\n"
-            + dump(vcpu.engine.c, context.machine.memory)
+            + "\n".join([dump(vcpu.engine.c, context.machine.memory), *more_registers(vcpu.engine)])
             for vcpu in context.machine.vcpus
         )
+
+
+def more_registers(engine: VcpuEngine) -> list[str]:
+    """What a crash report does not show: debug registers, EFER and MSRs, x87 and SSE; MSRs and XMM but those that are 0."""
+    c, words = engine.c, engine.words
+    lines = [
+        " ".join(f"DR{n}={int(c.dr[n]):08x}" for n in (0, 1, 2, 3, 6, 7)),
+        f"EFER={int(c.efer):08x} CR8={int(c.cr8):x}",
+        " ".join(f"{name}={int(getattr(c, own)):x}" for name, own in MSRS.items() if int(getattr(c, own))),
+        f"FCW={int(c.fcw):04x} FSW={int(c.fsw):04x} FTW={gdb_fpu.tag_word(words):04x} FOP={int(c.fop):03x} "
+        f"FIP={int(c.fcs):04x}:{int(c.fip):08x} FDP={int(c.fds):04x}:{int(c.fdp):08x} MXCSR={int(c.mxcsr):08x}",
+    ]
+    lines += [f"ST{n}={value:020x}" for n, value in enumerate(gdb_fpu.stack(words)) if value]
+    lines += [f"XMM{n:02}={value:032x}" for n, value in enumerate(gdb_fpu.vectors(words)) if value]
+    return [line for line in lines if line]
 
 
 def pc(context: Context, words: Sequence[str]) -> str:
@@ -37,7 +55,7 @@ def pc(context: Context, words: Sequence[str]) -> str:
         context.raw_pc = words[0] == "raw"
     with context.machine.standing():
         c = context.c
-        where = place(c, context.symbols, int(c.sel[1]), int(c.base[1]), int(c.rip))
+        where = place(c, context.symbols, int(c.sel[1]), code_base(c), int(c.rip))
     return f"pc is {'raw' if context.raw_pc else 'linear'}; CS:IP (linear): {where}"
 
 
@@ -65,8 +83,8 @@ def frame(context: Context, words: Sequence[str]) -> str:
             caller = "" if found.caller is None else "".join(f" {k}={v:#x}" for k, v in vars(found.caller).items())
             return f"cfa={found.cfa:#x} function={found.function:#x}{caller}"
         c = context.c
-        if int(c.mode) & 1:
-            raise ConfigError("frame: the code that stands is 32-bit; gdb finds its frames")
+        if code_bits(c) != 16:
+            raise ConfigError(f"frame: the code that stands is {code_bits(c)}-bit; gdb finds its frames")
         sp, bp = int(c.gpr[4]) & 0xFFFF, int(c.gpr[5]) & 0xFFFF
         here: Frame | None = Frame(
             int(c.base[1]) + int(c.rip) & 0xFFFF_FFFF, sp, bp, int(c.sel[1]), int(c.base[1]), int(c.base[2])
@@ -91,7 +109,7 @@ def step(context: Context, words: Sequence[str]) -> str:
         raise ConfigError("step: gdb holds the machine; use its stepi")
     context.stops.step(n)
     c = context.c
-    stands = place(c, context.symbols, int(c.sel[1]), int(c.base[1]), int(c.rip))
+    stands = place(c, context.symbols, int(c.sel[1]), code_base(c), int(c.rip))
     said = "" if context.stops.words == "stepped" else f"{context.stops.words}\n"
     return f"{said}{stands}\n{dump(c, context.machine.memory).splitlines()[-1]}"
 

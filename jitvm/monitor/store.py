@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import iced_x86 as ix
 
 from jitvm.errors import ConfigError
+from jitvm.gdb_memory import address_mask, code_bits
 from jitvm.monitor.command import Command, Context, address, number
 
 BYTES_A_LINE = 16
@@ -48,7 +49,7 @@ def _units(at: int, data: bytes, kind: str, size: int) -> str:
 
 def _code(context: Context, at: int, count: int, read: Read) -> str:
     """Instructions, in the width of CS."""
-    bits = 32 if int(context.c.mode) & 1 else 16
+    bits, mask = code_bits(context.c), address_mask(context.c)
     lines: list[str] = []
     for _ in range(count):
         data = read(at, LONGEST)
@@ -59,7 +60,7 @@ def _code(context: Context, at: int, count: int, read: Read) -> str:
         size = max(1, instruction.len)
         name = context.symbols.at(at) if context.symbols is not None else ""
         lines.append(f"{at:08x}{f' <{name}>' if name else ''}: {data[:size].hex(' '):<24} {instruction}")
-        at = at + size & 0xFFFF_FFFF
+        at = at + size & mask
     return "\n".join(lines)
 
 

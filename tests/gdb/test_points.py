@@ -64,7 +64,7 @@ def test_watchpoints_of_all_kinds_at_once_and_their_limits(tmp_path: Path) -> No
         for kind in WatchKind:
             b.target.insert_watchpoint(kind, 0x502, 2)
         assert b.run() == WatchpointHit(1, WatchKind.WRITE, 0x502), "a write is told before an access and a read"
-        for address, size in ((1 << 32, 1), ((1 << 32) - 1, 2)):
+        for address, size in ((1 << 64, 1), ((1 << 64) - 1, 2)):
             with pytest.raises(TargetError, match="no range"):
                 b.target.insert_watchpoint(WatchKind.WRITE, address, size)
         for kind in WatchKind:
