@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+
 from jitvm.engine.points import MOST_WATCHES, NONE, Hit, Point, hits, set_catches, set_watches
 from jitvm.errors import ConfigError
 from jitvm.exits import Outcome
@@ -33,7 +35,7 @@ from jitvm.isa.state import (
     WATCH_READ,
     WATCH_WRITE,
 )
-from jitvm.memory import PAGE, weakly
+from jitvm.memory import MAPPED, PAGE, weakly
 
 if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
@@ -168,8 +170,9 @@ class Debugger:
     def _add(self, address: int, length: int, kind: WatchKind, physical: bool) -> None:
         if kind not in KIND_BITS:
             raise ConfigError(f"watch '{kind}': it is one of {', '.join(KIND_BITS)}")
-        if length < 1 or address < 0 or address + length > ADDRESS_END:
-            raise ConfigError(f"{address:#x}+{length:#x} is no range of addresses")
+        end = len(self._machine.memory.page_read) * PAGE if physical else ADDRESS_END
+        if length < 1 or address < 0 or address + length > end:
+            raise ConfigError(f"{address:#x}+{length:#x} is no range of addresses below {end:#x}")
         if len(self._watches) >= MOST_WATCHES:
             raise ConfigError(f"there are {MOST_WATCHES} watchpoints already")
         self._watches.append(_Watch(address, address + length - 1, kind, physical))
@@ -213,14 +216,16 @@ class Debugger:
                 return
 
     def _touched(self, watch: _Watch, offset: int, size: int, *, write: bool) -> int | None:
-        """First physical address of a watch among the bytes at an offset of guest memory, or None."""
-        at = watch.first
-        while at <= watch.last:
-            n = min(watch.last + 1 - at, PAGE - at % PAGE)
-            found = self._machine.memory.offset(at, write=write)
-            if found is not None and found < offset + size and offset < found + n:
-                return at + max(0, offset - found)
-            at += n
+        """First physical address of a watch among bytes in one page at an offset of guest memory, or None."""
+        memory = self._machine.memory
+        table = memory.page_write if write else memory.page_read
+        low = watch.first // PAGE
+        shown = np.flatnonzero(table[low : watch.last // PAGE + 1] == (offset & -PAGE | MAPPED))
+        for page in shown:
+            at = (low + int(page)) * PAGE + offset % PAGE
+            first = max(at, watch.first)
+            if first <= min(at + size - 1, watch.last):
+                return first
         return None
 
     # ---- caught events

@@ -127,6 +127,10 @@ def test_physical_watch_sees_dma_and_the_guest(tmp_path: Path) -> None:
         assert debugger.take_dma() is None, "the client's own writes do not count"
         with pytest.raises(ConfigError, match="no range"):
             debugger.watch_physical(0x500, 0)
+        with pytest.raises(ConfigError, match="no range"):
+            debugger.watch_physical(0, 1 << 40)
+        with pytest.raises(ConfigError, match="no range"):
+            debugger.watch((1 << 64) - 1, 2)
 
 
 def test_caught_events_are_told_in_words(tmp_path: Path) -> None:
