@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import reads_destination
-from jitvm.isa.simd import BLENDS, FLOAT, STRINGS
+from jitvm.isa.simd import ACROSS, BLENDS, FLOAT, SCALED, STRINGS, SUMS
 from jitvm.isa.table import CHECKED_BY, QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
@@ -170,15 +170,35 @@ def compose(b: Builder, shape: Shape, *, dead: bool = False, fused: int = -1) ->
     _Composer(b, shape, dead, fused).run()
 
 
-def unmasked(b: Builder, run: Callable[[], tuple[Value, Value]]) -> tuple[Value, Value]:
+def unmasked(b: Builder, s: Shape, args: Sequence[Value]) -> tuple[Value, Value]:
     """An operation when MXCSR does not mask all exceptions: it is done with clean flags, which are then looked at."""
     b.call("simd.begin_unmasked", [])
-    results = run()
+    results = b.host_op(s, args)
     seen = b.call("simd.ask_tiny", [])
-    run()
-    b.call("simd.settle", [seen])
+    b.host_op(s, args)
+    tiny = b.call("simd.ask_exact", [])
+    b.host_op(s, in_range(b, s, args))
+    b.call("simd.settle", [seen, tiny])
     b.check()
     return results
+
+
+def in_range(b: Builder, s: Shape, args: Sequence[Value]) -> Sequence[Value]:
+    """Operands of which no result overflows or is tiny, and which is exact when that of `args` is."""
+    lane = b.const(4 if s.unit[-1] == "s" and s.unit[-2:] in ("ps", "ss") and not s.unit.startswith("cvt") else 8)
+    halves = [(b.half(v, 0), b.half(v, 1)) for v in args] if s.unit in SCALED | SUMS | ACROSS else []
+    if s.unit in SCALED:
+        return [b.wide(*(b.call("simd.scaled", [lane, v]) for v in pair)) for pair in halves]
+    if s.unit in SUMS:
+        others = reversed(halves)
+    elif s.unit[-2:] == "ps":
+        others = iter([tuple(b.call("simd.neighbours", [v]) for v in pair) for pair in halves])
+    else:
+        others = iter([(high, low) for low, high in halves])
+    return [
+        b.wide(*(b.call("simd.halved", [lane, v, other]) for v, other in zip(pair, partner, strict=True)))
+        for pair, partner in zip(halves, others, strict=True)
+    ] or args
 
 
 class _Composer:
@@ -245,12 +265,12 @@ class _Composer:
         if name in ("a", "b", "d"):
             return self._operand(name)
         if name == "reg":
-            k = next((k for k, op in enumerate(s.ops) if op in ("n", "s")), -1)
+            k = next((k for k, op in enumerate(s.ops) if op in ("n", "s", "x", "y")), -1)
             if k < 0:
                 k = s.ops.index("r")
             return b.number(s.slots[k]) if s.slots[k] else b.const(s.imm)
         if name == "rm":
-            return b.number(s.slots[s.ops.index("r")])
+            return b.number(s.slots[-1] if s.ops[-1] in ("x", "y") else s.slots[s.ops.index("r")])
         if name == "imm":
             return b.imm() if s.imm < 0 else b.const(s.imm)
         simple = {"size": s.size, "asize": s.asize, "ssize": s.ssize, "rep": s.rep, "cc": s.cc}
@@ -384,7 +404,7 @@ class _Composer:
             b.store_wide(b.segment(), s.flat, self.address(), s.odd, v)
         elif s.ops[0] == "m":
             b.store(b.segment(), s.flat, self.address(), s.sizes[0], v)
-        if "y" in s.host:
+        if "y" in s.ops:
             b.mmx_state()
         if s.ops[0] == "x":
             b.set_wide_reg(s.slots[0], v)
@@ -396,7 +416,7 @@ class _Composer:
     def move(self) -> None:
         """Operand 0 = operand 1, or one half of it; what an XMM register does not get is 0."""
         b, s = self.b, self.s
-        if "y" in s.host:
+        if "y" in s.ops:
             b.mmx_check()
         v = self.simd_value(1)
         from_wide, to_wide = s.host[1] == "x", s.host[0] == "x"
@@ -415,7 +435,7 @@ class _Composer:
     def host(self) -> None:
         """Operand 0 = operation(operands)."""
         b, s = self.b, self.s
-        if "y" in s.host:
+        if "y" in s.ops:
             b.mmx_check()
         args = [self.simd_value(k) for k in range(0 if reads_destination(s) else 1, len(s.host))]
         if s.unit in BLENDS:

@@ -49,7 +49,8 @@ HINT_NOPS = frozenset({0x10D, *range(0x118, 0x120)})
 """0F 0D and 0F 18..1F: NOPs with a ModRM byte on the Pentium Pro (SDM vol. 2, appendix A, table A-3)."""
 STRINGS = frozenset({"MOVS", "CMPS", "SCAS", "LODS", "STOS", "INS", "OUTS"})
 OPERAND_SIZED = frozenset(
-    "CALL_FAR_MEM JMP_FAR_MEM CALL_FAR JMP_FAR RETF ENTER INT LGDT LIDT SGDT SIDT POP_SREG LES LDS LSS LFS LGS".split()
+    "CALL_FAR_MEM JMP_FAR_MEM CALL_FAR JMP_FAR RETF ENTER INT LGDT LIDT SGDT SIDT POP_SREG LES LDS LSS LFS LGS "
+    "FXSAVE FXRSTOR".split()
 )
 """Rows whose size is the operand size, whatever their operands are."""
 FIXED_SIZE = {"AAA": 2, "AAS": 2, "AAD": 2, "AAM": 1, "DAA": 1, "DAS": 1, "SALC": 1, "LAHF": 1, "SAHF": 1, "XLATB": 1}
@@ -380,11 +381,11 @@ class Forms:
             sizes.append(size)
         row = simd_forms.between_registers(row, name, memory)
         letters = simd_forms.classes(kinds, name) if row.kind in ("host", "move") else ""
-        word |= simd_forms.state(name, letters)
+        word |= simd_forms.state(name, kinds)
         if row.kind == "host" and kinds[-1] == "IMM8":
             if not key >> IMMEDIATE_IN_KEY & 1:
                 return word | int(fb.F_IMM_FORM) | 1 << int(fb.F_IMM_SHIFT), 0
-            imm = immediate(row.unit, key >> IMMEDIATE_AT & 0xFF)
+            imm = immediate(row.unit, key >> IMMEDIATE_AT & 0xFF, memory=memory >= 0)
         size = self._size(name, row, kinds, sizes, osize)
         if name in STRINGS:
             size = ix.MemorySizeExt.size(ins.memory_size)
@@ -438,7 +439,7 @@ class Forms:
     def _finish(self, shape: Shape, word: int) -> tuple[int, int]:
         kind = _KINDS.get(shape.kind, fb.KIND_ENDS if shape.ends else fb.KIND_NORMAL)
         word |= int(kind) << int(fb.F_KIND_SHIFT)
-        quiet = shape.kind in ("host", "move") and "y" not in shape.host and shape.unit not in FLOAT
+        quiet = shape.kind in ("host", "move") and "y" not in shape.ops and shape.unit not in FLOAT
         if not (quiet or shape.kind in ("nop", "jcc", "jmp", "loop", "value")) or "m" in shape.ops or shape.mem:
             word |= int(fb.F_FAULTS)
         if shape.kind == "loop" and shape.unit != "branch.jcxz":

@@ -59,12 +59,12 @@ def classes(kinds: Sequence[str], name: str) -> str:
     return letters
 
 
-def state(name: str, letters: str) -> int:
+def state(name: str, kinds: Sequence[str]) -> int:
     """The form word's bits for what CR0 and CR4 must allow."""
     kind = fb.STATE_NONE
-    if "x" in letters or name in SSE_STATE:
+    if name in SSE_STATE or any(k.startswith("XMM") for k in kinds):
         kind = fb.STATE_SSE
-    elif "y" in letters or name in MMX_STATE:
+    elif name in MMX_STATE or any(k.startswith("MM_") for k in kinds):
         kind = fb.STATE_MMX
     elif name in FXSR_STATE:
         kind = fb.STATE_FXSR

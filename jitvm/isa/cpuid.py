@@ -28,6 +28,7 @@ FEATURE_FPU, FEATURE_VME, FEATURE_DE, FEATURE_PSE = u64(1 << 0), u64(1 << 1), u6
 FEATURE_TSC, FEATURE_MSR, FEATURE_PAE, FEATURE_MCE = u64(1 << 4), u64(1 << 5), u64(1 << 6), u64(1 << 7)
 FEATURE_CX8, FEATURE_APIC, FEATURE_SEP, FEATURE_MTRR = u64(1 << 8), u64(1 << 9), u64(1 << 11), u64(1 << 12)
 FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14), u64(1 << 15), u64(1 << 16)
+FEATURE_CLFLUSH = u64(1 << 19)
 FEATURE_PSE36, FEATURE_FXSR, FEATURE_SSE = u64(1 << 17), u64(1 << 24), u64(1 << 25)
 # word 2: leaf 80000001h EDX
 FEATURE_SYSCALL, FEATURE_NX, FEATURE_PDPE1GB = u64(1 << 11), u64(1 << 20), u64(1 << 26)
@@ -60,6 +61,7 @@ BUILT: dict[str, tuple[int, int]] = {
     "smep": (EBX7, 7),
     "smap": (EBX7, 20),
     "umip": (ECX7, 2),
+    "clflush": (EDX1, 19),
     "mmx": (EDX1, 23),
     "fxsr": (EDX1, 24),
     "sse": (EDX1, 25),
@@ -81,6 +83,8 @@ _P6 = f"{_PENTIUM} pae mtrr pge mca cmov apic sep"
 _PENTIUM3 = f"{_P6} pat pse36 mmx fxsr sse"
 _CORE2 = f"{_PENTIUM3} clflush sse2 sse3 ssse3 cx16 syscall nx lm lahf_lm"
 _NEHALEM = f"{_CORE2} sse4.1 sse4.2 popcnt rdtscp"
+CACHE_LINE = 8 << 8
+"""Leaf 1 EBX: CLFLUSH takes lines of 64 bytes."""
 P6_CACHES = (0x0302_0101, 0, 0, 0x0604_0A42)
 
 
@@ -197,7 +201,7 @@ def cpuid_table(
     basic = 7 if words[EBX7] | words[ECX7] else 2 if caches else 1
     rows: list[tuple[int, ...]] = [
         (0, basic, ebx, ecx, edx),
-        (1, signature, 0, words[ECX1], words[EDX1]),
+        (1, signature, CACHE_LINE if words[EDX1] & int(FEATURE_CLFLUSH) else 0, words[ECX1], words[EDX1]),
         (EXTENDED, EXTENDED + (8 if long else 4), 0, 0, 0),
         (EXTENDED + 1, 0, 0, words[ECX8], words[EDX8]),
     ]

@@ -9,6 +9,9 @@ While translated code runs, the host's MXCSR is the guest's with all exceptions 
 can't be had so: then an operation runs with clean flags (`begin_unmasked`) and `settle` decides.  Unmasked underflow is
 also signalled for a tiny result that is exact, which the host's FTZ shows (`ask_tiny`).
 
+Not modelled: PE of DPPS and DPPD beside an unmasked overflow or underflow (it is that of the masked operation).  What
+silicon has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
+
 Source: Intel SDM vol. 1, 10.2.3 (MXCSR), 11.5 (SIMD floating-point exceptions), 11.5.3.3 (both kinds at once), 9.6.2 (MMX
 and the x87 tag word); vol. 3, 2.5, 13.1 (CR0.EM, TS, CR4.OSFXSR, OSXMMEXCPT), 15.2; vol. 2, table 2-18 on (alignment).
 """
@@ -16,11 +19,13 @@ and the x87 tag word); vol. 3, 2.5, 13.1 (CR0.EM, TS, CR4.OSFXSR, OSXMMEXCPT), 1
 from __future__ import annotations
 
 from jitvm.isa.flags import put_flags
-from jitvm.isa.host import get_mxcsr, set_mxcsr
+from jitvm.isa.host import fence, get_mxcsr, set_mxcsr
 from jitvm.isa.memory import cut_linear, is_user, linear, load_linear, probe_linear, store, store_linear
-from jitvm.isa.state import CR4_OSXMMEXCPT, GP, OK, UD, XM, fault, fault0
+from jitvm.isa.misc import beside
+from jitvm.isa.paging import host_of
+from jitvm.isa.state import CR4_OSXMMEXCPT, GP, OK, RDI, UD, XM, fault, fault0
 from jitvm.isa.tlb import READ
-from jitvm.isa.words import M8, M32, W0, W1, W3, W4, W7, W8, W15, W16, u64
+from jitvm.isa.words import M8, M32, W0, W1, W2, W3, W4, W7, W8, W15, W16, W32, cut, u64
 from jitvm.isa.x87 import pending
 
 # ---- the operations --------------------------------------------------------------------------------------------------
@@ -56,14 +61,21 @@ STRINGS = frozenset("pcmpestri pcmpestrm pcmpistri pcmpistrm".split())
 """They write ECX or XMM0, and EFLAGS; pcmpestr* take lengths from EAX and EDX."""
 UNALIGNED = frozenset("MOVUPS MOVUPD MOVDQU LDDQU PCMPESTRI PCMPESTRM PCMPISTRI PCMPISTRM".split())
 """Rows whose 16-byte memory operand may lie anywhere; of all others an odd one is #GP(0)."""
+SCALED = frozenset("mulps mulpd mulss mulsd divps divpd divss divsd cvtsd2ss cvtpd2ps".split())
+"""Whether they are exact does not depend on the exponents of their operands."""
+SUMS = frozenset("addps addpd addss addsd subps subpd subss subsd addsubps addsubpd".split())
+ACROSS = frozenset("haddps haddpd hsubps hsubpd".split())
+"""Sums of numbers at the same places of two registers; of neighbours."""
 SIGNIFICANT = {"cmp": 0x07, "round": 0x0F, "mpsadbw": 0x07, "pclmulqdq": 0x11, "shufpd": 0x03, "pcmp": 0x7F}
 """Bits of the immediate that matter, by the beginning of an operation's name."""
 SHIFTS_FULL = 64
 """A shift by so many bits or more does the same, whatever the element."""
 
 
-def immediate(name: str, v: int) -> int:
-    """What an operation's immediate comes to."""
+def immediate(name: str, v: int, *, memory: bool) -> int:
+    """What an operation's immediate comes to; `memory`: its source is in memory."""
+    if name == "insertps" and memory:
+        return v & 0x3F  # there is but one element to choose
     if name[:3] in ("psr", "psl"):
         return min(v, SHIFTS_FULL)
     return v & next((bits for prefix, bits in SIGNIFICANT.items() if name.startswith(prefix)), 0xFF)
@@ -74,8 +86,9 @@ MXCSR_FLAGS, MXCSR_MASKS, MXCSR_RESET = u64(0x3F), u64(0x1F80), u64(0x1F80)
 MXCSR_DAZ, MXCSR_UM, MXCSR_FTZ = u64(1 << 6), u64(1 << 11), u64(1 << 15)
 MXCSR_VALID = u64(0xFFFF)
 """MXCSR_MASK: other bits are reserved."""
-BEFORE, UNDERFLOW = u64(0x07), u64(0x10)
-"""IE, DE, ZE: found before the operation.  UE."""
+BEFORE, UNDERFLOW, RANGE, INEXACT = u64(0x07), u64(0x10), u64(0x18), u64(0x20)
+"""IE, DE, ZE: found before the operation.  UE; OE and UE; PE."""
+W23, W52 = u64(23), u64(52)
 FSW_ES, FSW_TOP = u64(1 << 7), u64(7 << 11)
 
 
@@ -107,18 +120,75 @@ def ask_tiny(c):
     return seen
 
 
-def settle(c, seen):
+def ask_exact(c):
+    """The flags of that; what is done now, with operands of which nothing overflows (`scaled`, `halved`), says PE alone."""
+    tiny = get_mxcsr()
+    set_mxcsr((c.mxcsr & ~(MXCSR_FLAGS | MXCSR_FTZ)) | MXCSR_MASKS)
+    return tiny
+
+
+def lane_one(lane, v, daz):
+    """A number of `lane` bytes with the exponent of 1; 1 for what is rounded nowhere: zeros, infinities, NaNs."""
+    n, bias = W23, u64(127)
+    if lane == W8:
+        n, bias = W52, u64(1023)
+    exponent = (v >> n) & (bias + bias + W1)
+    m = v & ((W1 << n) - W1)
+    if exponent == bias + bias + W1 or (exponent == W0 and daz != W0):
+        m = W0
+    elif exponent == W0:
+        while m != W0 and m >> n == W0:
+            m = m << W1
+        m = m & ((W1 << n) - W1)
+    return (bias << n) | m
+
+
+def scaled(c, lane, v):
+    """The numbers of `lane` bytes in a word with the exponent of 1: products and quotients are rounded as before."""
+    daz = c.mxcsr & MXCSR_DAZ
+    if lane == W8:
+        return lane_one(W8, v, daz)
+    return lane_one(W4, v & M32, daz) | (lane_one(W4, v >> W32, daz) << W32)
+
+
+def lane_half(lane, v, other):
+    """Half a number when it or the other one is big; what is too small for that makes an inexact sum as it is."""
+    n, top = W23, u64(0xFF)
+    if lane == W8:
+        n, top = W52, u64(0x7FF)
+    a, b = (v >> n) & top, (other >> n) & top
+    if a == top or b == top or a < W2 or (a < top - W3 and b < top - W3):
+        return v
+    return v - (W1 << n)
+
+
+def halved(lane, v, other):
+    """Words of numbers of `lane` bytes that are added: halves where the sum may overflow."""
+    if lane == W8:
+        return lane_half(W8, v, other)
+    return lane_half(W4, v & M32, other & M32) | (lane_half(W4, v >> W32, other >> W32) << W32)
+
+
+def neighbours(v):
+    """The two numbers in a word, exchanged."""
+    return (v << W32) | (v >> W32)
+
+
+def settle(c, seen, tiny):
     """Status: the operation's flags go to MXCSR; an unmasked one is #XM, or #UD.
 
-    What is unmasked and found before the operation keeps it from being done: no other flags then.
+    What is unmasked and found before the operation keeps it from being done: no other flags then.  PE beside unmasked
+    overflow or underflow tells whether the result would be exact if exponents had no limits (SDM vol. 1, 4.9.1.4, 4.9.1.5).
     """
-    tiny = get_mxcsr()
+    unlimited = get_mxcsr() & INEXACT
     masks = (c.mxcsr >> W7) & MXCSR_FLAGS
     flags = seen & MXCSR_FLAGS
     if flags & BEFORE & ~masks != W0:
         flags = flags & BEFORE
     elif masks & UNDERFLOW == W0:
         flags = flags | (tiny & UNDERFLOW)
+    if flags & BEFORE & ~masks == W0 and flags & RANGE & ~masks != W0 and flags & RANGE & masks == W0:
+        flags = (flags & ~INEXACT) | unlimited
     put_mxcsr(c, c.mxcsr | flags)
     if flags & ~masks == W0:
         return OK
@@ -214,27 +284,57 @@ def store_wide(c, seg, off, aligned, low, high):
     return store_linear(c, cut_linear(c, lin + W8), W8, high, is_user(c))
 
 
-def maskmov(c, seg, off, width, low, high, mask_low, mask_high):
-    """MASKMOVQ, MASKMOVDQU: each of `width` bytes whose mask byte's top bit is set is stored; status.
-
-    All that will be stored is probed first.
-    """
+def store_masked(c, seg, off, size, low, high, mask_low, mask_high):
+    """Those of `size` bytes whose mask byte has its top bit set; all of them are probed before one is stored.  Status."""
     k = W0
-    while k < width + width:
-        n = k
-        if k >= width:
-            n = k - width
+    while k < size + size:
+        n = k & (size - W1)
         mask, v = mask_low, low
         if n >= W8:
             mask, v = mask_high, high
         shift = (n & W7) << W3
         if (mask >> (shift + W7)) & W1 != W0:
-            at = (off + n) & M32
-            if k < width:
-                lin = linear(c, seg, at, W1, W1)
-                if c.status != OK or probe_linear(c, lin, W1, is_user(c)) != OK:
-                    return c.status
-            elif store(c, seg, at, W1, (v >> shift) & M8) != OK:
+            lin = linear(c, seg, beside(c, off, n), W1, W1)
+            if c.status != OK:
+                return c.status
+            if k < size:
+                probe_linear(c, lin, W1, is_user(c))
+            else:
+                store_linear(c, lin, W1, (v >> shift) & M8, is_user(c))
+            if c.status != OK:
                 return c.status
         k += W1
     return OK
+
+
+def maskmovdqu(c, asize, seg, reg, rm):
+    """MASKMOVDQU: bytes of XMM `reg` by the mask in XMM `rm` to seg:rDI."""
+    off = cut(asize, c.gpr[RDI])
+    v, mask = reg << W1, rm << W1
+    return store_masked(c, seg, off, W16, c.xmm[v], c.xmm[v + W1], c.xmm[mask], c.xmm[mask + W1])
+
+
+def maskmovq(c, asize, seg, reg, rm):
+    """MASKMOVQ: the same with MMX registers."""
+    if x87_pending(c.fsw) != W0:
+        return raise_pending(c)
+    v, mask = c.fpr[reg << W1], c.fpr[rm << W1]
+    if store_masked(c, seg, cut(asize, c.gpr[RDI]), W8, v, W0, mask, W0) != OK:
+        return c.status
+    c.fsw = mmx_fsw(c.fsw)
+    c.fpu_used = M8
+    return OK
+
+
+def mfence(c):
+    """MFENCE."""
+    fence()
+    return OK
+
+
+def clflush(c, seg, off):
+    """CLFLUSH: nothing to flush, but the byte must be readable."""
+    lin = linear(c, seg, off, W1, W0)
+    if c.status == OK:
+        host_of(c, lin, READ, is_user(c))
+    return c.status

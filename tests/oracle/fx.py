@@ -85,3 +85,41 @@ def take(c: Any) -> bytes:
     xmm = [int(c.xmm[2 * n]) | int(c.xmm[2 * n + 1]) << 64 for n in range(N_XMM)]
     last = (int(c.fop), int(c.fip), int(c.fdp))
     return image(xmm, int(c.mxcsr), st=st, fcw=int(c.fcw), fsw=int(c.fsw), used=int(c.fpu_used), last=last)
+
+
+def differences(one: bytes | None, other: bytes | None, *, x87: bool = True) -> list[str]:
+    """Where two results' states differ, a line each; the pointers of the last x87 instruction are not compared.
+
+    Without `x87` neither are its other registers.
+    """
+    assert one is not None
+    assert other is not None
+    lines = []
+    if x87:
+        lines = x87_differences(one, other)
+    if mxcsr_of(one) != mxcsr_of(other):
+        lines.append(f"mxcsr     {mxcsr_of(one):>28x} {mxcsr_of(other):>28x}")
+    for n in range(N_XMM):
+        if xmm_of(one, n) != xmm_of(other, n):
+            lines.append(f"xmm{n:<6} {xmm_of(one, n):032x} {xmm_of(other, n):032x}")
+    return lines
+
+
+def x87_differences(one: bytes, other: bytes) -> list[str]:
+    """Where two x87 states differ."""
+    lines = []
+    for name, x, y in zip(("fcw", "fsw", "tags"), head_of(one), head_of(other), strict=True):
+        if x != y:
+            lines.append(f"{name:<9} {x:>28x} {y:>28x}")
+    for n in range(8):
+        if st_of(one, n) != st_of(other, n):
+            lines.append(f"st{n}       {st_of(one, n):>28x} {st_of(other, n):>28x}")
+    return lines
+
+
+def describe(data: bytes | None) -> str:
+    """A case's state in one line."""
+    assert data is not None
+    xmm = " ".join(f"xmm{n}={xmm_of(data, n):032x}" for n in range(8))
+    fcw, fsw, used = head_of(data)
+    return f"mxcsr={mxcsr_of(data):x} fcw={fcw:x} fsw={fsw:x} tags={used:x} {xmm}"

@@ -1,0 +1,149 @@
+"""FXSAVE and FXRSTOR: x87, MMX and SSE state in 512 bytes of memory.
+
+Without CR4.OSFXSR neither XMM registers nor MXCSR take part (the manual leaves it to the implementation).
+
+Source: Intel SDM vol. 1, 10.5; vol. 2, FXSAVE, FXRSTOR, tables 3-45 to 3-48.
+"""
+
+from __future__ import annotations
+
+from jitvm.isa.memory import cut_linear, is_user, linear, load_linear, probe_linear, store_linear
+from jitvm.isa.simd import MXCSR_VALID, pending_flags, put_mxcsr
+from jitvm.isa.state import CR4_OSFXSR, GP, MODE_CODE64, OK, fault
+from jitvm.isa.tlb import READ
+from jitvm.isa.words import M8, M16, M32, W0, W1, W3, W4, W7, W8, W15, W16, W24, W32, u64
+
+AREA, ST_AT, XMM_AT = u64(512), u64(32), u64(160)
+W11, W48 = u64(11), u64(48)
+
+
+def fx_address(c, seg, off, write):
+    """Linear address of the area, all 512 bytes of which may be accessed; c.status."""
+    lin = linear(c, seg, off, AREA, write)
+    if c.status != OK:
+        return W0
+    if lin & W15 != W0:
+        fault(c, GP, W0)
+        return W0
+    return lin
+
+
+def fx_store(c, lin, at, v):
+    """Eight bytes of the area; status."""
+    return store_linear(c, cut_linear(c, lin + at), W8, v, is_user(c))
+
+
+def fx_load(c, lin, at):
+    """Eight bytes of the area; c.status."""
+    return load_linear(c, cut_linear(c, lin + at), W8, READ, is_user(c))
+
+
+def fx_registers(c):
+    """XMM registers that an area in this mode has."""
+    if c.mode & MODE_CODE64 != W0:
+        return W16
+    return W8
+
+
+def save_x87(c, lin, wide):
+    """The first 24 bytes, and ST(0) to ST(7), in stack order; `wide`: 64-bit pointers.  Status."""
+    head = (c.fcw & M16) | ((c.fsw & M16) << W16) | ((c.fpu_used & M8) << W32) | ((c.fop & u64(0x7FF)) << W48)
+    if fx_store(c, lin, W0, head) != OK:
+        return c.status
+    fip, fdp = c.fip, c.fdp
+    if wide == W0:
+        fip = (c.fip & M32) | ((c.fcs & M16) << W32)
+        fdp = (c.fdp & M32) | ((c.fds & M16) << W32)
+    if fx_store(c, lin, W8, fip) != OK or fx_store(c, lin, W16, fdp) != OK:
+        return c.status
+    k = W0
+    while k < W8:
+        n = ((k + (c.fsw >> W11)) & W7) << W1
+        at = ST_AT + (k << W4)
+        if fx_store(c, lin, at, c.fpr[n]) != OK or fx_store(c, lin, at + W8, c.fpr[n + W1] & M16) != OK:
+            return c.status
+        k += W1
+    return OK
+
+
+def load_fx(c, lin, wide, sse):
+    """The whole state, in the order of `readable`; `sse`: SSE state, too."""
+    head = fx_load(c, lin, W0)
+    fip, fdp = fx_load(c, lin, W8), fx_load(c, lin, W16)
+    mxcsr = fx_load(c, lin, W24) & M32
+    c.fcw = (head & u64(0x1F3F)) | u64(0x40)
+    c.fsw = (head >> W16) & M16
+    c.fpu_used = (head >> W32) & M8
+    c.fop = (head >> W48) & u64(0x7FF)
+    c.fip = fip
+    c.fdp = fdp
+    if wide == W0:
+        c.fip = fip & M32
+        c.fdp = fdp & M32
+        c.fcs = (fip >> W32) & M16
+        c.fds = (fdp >> W32) & M16
+    k = W0
+    while k < W8:
+        n = ((k + (c.fsw >> W11)) & W7) << W1
+        c.fpr[n] = fx_load(c, lin, ST_AT + (k << W4))
+        c.fpr[n + W1] = fx_load(c, lin, ST_AT + (k << W4) + W8) & M16
+        k += W1
+    if sse == W0:
+        return OK
+    put_mxcsr(c, mxcsr)
+    n = fx_registers(c) << W1
+    k = W0
+    while k < n:
+        c.xmm[k] = fx_load(c, lin, XMM_AT + (k << W3))
+        k += W1
+    return OK
+
+
+def save_sse(c, lin):
+    """XMM registers; status."""
+    n = fx_registers(c) << W1
+    k = W0
+    while k < n:
+        if fx_store(c, lin, XMM_AT + (k << W3), c.xmm[k]) != OK:
+            return c.status
+        k += W1
+    return OK
+
+
+def fxsave(c, size, seg, off):
+    """FXSAVE; with 64-bit operands the pointers have 64 bits."""
+    lin = fx_address(c, seg, off, W1)
+    if c.status != OK or probe_linear(c, lin, AREA, is_user(c)) != OK:
+        return c.status
+    if save_x87(c, lin, u64(size == W8)) != OK or c.cr4 & CR4_OSFXSR == W0:
+        return c.status
+    pending_flags(c)
+    if fx_store(c, lin, W24, c.mxcsr | (MXCSR_VALID << W32)) != OK:
+        return c.status
+    return save_sse(c, lin)
+
+
+def readable(c, lin, sse):
+    """Status: can all of the state be read?  It has been, then: what the outside answers stays answered."""
+    size = XMM_AT
+    if sse != W0:
+        size = size + (fx_registers(c) << W4)
+    k = W0
+    while k < size:
+        v = fx_load(c, lin, k)
+        if c.status != OK:
+            return c.status
+        if k == W24 and sse != W0 and v & M32 & ~MXCSR_VALID != W0:
+            return fault(c, GP, W0)
+        k += W8
+    c.io_pos = W0
+    return OK
+
+
+def fxrstor(c, size, seg, off):
+    """FXRSTOR: #GP(0) for reserved bits of MXCSR; nothing has changed then."""
+    sse = u64(c.cr4 & CR4_OSFXSR != W0)
+    lin = fx_address(c, seg, off, W0)
+    if c.status != OK or readable(c, lin, sse) != OK:
+        return c.status
+    return load_fx(c, lin, u64(size == W8), sse)
