@@ -153,6 +153,8 @@ def boot_parser() -> Parser:
     add("trace", "trace events to standard error or a file; patterns with commas, e.g. exit,unassigned_*",
         "PATTERNS[:FILE]")  # fmt: skip
     add("stats", "statistics at the end: as a table, or one line of JSON", "json|table")
+    add("perf-map", "names of compiled code for Linux perf, in /tmp/perf-PID.map")
+    add("trace-json", "compile events, exits and guest time for a trace viewer", "FILE")
     add("cache", "keep compiled code in the cache folder (default on)", "on|off", default="on")
     add("jit", "handlers, stencils (copied machine code too), regions (default: hot loops compiled too) or sync", "TIER",
         default="regions")  # fmt: skip
@@ -222,6 +224,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         trace=patterns,
         trace_file=trace_file,
         stats=options.stats or "",
+        perf_map=options.perf_map,
+        trace_json=Path(options.trace_json) if options.trace_json is not None else None,
         cache=config.parse_switch("--cache", options.cache),
         jit=options.jit,
         code_cache=config.parse_size("--code-cache", options.code_cache)

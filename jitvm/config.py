@@ -139,6 +139,7 @@ class MachineConfig:
         trace: patterns of events, "" for none, and a file for them, None for standard error.
         cache: whether compiled code is kept on disk.
         jit: the highest tier: handlers, stencils, regions, or sync (regions compiled while the guest waits).
+        perf_map: whether /tmp/perf-PID.map is written; trace_json: a file for trace viewers.
         code_cache: bytes of machine code that is kept in memory, for all CPUs together.
         engine: (option, on or off) pairs of the engine's experiments.
     """
@@ -172,13 +173,15 @@ class MachineConfig:
     trace: str = ""
     trace_file: Path | None = None
     stats: Literal["", "table", "json"] = ""
+    perf_map: bool = False
+    trace_json: Path | None = None
     cache: bool = True
     jit: str = "regions"
     code_cache: int = DEFAULT_CODE_CACHE
     engine: tuple[tuple[str, bool], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("bios", "kernel", "initrd", "symbols", "trace_file"):
+        for name in ("bios", "kernel", "initrd", "symbols", "trace_file", "trace_json"):
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))  # the way to set a field of a frozen record as it is made
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:

@@ -39,13 +39,13 @@ from jitvm.debugger import Gate
 from jitvm.devices.debugcon import Sink
 from jitvm.drives import open_drives
 from jitvm.engine.accel import Accelerator, Options, VcpuEngine
-from jitvm.engine.cache import default_folder
 from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
 from jitvm.irq import Interrupts
 from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
 from jitvm.isa.flags import IF
 from jitvm.monitor import Monitor
+from jitvm.observe import Watchers
 from jitvm.pace import Pace
 from jitvm.registers import read_registers, write_registers
 from jitvm.trace import Trace
@@ -80,20 +80,6 @@ class Console(Protocol):
     def backend(self) -> CharBackend:
         """The character device of every `stdio`."""
         ...
-
-
-_accelerators: dict[str, Accelerator] = {}
-
-
-def shared_accelerator(keep: bool = True, on_progress: Callable[[str], None] = lambda what: None) -> Accelerator:
-    """The process's accelerator for a cache folder (`keep`: code is kept there), made on first use."""
-    key = str(default_folder()) if keep else ""
-    found = _accelerators.get(key)
-    if found is None:
-        found = _accelerators[key] = Accelerator(keep=keep, on_progress=on_progress)
-    else:
-        found.code.on_progress = found.units.on_progress = on_progress
-    return found
 
 
 class Machine:
@@ -135,7 +121,8 @@ class Machine:
             undo.callback(self._resources.close)
             self.clock = Clock()
             self.trace = self._open_trace()
-            self.accel = accel or shared_accelerator(config.cache, on_progress)
+            watchers = Watchers(config, self._resources)
+            self.accel = watchers.observed(accel, on_progress)
             self._console = console
             interrupts = Interrupts()
             lines = Lines(
@@ -151,6 +138,7 @@ class Machine:
             interrupts.inta = self.board.pic.acknowledge
             self.memory = self.board.memory
             self._add_vcpu(interrupts)
+            watchers.watch(self.vcpus)
             undo.pop_all()
         self.monitor = Monitor(self)
         if console is not None:

@@ -50,7 +50,7 @@ def silent(config: MachineConfig) -> MachineConfig:
         serials=tuple("null" for _ in config.serials),
         debugcons=tuple((port, "null") for port, _ in config.debugcons),
         no_reboot=True, start_paused=False, gdb=None, clock="icount", max_insns=None, timeout_s=2 * MAX_SECONDS,
-        trace="", trace_file=None, stats="",
+        trace="", trace_file=None, stats="", perf_map=False, trace_json=None,
     )  # fmt: skip
 
 

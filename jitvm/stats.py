@@ -50,6 +50,43 @@ def busiest(exits: Counter[tuple[int, int]], reason: int) -> dict[str, int]:
     return {f"{address:#x}": n for address, n in found.most_common(TOP)}
 
 
+def tiers(vcpus: Sequence[Vcpu], accel: Accelerator, retired: int) -> dict[str, dict[str, int | float]]:
+    """Each kind of code: functions compiled and taken from the cache, bytes, seconds; blocks, regions, instructions.
+
+    Instructions are counted with `--opt count=on` only: the counters lie on the way of each block.
+    A block counts where it is entered, whatever becomes of it inside (a TLB miss leaves copied code for handlers).
+    """
+    found: dict[str, dict[str, int | float]] = {
+        tier: {
+            "compiled": tally.compiled,
+            "from_cache": tally.from_cache,
+            "bytes": tally.bytes,
+            "compile_seconds": round(tally.seconds, 6),
+        }
+        for tier, tally in accel.code.tallies.items()
+    }
+
+    def total(field: str) -> int:
+        return sum(int(getattr(vcpu.engine.c, field)) for vcpu in vcpus)
+
+    regions = [vcpu.engine.regions for vcpu in vcpus]
+    found["handlers"]["blocks"] = total("stat_blocks")
+    found["stencils"] |= {"blocks": total("stat_promoted"), "copied_bytes": total("stat_code_bytes")}
+    found["regions"] |= {
+        "asked": sum(r.asked for r in regions),
+        "installed": sum(r.installed for r in regions),
+        "linked": len(accel.regions),
+        "linked_bytes": accel.regions.bytes,
+        "evicted": accel.regions.evicted,
+        "generations": sum(r.generations for r in regions),
+    }
+    if all(vcpu.engine.options.count for vcpu in vcpus):
+        copied, inside = total("stat_copied_insns"), total("stat_region_insns")
+        for tier, n in (("handlers", retired - copied - inside), ("stencils", copied), ("regions", inside)):
+            found[tier]["instructions"] = n
+    return found
+
+
 def collect(
     vcpus: Sequence[Vcpu], accel: Accelerator, marks: Marks | None, virtual_ns: int, host_seconds: float
 ) -> dict[str, Any]:
@@ -89,8 +126,7 @@ def collect(
             "compile_seconds": round(accel.compiler.seconds, 6),
         },
         "forms": len(accel.known),
-        "handlers_compiled": accel.code.compiled,
-        "handlers_from_cache": accel.code.from_cache,
+        "tiers": tiers(vcpus, accel, retired),
         "compile_seconds": round(accel.code.compile_seconds, 6),
         "marks": [list(mark) for mark in marks.list] if marks else [],
     }

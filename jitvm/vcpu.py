@@ -80,6 +80,8 @@ class Vcpu:
         self.index, self.engine, self.clock, self.lock, self.trace = index, engine, clock, lock, trace
         self.buses = Buses(ports, mmio)
         self.interrupts = interrupts
+        self.enter: Callable[[int], int] = engine.run
+        """Runs guest code; one that measures it may take its place."""
         self._limit = self._halt_at = self._end = NEVER
         self.smi_pending = False
         """SMI# was asserted; it waits for an instruction's end, and for RSM while the CPU is in the mode."""
@@ -216,7 +218,7 @@ class Vcpu:
         if self.process_async_events():
             return Outcome.HLT
         self.begin_turn()
-        buses, trace, enter = self.buses, self.trace, self.engine.run
+        buses, trace, enter = self.buses, self.trace, self.enter
         release, acquire = self.lock.release, self.lock.acquire
         try:
             while True:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
-import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -24,11 +22,13 @@ from jitvm.engine import stencil
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import Code, handler_symbol, source_epoch
+from jitvm.engine.code_memory import CodeMemory
 from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
+from jitvm.engine.observer import CopiedLog, Observer
 from jitvm.engine.region import MODES
 from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
@@ -52,7 +52,6 @@ CODE_CACHE = 256 << 20
 COPIED_MOST = 32 << 20
 LEAST_CODE_CACHE = 256 << 10
 """Bytes: the room for a block of the greatest length, and for some regions."""
-PROT_RX = mmap.PROT_READ | mmap.PROT_EXEC
 KICK = 1 << 62
 RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
 """Special handlers whose addresses the record holds, whatever the options."""
@@ -115,19 +114,6 @@ class Options:
         return tuple(mode for mode, on in zip(MODES, wanted, strict=True) if on)
 
 
-class CodeMemory:
-    """One file mapped twice: `writable` and `executable` are its addresses."""
-
-    def __init__(self, size: int) -> None:
-        handle = os.memfd_create("jitvm-code")
-        try:
-            os.ftruncate(handle, size)
-            self._maps = [mmap.mmap(handle, size, prot=p) for p in (mmap.PROT_READ | mmap.PROT_WRITE, PROT_RX)]
-        finally:
-            os.close(handle)
-        self.writable, self.executable = (int(np.frombuffer(m, np.uint8).ctypes.data) for m in self._maps)
-
-
 class Accelerator:
     """Compiled code and forms, shared by all vCPUs of the process.
 
@@ -141,6 +127,7 @@ class Accelerator:
         keep: bool = True,
         warn: Callable[[str], None] = lambda message: print(f"jitvm: warning: {message}", file=sys.stderr),
         on_progress: Callable[[str], None] = lambda what: None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         folder = (cache_folder or default_folder()) if keep else None
         epoch = source_epoch()
@@ -155,6 +142,8 @@ class Accelerator:
         self.code.on_progress = on_progress
         self.units.on_progress = on_progress
         self.regions = RegionStore(self.code)
+        for observer in observers:
+            self.observe(observer)
         self.forms = Forms()
         self.known: dict[int, tuple[int, int]] = {}
         """(form word, shape number) by form key."""
@@ -200,11 +189,13 @@ class Accelerator:
         with contextlib.suppress(TypeError, ValueError, AttributeError):
             for name, code in (self.cache.load("stencils") or {}).items():
                 self._add_stencil(name, bytes.fromhex(code))
+                self.code.tallies["stencils"].from_cache += 1
 
     def _add_stencil(self, name: str, blob: bytes) -> None:
         """Keep a blob in memory; an empty one says that there is no stencil."""
         data = np.frombuffer(blob + bytes(8), np.uint8)
         self._blobs[name] = data[: len(blob)]
+        self.code.tallies["stencils"].bytes += len(blob)
         self._stencils[name] = int(data.ctypes.data) if blob else 1
 
     def stencils(self, keys: list[int]) -> dict[int, int]:
@@ -225,6 +216,7 @@ class Accelerator:
                 cut = made.get(key)
                 self._add_stencil(name, cut.blob() if cut else b"")
             self.code.compile_seconds += time.perf_counter() - start
+            self.code.note("stencils", list(missing), start, sum(len(self._blobs[name]) for name in missing))
             self._new_stencils = True
         found = {key: self._stencils[n] for key, n in names.items()}
         for key, address in found.items():
@@ -275,6 +267,16 @@ class Accelerator:
         """Tell one vCPU that guest memory was written from outside."""
         self._written(record, offset, size)
 
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of all that is made from now on."""
+        self.code.observers.append(observer)
+        self.regions.keep_all |= observer.addresses
+
+    def unobserve(self, observer: Observer) -> None:
+        """Tell it no more."""
+        self.code.observers.remove(observer)
+        self.regions.keep_all = any(o.addresses for o in self.code.observers)
+
     def forget(self, record: int) -> None:
         """Drop all translations of one vCPU that stands."""
         self._forget(record)
@@ -323,9 +325,7 @@ class VcpuEngine:
             c.copy_drops = options.drops * int(BLOCK_DROP)
             c.h_count = accel.code.address["h_count"]
             c.region_hot = options.region_hot if options.regions else 0
-            c.code_next = c.code_start = self._code.writable
-            c.code_end = self._code.writable + options.copied_bytes()
-            c.code_shift = u64((self._code.executable - self._code.writable) & 0xFFFF_FFFF_FFFF_FFFF)
+            self._use_code_memory()
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
         for name in RECORDED:
@@ -339,6 +339,11 @@ class VcpuEngine:
         self.regions = Regions(self, sync=options.sync, modes=options.modes())
         self._injected: int | None = None
         """Vector of an external interrupt that has not reached its handler yet."""
+        self._log: CopiedLog | None = None
+        self._retired_code: list[CodeMemory] = []
+        """Kept, so that their addresses are not used again."""
+        if self._code is not None and accel.code.observers:
+            self._log = CopiedLog(self)
         self._known_handlers = accel.tables.copy_handlers(c)
         with np.errstate(over="ignore"):
             reset_cpu(c)
@@ -498,6 +503,32 @@ class VcpuEngine:
         """From the compiler's thread: a region is ready.  `run` takes it and goes on."""
         self.signed[self._floor] = KICK
 
+    def _use_code_memory(self) -> None:
+        """Let copied blocks go to the beginning of `_code`."""
+        c, memory = self.c, self._code
+        assert memory is not None
+        c.code_next = c.code_start = memory.writable
+        c.code_end = memory.writable + self.options.copied_bytes()
+        c.code_shift = u64((memory.executable - memory.writable) & 0xFFFF_FFFF_FFFF_FFFF)
+
+    def forget(self) -> None:
+        """Forget all translations, while the vCPU stands: there is no room for more machine code."""
+        self.tell_copied()
+        self.accel.forget(self.address)
+        if self._log is not None and self._code is not None:
+            self._code.retire()
+            self._retired_code.append(self._code)
+            self._code = CodeMemory(self.options.copied_bytes())
+            self._use_code_memory()
+        for observer in self.accel.code.observers:
+            observer.forgot(self)
+
+    def tell_copied(self) -> None:
+        """Tell observers which blocks were copied since the last call; only while the vCPU stands."""
+        if self._log is not None and (blocks := self._log.drain()):
+            for observer in self.accel.code.observers:
+                observer.copied(self, blocks)
+
     def _learn(self) -> None:
         c = self.c
         key = int(c.bad_key)
@@ -510,9 +541,10 @@ class VcpuEngine:
         c = self.c
         keys = list(dict.fromkeys(int(k) for k in c.missing[: int(c.n_missing)]))
         c.n_missing = 0
+        self.tell_copied()
         if int(c.forget):  # code memory is full
             c.forget = 0
-            self.accel.forget(self.address)
+            self.forget()
             return
         wanted = [k for k in keys if k >> stencil.STENCIL_BIT & 1]
         keys = [k for k in keys if not k >> stencil.STENCIL_BIT & 1]

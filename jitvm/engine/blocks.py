@@ -213,7 +213,8 @@ def forget_blocks(c):
         k += W1
     c.n_blocks = W0
     c.uop_next = c.uop_arena
-    c.code_next = c.code_start
+    if c.log_end == W0:  # who observes wants each address to mean one thing: such memory is left when it is full
+        c.code_next = c.code_start
     c.generation += W1
     c.stat_flushes += W1
     return translations_changed(c)

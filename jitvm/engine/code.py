@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,8 @@ from jitvm.engine.cache import Batch, Cache
 from jitvm.engine.compiler import Made
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import CPU
+from jitvm.engine.objects import ObjectFile
+from jitvm.engine.observer import Observer
 from jitvm.engine.region import Node
 from jitvm.engine.region_ir import region_text
 from jitvm.engine.units import Units, symbol
@@ -55,9 +58,38 @@ def source_epoch() -> str:
     return digest.hexdigest()[:24]
 
 
+TIERS = ("units", "runtime", "handlers", "stencils", "regions")
+"""Kinds of code that are counted apart: Numba's texts, what is called out of line and between blocks, and the tiers."""
+
+
+@dataclass
+class Tally:
+    """How many functions of a kind were compiled, how many came from the cache, their bytes, and the seconds it took.
+
+    Bytes are of object files that were linked (of text for units, of copied code for stencils).
+    """
+
+    compiled: int = 0
+    from_cache: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def tier_of(name: str) -> str:
+    """The kind of a symbol."""
+    return {"i": "handlers", "r": "regions"}.get(name[:1] if name[1:2] == "_" else "", "runtime")
+
+
 def handler_symbol(shape: Shape, variant: int) -> str:
     """Stable name of a handler."""
     return "i_" + hashlib.sha256(f"{shape!r} {variant}".encode()).hexdigest()[:24]
+
+
+def shape_text(shape: Shape, variant: int) -> str:
+    """What a handler does, for people: its unit, its operands, and how it is put together."""
+    operands = ",".join(f"{op}{8 * size}" for op, size in zip(shape.ops, shape.sizes, strict=False) if op)
+    flags = ["", " (dead flags)", f" (fused, condition {variant - 2})"][min(variant, 2)]
+    return f"{shape.unit or shape.kind} {operands}".strip() + flags
 
 
 def region_symbol(nodes: Sequence[Node], modes: Sequence[str] = ()) -> str:
@@ -71,7 +103,7 @@ def compile_region(units: Units, nodes: Sequence[Node], modes: Sequence[str] = (
     name = region_symbol(nodes, modes)
     text, outside = region_text(units, name, nodes, modes)
     code = compile_quickly(text, name)
-    return Made(name, code, tuple(symbol(n) for n in outside), time.perf_counter() - start)
+    return Made(name, code, tuple(symbol(n) for n in outside), time.perf_counter() - start, start)
 
 
 class Code:
@@ -84,10 +116,11 @@ class Code:
         self._on_disk: dict[str, Batch] = {}
         for batch in cache.batches():
             self._on_disk.update(dict.fromkeys(batch.exports, batch))
-        self.regions_from_cache = 0
-        self.compiled = 0
-        self.from_cache = 0
+        self.tallies = {tier: Tally() for tier in TIERS}
         self.compile_seconds = 0.0
+        """Of all that the guest waited for."""
+        self.observers: list[Observer] = []
+        units.on_compiled = self._unit_compiled
         self.on_progress: Callable[[str], None] = lambda what: None
 
     # ---- loading ------------------------------------------------------------------------------------------------------
@@ -104,7 +137,7 @@ class Code:
             return False
         if name not in self.address:
             self._link(code, batch.exports, batch.imports)
-            self.from_cache += len(batch.exports)
+            self.tallies[tier_of(name)].from_cache += len(batch.exports)
         return True
 
     def _obtain(self, name: str) -> bool:
@@ -119,7 +152,25 @@ class Code:
         return name in self.address
 
     def _link(self, code: bytes, exports: Iterable[str], imports: Iterable[str]) -> None:
-        self.address.update(self.linker.link(code, exports, {i: self.address[i] for i in imports}))
+        found = self.linker.link(code, exports, {i: self.address[i] for i in imports})
+        self.address.update(found)
+        self.tallies[tier_of(next(iter(found)))].bytes += len(code)
+        if self.observers:
+            functions = [(f.name, found[f.name], f.size) for f in ObjectFile(code).functions() if f.name in found]
+            for observer in self.observers:
+                observer.linked(functions)
+
+    def _unit_compiled(self, name: str, start: float, size: int) -> None:
+        self.tallies["units"].bytes += size
+        self.note("units", [name], start, size)
+
+    def note(self, tier: str, names: Sequence[str], start: float, size: int, seconds: float | None = None) -> None:
+        """Something was compiled, from `start` on: just now, unless the seconds that it took are given."""
+        seconds = time.perf_counter() - start if seconds is None else seconds
+        self.tallies[tier].compiled += len(names)
+        self.tallies[tier].seconds += seconds
+        for observer in self.observers:
+            observer.compiled(tier, names, start, seconds, size)
 
     def _build(self, text: str, exports: list[str], imports: list[str], level: int) -> None:
         """Compile a module, keep it, link it."""
@@ -127,8 +178,8 @@ class Code:
         code = compile_object(text, level)
         self._link(code, exports, imports)
         self.cache.write_object(code, exports, imports)
-        self.compiled += len(exports)
         self.compile_seconds += time.perf_counter() - start
+        self.note(tier_of(exports[0]), exports, start, len(code))
 
     # ---- units --------------------------------------------------------------------------------------------------------
     def ensure_units(self, names: Iterable[str]) -> None:
@@ -162,6 +213,9 @@ class Code:
     def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, int]:
         """Addresses of handlers by key, stamped in one batch where they are not on disk."""
         names = {key: handler_symbol(shapes[key & 0xFFFF], key >> 16) for key in keys}
+        for observer in self.observers:
+            for key, name in names.items():
+                observer.described(name, shape_text(shapes[key & 0xFFFF], key >> 16))
         missing = {key: n for key, n in names.items() if n not in self.address and not self._load(n)}
         if missing:
             self.on_progress(f"{len(missing)} handlers")
@@ -181,7 +235,7 @@ class Code:
         if batch is None or code is None:
             self._on_disk.pop(name, None)
             return None
-        self.regions_from_cache += 1
+        self.tallies["regions"].from_cache += 1
         return Made(name, code, batch.imports, 0.0)
 
     def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:
@@ -193,7 +247,8 @@ class Code:
         return made
 
     def remember(self, made: Made) -> None:
-        """A region was compiled: where the cache has it."""
+        """A region was compiled: where the cache has it, and what it took."""
+        self.note("regions", [made.name], made.start, len(made.code), made.seconds)
         if made.batch is not None:
             self._on_disk[made.name] = made.batch
 

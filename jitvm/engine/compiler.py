@@ -37,6 +37,8 @@ class Made:
     imports: tuple[str, ...]
     seconds: float
     """What it took to compile."""
+    start: float = 0.0
+    """When that began, by `time.perf_counter`, which is the same for all processes of a host."""
     batch: Batch | None = None
     """Where the cache keeps it."""
 

@@ -4,9 +4,9 @@ Each block begins with an entry record that counts its executions.  When the cou
 again, copies its stencils into code memory and puts the address into the entry record.  The micro-ops stay: a stencil
 that misses goes on in its instruction's handler, and what has no stencil ends the copied part.
 
-Code memory is one file mapped twice, writable and executable at different addresses.  It is emptied together with all
-translations (`blocks.forget_blocks`), also when it is full.  A block that was dropped more than once stays with handlers:
-copying code that keeps being rewritten costs more than it gains.
+Code memory is writable and executable at different addresses (`jitvm/engine/code_memory.py`).  It is emptied together with
+all translations (`blocks.forget_blocks`), also when it is full.  A block that was dropped more than once stays with
+handlers: copying code that keeps being rewritten costs more than it gains.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
 from jitvm.engine.layout import at as at_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, code_of, decode_block, plan_block
 from jitvm.isa.host import peek, poke
-from jitvm.isa.memory import is_code
+from jitvm.isa.memory import code_linear, is_code
 from jitvm.isa.state import OK
-from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W32, sext, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W24, W32, sext, u64
 
 WHY_STENCIL = u64(WHY_STENCIL_)
 STENCIL, SEG, SCALE = u64(1 << 40), u64(24), u64(27)
@@ -111,10 +111,29 @@ def leave_code(to, distance):
     return to + u64(11)
 
 
+def leave_for_stencils(c, u, rip):
+    """Leave to Python before the block with entry record u is given machine code; the next execution tries again."""
+    poke(u + O_IMM, W8, W1)
+    c.rip = rip
+    c.why = WHY_STENCIL
+    return W0
+
+
+def note_copied(c, start, size, rip):
+    """Let who observes know of a block's machine code (`jitvm/engine/observer.py`)."""
+    at = c.log_next
+    poke(at, W8, start + c.code_shift)
+    poke(at + W8, W8, size)
+    poke(at + W16, W8, code_linear(c, rip))
+    poke(at + W24, W8, rip)
+    c.log_next = at + W32
+    return W0
+
+
 def promote(c, u):
     """Give the hot block with entry record u its machine code; 1 when done or impossible, 0: leave (`why`).
 
-    Stencils are missing then, or code memory is full: all translations will be forgotten (`forget`).
+    Stencils are missing then, or code memory is full: all translations will be forgotten (`forget`); or the log is full.
     """
     rip = peek(u + O_EIP, W8)
     b = peek(u + O_DISP, W4)
@@ -124,11 +143,10 @@ def promote(c, u):
         c.status = OK
         return W1
     count = plan_block(c, n)
-    if c.code_next + n * MOST + TAIL > c.code_end:
-        c.forget = W1
-        c.rip = rip
-        c.why = WHY_STENCIL
-        return W0
+    full = u64(c.code_next + n * MOST + TAIL > c.code_end)
+    if full != W0 or (c.log_end != W0 and c.log_next == c.log_end):
+        c.forget = c.forget | full
+        return leave_for_stencils(c, u, rip)
     ends = (count + W1) * UOP
     start = c.code_next
     to = start
@@ -160,13 +178,12 @@ def promote(c, u):
                 to = copy_stencil(c, to, blob, at, u, ends)
         j += W1
     if c.n_missing != missing:
-        poke(u + O_IMM, W8, W1)
-        c.rip = rip
-        c.why = WHY_STENCIL
-        return W0
+        return leave_for_stencils(c, u, rip)
     kind = (c.t[(n - W1) * T_STEP + T_FORM] >> F_KIND_SHIFT) & W7
     if whole != W0 and kind < KIND_JCC:
         to = new_pad(c, to, ends + UOP)  # behind the micro-op that goes on to the next block
+    if c.log_end != W0:
+        note_copied(c, start, to - start, rip)
     c.code_next = (to + u64(15)) & ~u64(15)
     c.stat_promoted += W1
     c.stat_code_bytes += to - start

@@ -50,6 +50,9 @@ class Grown:
     pages: tuple[tuple[int, int, int], ...]
     generation: int
 
+    linear: int = 0
+    """Linear address of its first block."""
+
 
 def _word(address: int) -> int:
     return ctypes.c_uint64.from_address(address).value
@@ -218,6 +221,7 @@ class _Grower:
             tuple((b, int(c.block_uop[b])) for b in index),
             tuple((linear << PAGE_SHIFT, self.pages[linear] << PAGE_SHIFT, self.version(linear)) for linear in used),
             int(c.generation),
+            self.linear(self.rip),
         )
 
     def version(self, linear: int) -> int:

@@ -72,6 +72,9 @@ ENGINE = [
     ("code_shift", U),  # added to a writable address gives the executable one
     ("stat_promoted", U),
     ("stat_code_bytes", U),
+    ("log_start", U),  # where the copier notes what it copied, at its next entry and its end; 0: nobody wants to know
+    ("log_next", U),
+    ("log_end", U),
     ("stat_copied_insns", U),  # instructions of copied blocks and of regions that were entered; only with OPT_COUNT
     ("stat_region_insns", U),
     ("h_resume", U),

@@ -41,6 +41,8 @@ class RegionStore:
         self._gone: deque[int] = deque()
         """Users that are no more."""
         self.evicted = 0
+        self.keep_all = False
+        """Nothing is unlinked: somebody wants addresses to stay what they are."""
 
     @property
     def bytes(self) -> int:
@@ -101,7 +103,7 @@ class RegionStore:
         """Unlink regions that nobody uses, the first ones first, until all take no more than `most`."""
         total = sum(self._cost.values())
         for name in [n for n, users in self._users.items() if not users]:
-            if total <= most:
+            if total <= most or self.keep_all:
                 return
             total -= self._cost.pop(name)
             del self._users[name]

@@ -84,7 +84,7 @@ class Regions:
             return
         address = engine.accel.regions.take(self._number, made)
         if address is None:
-            engine.accel.forget(engine.address)
+            engine.forget()
             self.generations += 1
             self._new_generation()
             return
@@ -92,6 +92,8 @@ class Regions:
         words = self._tables[block] = table_of(engine, grown)
         engine.accel.enter_region(engine.address, block, address, int(words.ctypes.data))
         self.installed += 1
+        for observer in engine.accel.code.observers:
+            observer.installed(engine, grown, made.name)
 
     def _new_generation(self) -> None:
         """When all translations were forgotten: nothing leads to a region."""

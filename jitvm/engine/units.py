@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+import time
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ class Units:
         self._numba: Any = None
         self.compiled = 0
         self.on_progress: Callable[[str], None] | None = None
+        self.on_compiled: Callable[[str, float, int], None] = lambda name, start, size: None
+        """Told of a unit that was compiled: its name, when that began, bytes of text."""
         for package, names in (("jitvm.isa", ISA_MODULES), ("jitvm.engine", ENGINE_MODULES)):
             for name in names:
                 self._collect(importlib.import_module(f"{package}.{name}"))
@@ -152,7 +155,9 @@ class Units:
             if found is None:
                 if self.on_progress:
                     self.on_progress(name)
+                start = time.perf_counter()
                 found = self._compile(unit)
+                self.on_compiled(name, start, len(found))
                 self._cache[key] = found
                 self.compiled += 1
             unit.text = found

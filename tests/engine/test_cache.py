@@ -42,7 +42,7 @@ accel.keep()
 print(json.dumps({{
     "end": [stop.reason, stop.retired, hashlib.sha256(m.ram.tobytes()).hexdigest(), m.registers()["eax"]],
     "numba": "numba" in sys.modules,
-    "compiled": accel.code.compiled,
+    "compiled": sum(t.compiled for kind, t in accel.code.tallies.items() if kind != "units"),
     "units": accel.units.compiled,
     "warned": 0,
 }}))

@@ -103,7 +103,7 @@ def test_evicted_regions_without_a_cache_are_compiled_again(own: Accelerator, mo
     source = many_loops(8, 3)
     tiny, usual = ran(source, TINY), ran(source, SOON)
     assert tiny.bare.vcpu.regions.generations >= 2
-    assert own.code.regions_from_cache == 0
+    assert own.code.tallies["regions"].from_cache == 0
     same(tiny.state(), usual.state(), "without a cache")
 
 
