@@ -19,6 +19,8 @@ sys.path.insert(0, str(HERE.parent))
 toolchain: Any = importlib.import_module("build")
 
 ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_check", "echo")
+LARGE_ROMS = ("long_mode",)
+"""ROMs with more than 8 KiB of code."""
 DISKS = ("bootsect", "diskwrite", "services", "lba48", "keys")
 IMAGE_SIZE = 0x10000
 
@@ -31,13 +33,14 @@ def build(out_dir: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         lib = toolchain.assemble(HERE / "lib.S", work / "lib.o")
-        for name in ROMS + DISKS:
+        for name in ROMS + LARGE_ROMS + DISKS:
             elf = out / f"{name}.elf"
             objects = [toolchain.assemble(HERE / f"{name}.S", work / f"{name}.o")]
-            if name in ROMS:
+            script = "rom.lds" if name in ROMS else "rom32k.lds" if name in LARGE_ROMS else "sector.lds"
+            if name not in DISKS:
                 objects.append(lib)
-            toolchain.link(objects, HERE / ("rom.lds" if name in ROMS else "sector.lds"), elf)
-            image = toolchain.binary(elf, out / f"{name}.{'bin' if name in ROMS else 'img'}")
+            toolchain.link(objects, HERE / script, elf)
+            image = toolchain.binary(elf, out / f"{name}.{'img' if name in DISKS else 'bin'}")
             if image.stat().st_size != IMAGE_SIZE:
                 raise toolchain.BuildError(f"{image.name}: not {IMAGE_SIZE} bytes")
             made += [image, elf]

@@ -26,11 +26,11 @@ class Run:
     debug: str
 
 
-def run_qemu(folder: Path, bios: Path, *options: str, typed: str = "") -> Run:
+def run_qemu(folder: Path, bios: Path, *options: str, typed: str = "", program: str = QEMU) -> Run:
     """Run QEMU's pc board headless until it ends by itself; `typed` is fed to COM1."""
     debug = folder / "debug.txt"
     command = [
-        QEMU, "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
+        program, "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
         "-bios", str(bios), "-serial", "stdio", "-debugcon", f"file:{debug}", *options,
     ]  # fmt: skip
     for _ in range(ATTEMPTS):
