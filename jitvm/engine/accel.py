@@ -26,13 +26,14 @@ from jitvm.engine.code_memory import CodeMemory
 from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
+from jitvm.engine.entry import Entry
 from jitvm.engine.forms import Forms, Shape, opcode_attributes
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.observer import CopiedLog, Observer
 from jitvm.engine.region import MODES
 from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
-from jitvm.engine.stitch import SPECIALS
+from jitvm.engine.specials import SPECIALS
 from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
@@ -56,7 +57,6 @@ KICK = 1 << 62
 RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
 """Special handlers whose addresses the record holds, whatever the options."""
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
-OK_ARGUMENT = ctypes.c_uint64(OK_STATUS)
 LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL, lay.WHY_REGION})
 """Why translated code comes back to be given what the translator lacks."""
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64}
@@ -157,9 +157,6 @@ class Accelerator:
         self._restore()
         self._restore_stencils()
         self.code.ensure_specials()
-        self.enter = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64)(
-            self.code.address["enter"]
-        )
         self._written = self.code.function("blocks.written_outside", 2)
         self._forget = self.code.function("blocks.forget_blocks", 0)
         self._flush = self.code.function("tlb.flush_tlb_all", 0)
@@ -332,9 +329,8 @@ class VcpuEngine:
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
-        self._enter = accel.enter
-        self._record, self._budget = ctypes.c_void_p(self.address), ctypes.c_int64()
-        """Arguments of `enter`, made once: ctypes takes twice as long to make them of numbers."""
+        self._entry = Entry(accel.code.address["python_enter"], self.address)
+        self._enter = self._entry.call
         self._kicked = False
         self.regions = Regions(self, sync=options.sync, modes=options.modes())
         self._injected: int | None = None
@@ -382,8 +378,7 @@ class VcpuEngine:
     def run(self, budget: int) -> int:
         """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
         if self._injected is None:
-            self._budget.value = budget
-            why: int = self._enter(self._record, self._budget, OK_ARGUMENT)
+            why = self._enter(budget, OK_STATUS)
         else:
             why = self._deliver_and_enter(budget)
         while why in LACKS or (why == lay.WHY_LIMIT and self._woken()):
@@ -393,7 +388,7 @@ class VcpuEngine:
                 self.regions.ask()
             elif why != lay.WHY_LIMIT:
                 self._stamp()
-            why = self._enter(self.address, self.signed[self._left], OK_STATUS)
+            why = self._enter(self.signed[self._left], OK_STATUS)
         return why
 
     def _woken(self) -> bool:
@@ -428,9 +423,9 @@ class VcpuEngine:
             status = self.accel.deliver(self.address)
             budget -= status != EXIT_STATUS
         if status == EXIT_STATUS:
-            return self._enter(self.address, budget, EXIT_STATUS)  # type: ignore[no-any-return]  # ctypes
+            return self._enter(budget, EXIT_STATUS)
         self._injected = None
-        return self._enter(self.address, budget, OK_STATUS)  # type: ignore[no-any-return]  # ctypes
+        return self._enter(budget, OK_STATUS)
 
     def set_breakpoints(self, addresses: Collection[int]) -> None:
         """Stop with EXIT_DEBUG before the instructions at these linear addresses; only while the vCPU stands."""

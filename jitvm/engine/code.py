@@ -15,7 +15,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from jitvm.engine import stitch
+from jitvm.engine import entry, specials, stitch
 from jitvm.engine.backend import Linker, compile_object, compile_quickly, host_key
 from jitvm.engine.cache import Batch, Cache
 from jitvm.engine.compiler import Made
@@ -147,7 +147,7 @@ class Code:
         unit = next((n for n in self.units.functions if symbol(n) == name), None)
         if unit is not None:
             self.ensure_units([unit])
-        elif name in stitch.SPECIALS:
+        elif name in specials.SPECIALS:
             self.ensure_specials()
         return name in self.address
 
@@ -204,10 +204,10 @@ class Code:
         if "enter" in self.address or self._load("enter"):
             return
         self.ensure_units(RUN_UNITS)
-        builders = [stitch.special(self.units, n) for n in stitch.SPECIALS]
-        text, outside, _ = stitch.module(self.units, builders, stitch.ENTER)
+        builders = [specials.special(self.units, n) for n in specials.SPECIALS]
+        text, outside, _ = stitch.module(self.units, builders, entry.TEXT)
         self.ensure_units(outside)
-        self._build(text, [*stitch.SPECIALS, "enter"], [symbol(n) for n in outside], LEVEL_HANDLER)
+        self._build(text, [*specials.SPECIALS, *entry.EXPORTS], [symbol(n) for n in outside], LEVEL_HANDLER)
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
     def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, int]:
@@ -220,9 +220,9 @@ class Code:
         if missing:
             self.on_progress(f"{len(missing)} handlers")
             builders = [stitch.handler(self.units, shapes, key, n) for key, n in missing.items()]
-            text, outside, specials = stitch.module(self.units, builders)
+            text, outside, others = stitch.module(self.units, builders)
             self.ensure_units(outside)
-            self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *specials], LEVEL_HANDLER)
+            self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *others], LEVEL_HANDLER)
         return {key: self.address[n] for key, n in names.items()}
 
     def find_region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made | None:

@@ -9,7 +9,6 @@ Guest memory: a TLB hit is done here; everything else calls the complete ways of
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from jitvm.engine.layout import at
 from jitvm.engine.simd_forms import WIDE, WORD, result_type
 from jitvm.engine.units import Units, symbol
 from jitvm.isa.memory import CANONICAL_HALF
-from jitvm.isa.simd import MMX_EXPONENT, MXCSR_FLAGS, MXCSR_MASKS
+from jitvm.isa.simd import MMX_EXPONENT, MXCSR_MASKS
 from jitvm.isa.state import TLB_ENTRIES
 from jitvm.isa.table import QUICK
 
@@ -535,139 +534,6 @@ class HandlerBuilder:
         if note:
             self.put(f"store ptr {u}, ptr {note}")
         self.enter(u, budget)
-
-
-SPECIALS = (
-    *("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit"),
-    *("h_count", "h_promote", "h_hot", "h_retry", "h_enter", "h_pad"),
-)
-"""Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
-block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
-direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot; one that asks for
-a region; a region that something has happened to; a block to be charged and entered; the same, through a pad that may be
-linked."""
-
-
-class _Special(HandlerBuilder):
-    def take(self, u: str) -> None:
-        """Enter the micro-op that a `jitvm/engine/run.py` function found, or leave with `why`."""
-        go, out = self.label(), self.label()
-        self.cond_branch(self.new(f"icmp eq i64 {u}, 0"), out, go, False)
-        self.place(out)
-        self.put(f"ret i64 {self.word('why')}")
-        self.place(go)
-        self.enter(self.new(f"inttoptr i64 {u} to ptr"), self.word("left"))
-
-    def here(self) -> str:
-        return self.new("ptrtoint ptr %uop to i64")
-
-    def stop_at(self) -> None:
-        """rip and left of the micro-op that is not entered."""
-        self.set_word("rip", self.uop(lay.UOP_EIP, "i64"))
-        self.set_word("left", "%budget")
-
-
-def special(units: Units, name: str) -> HandlerBuilder:
-    """One of SPECIALS."""
-    b = _Special(units, name)
-    if name == "h_finish":
-        b.take(b.call("run.finish", ["%budget"]))
-    elif name == "h_resume":
-        b.set_word("left", "%budget")
-        b.take(b.call("run.next_block", []))
-    elif name == "h_out":
-        b.stop_at()
-        b.take(b.call("run.next_short", []))
-    elif name == "h_stale":
-        b.set_word("left", "%budget")
-        b.take(b.call("run.stale_block", [b.here()]))
-    elif name == "h_link":
-        b.set_word("left", "%budget")
-        b.take(b.call("run.link_block", [b.here()]))
-    elif name == "h_cross":
-        b._jump(b.uop(lay.UOP_EIP, "i64"), "%budget", b.gep("%uop", lay.UOP_IMM))
-    elif name == "h_at":
-        b.stop_at()
-        b.take(b.call("run.next_block", []))
-    elif name == "h_count":
-        counter = b.gep("%uop", lay.UOP_IMM)
-        left = b.new(f"sub i64 {b.new(f'load i64, ptr {counter}')}, 1")
-        b.put(f"store i64 {left}, ptr {counter}")
-        hot, cold = b.label(), b.label()
-        b.cond_branch(b.new(f"icmp eq i64 {left}, 0"), hot, cold, False)
-        b.place(hot)
-        b.tail("h_promote", "%budget")
-        b.place(cold)
-        b.next()
-    elif name == "h_promote":
-        b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
-        done = b.call("copy.promote", [b.here()])
-        go, out = b.label(), b.label()
-        b.cond_branch(b.new(f"icmp eq i64 {done}, 0"), out, go, False)
-        b.place(out)
-        b.put(f"ret i64 {b.word('why')}")
-        b.place(go)
-        b.go(b.new("load ptr, ptr %uop"), "%uop", "%budget")
-    elif name == "h_hot":
-        b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
-        b.call("hot.note_hot", [b.here()])
-        b.put(f"ret i64 {b.word('why')}")
-    elif name == "h_enter":
-        b.enter("%uop", "%budget")
-    elif name == "h_pad":
-        b.call("gate.link_pad", [b.here()])
-        b.enter("%uop", "%budget")
-    elif name == "h_retry":
-        b.go(b.new(f"inttoptr i64 {b.call('hot.recheck', [b.here()])} to ptr"), "%uop", "%budget")
-    elif name == "h_limit":
-        b.set_word("left", "%budget")
-        b.take(b.call("run.beyond_limit", [b.here()]))
-    else:
-        b.set_word("step_armed", "1")
-        b.next()
-    return b
-
-
-_IS_X86 = platform.machine() == "x86_64"
-MXCSR_IN = f"""  %saved = alloca i32
-  %guests = alloca i32
-  %mxcsrp = getelementptr i8, ptr %cpu, i64 {at("mxcsr")}
-  %mxcsr = load i64, ptr %mxcsrp
-  %masked = or i64 %mxcsr, {int(MXCSR_MASKS)}
-  %word = trunc i64 %masked to i32
-  store i32 %word, ptr %guests
-  call void asm sideeffect "stmxcsr $0", "=*m"(ptr elementtype(i32) %saved)
-  call void asm sideeffect "ldmxcsr $0", "*m"(ptr elementtype(i32) %guests)
-""" * _IS_X86
-MXCSR_OUT = f"""  call void asm sideeffect "stmxcsr $0", "=*m"(ptr elementtype(i32) %guests)
-  call void asm sideeffect "ldmxcsr $0", "*m"(ptr elementtype(i32) %saved)
-  %raised = load i32, ptr %guests
-  %raised64 = zext i32 %raised to i64
-  %flags = and i64 %raised64, {int(MXCSR_FLAGS)}
-  %before = load i64, ptr %mxcsrp
-  %after = or i64 %before, %flags
-  store i64 %after, ptr %mxcsrp
-""" * _IS_X86
-"""The guest's MXCSR, with all exceptions masked, is the host's while translated code runs: jitvm/isa/simd.py."""
-
-ENTER = f"""define i64 @enter(ptr %cpu, i64 %budget, i64 %pending) {{
-  %status = getelementptr i8, ptr %cpu, i64 {at("status")}
-  store i64 %pending, ptr %status
-  %pos = getelementptr i8, ptr %cpu, i64 {at("io_pos")}
-  store i64 0, ptr %pos
-  %horizonp = getelementptr i8, ptr %cpu, i64 {at("horizon")}
-  %leftp = getelementptr i8, ptr %cpu, i64 {at("left")}
-  %horizon = load i64, ptr %horizonp
-  %left = load i64, ptr %leftp
-  %retired = sub i64 %horizon, %left
-  %end = add i64 %retired, %budget
-  store i64 %end, ptr %horizonp
-  store i64 %budget, ptr %leftp
-{MXCSR_IN}  %r = call preserve_nonecc i64 @h_resume(ptr %cpu, ptr null, i64 %budget)
-{MXCSR_OUT}  ret i64 %r
-}}
-"""
-"""Sets the budget: `left`, and `horizon` so that `retired` stays."""
 
 
 def handler(units: Units, shapes: Sequence[Shape], key: int, name: str) -> HandlerBuilder:

@@ -18,6 +18,7 @@ from jitvm.engine.backend import simplify
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.primitives import PRIMITIVES
 from jitvm.engine.region_ir import RegionBuilder
+from jitvm.engine.specials import SPECIALS, special
 from jitvm.engine.units import check, symbol
 from jitvm.errors import EngineError
 from tests.engine.native_decoder import Decoder
@@ -146,7 +147,7 @@ def sample() -> list[stitch.HandlerBuilder]:
     keys = list(accel._handlers)
     assert len(keys) > 60
     builders = [stitch.handler(accel.units, accel.forms.shapes, key, f"i_{key}") for key in keys]
-    return builders + [stitch.special(accel.units, name) for name in stitch.SPECIALS]
+    return builders + [special(accel.units, name) for name in SPECIALS]
 
 
 def test_handlers_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
