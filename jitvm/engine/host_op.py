@@ -12,6 +12,7 @@ Source: System V ABI, AMD64 supplement, table 3.4 (registers); LLVM language ref
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -97,12 +98,15 @@ def emit(new: Callable[[str], str], shape: Shape, args: Sequence[str]) -> tuple[
     return v, ""
 
 
+# ---- at once, for the plain engine ------------------------------------------------------------------------------------
+_NUMBERS = itertools.count()
+
+
 @cache
 def _linker() -> Linker:
     return Linker()
 
 
-# ---- at once, for the plain engine ------------------------------------------------------------------------------------
 class HostOp:
     """An operation as a function of Python numbers: 128 bits for XMM operands, 64 for all others."""
 
@@ -110,11 +114,12 @@ class HostOp:
 
     def __init__(self, shape: Shape) -> None:
         self.types = argument_types(shape)
-        address = _linker().link(compile_object(self._text(shape)), ["host_op"], {})["host_op"]
+        name = f"host_op{next(_NUMBERS)}"
+        address = _linker().link(compile_object(self._text(shape, name)), [name], {})[name]
         self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
         self._room: Any = ctypes.create_string_buffer(self.BYTES)
 
-    def _text(self, shape: Shape) -> str:
+    def _text(self, shape: Shape, name: str) -> str:
         lines: list[str] = []
 
         def new(text: str) -> str:
@@ -137,7 +142,7 @@ class HostOp:
             put(f"store {result_type(shape)} {result}, ptr {at(self.RESULT)}, align 1")
         if flags:
             put(f"store i64 {flags}, ptr {at(self.FLAGS)}, align 1")
-        return "\n".join(["define void @host_op(ptr %io) nounwind {", *lines, "  ret void", "}", ""])
+        return "\n".join([f"define void @{name}(ptr %io) nounwind {{", *lines, "  ret void", "}", ""])
 
     def __call__(self, args: Sequence[int]) -> tuple[int, int]:
         """(result, flags word); by `host.MXCSR`, which gets the flags that it raises."""

@@ -17,6 +17,7 @@ from jitvm.engine.layout import at
 from jitvm.engine.region import MODES, OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE
 from jitvm.engine.region_pages import SharedLookups, busiest
+from jitvm.engine.simd_forms import WIDE
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
 from jitvm.isa.state import ZERO
@@ -27,6 +28,8 @@ NO_TABLES = '"no-jump-tables"="true"'
 WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 """Lines that `text` replaces when it is known which registers the region uses."""
 KNOWN_TOUCHED = TOUCHED | X87_TOUCHED
+VARIABLES = {"r": "i32", "c": "i64", "x": WIDE}
+"""LLVM's type of a local variable, by the first letter of its name."""
 INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
@@ -44,6 +47,8 @@ class RegionBuilder(SharedLookups):
         self._invariants: dict[str, int] = {}
         self._written: set[int] = set()
         self._touched: set[int] = set()
+        self._wide_written: set[int] = set()
+        self._wide_touched: set[int] = set()
         self._node = nodes[0]
         self._number = 0
         self.op = nodes[0].ops[0]
@@ -114,6 +119,27 @@ class RegionBuilder(SharedLookups):
 
     def set_slot_reg(self, slot: str, size: int, v: str) -> None:
         self.set_gpr(getattr(self.op, slot), size, v)
+
+    # ---- XMM registers: local variables, too ----------------------------------------------------------------------------
+    def _wide_at(self, n: int) -> str:
+        self._wide_touched.add(n)
+        return f"%x{n}"
+
+    def wide_reg(self, slot: str) -> str:
+        return self.new(f"load {WIDE}, ptr {self._wide_at(getattr(self.op, slot) >> 3)}")
+
+    def set_wide_reg(self, slot: str, v: str) -> None:
+        self._set_wide(getattr(self.op, slot) >> 3, v)
+
+    def _set_wide(self, n: int, v: str) -> None:
+        self._wide_written.add(n)
+        self.put(f"store {WIDE} {v}, ptr {self._wide_at(n)}")
+
+    def xmm0(self) -> str:
+        return self.new(f"load {WIDE}, ptr {self._wide_at(0)}")
+
+    def set_xmm0(self, v: str) -> None:
+        self._set_wide(0, v)
 
     # ---- the record ---------------------------------------------------------------------------------------------------
     def _at_entry(self, name: str, offset: int) -> str:
@@ -360,6 +386,9 @@ class RegionBuilder(SharedLookups):
             v, w = self.fresh(), self.fresh()
             lines += [f"  {v} = load i32, ptr %r{register}", f"  {w} = zext i32 {v} to i64"]
             lines.append(f"  store i64 {w}, ptr %pr{register}")
+        for n in sorted(self._wide_written):
+            v = self.fresh()
+            lines += [f"  {v} = load {WIDE}, ptr %x{n}", f"  store {WIDE} {v}, ptr %px{n}, align 8"]
         return [*lines, self._memcpy("%plazy", "%lazy")]
 
     def _load_all(self) -> list[str]:
@@ -368,6 +397,9 @@ class RegionBuilder(SharedLookups):
         for register in sorted(self._touched):
             v = self.fresh()
             lines += [f"  {v} = load i32, ptr %pr{register}", f"  store i32 {v}, ptr %r{register}"]
+        for n in sorted(self._wide_touched):
+            v = self.fresh()
+            lines += [f"  {v} = load {WIDE}, ptr %px{n}, align 8", f"  store {WIDE} {v}, ptr %x{n}"]
         return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy")]
 
     def _load_words(self) -> list[str]:
@@ -390,8 +422,9 @@ class RegionBuilder(SharedLookups):
         lines += [f"  %{name} = alloca i64" for name in ("base0", "base1", "top0")]
         places = {f"r{r}": 8 * r for r in sorted(self._touched)}
         places |= {f"c_{name}": offset for name, offset in self._invariants.items()}
+        places |= {f"x{n}": at("xmm") + 16 * n for n in sorted(self._wide_touched)}
         for name, offset in places.items():
-            lines.append(f"  %{name} = alloca {'i32' if name[0] == 'r' else 'i64'}")
+            lines.append(f"  %{name} = alloca {VARIABLES[name[0]]}")
             lines.append(f"  %p{name} = getelementptr i8, ptr %cpu, i64 {offset}")
         lines.append(f"  %plazy = getelementptr i8, ptr %cpu, i64 {at('lazy')}")
         lines += [f"  %ptable = getelementptr i8, ptr %uop, i64 {lay.UOP_IMM}", "  %table = load ptr, ptr %ptable"]
