@@ -11,6 +11,8 @@ The files, in the order of the work:
     stats.py          median, geometric mean, ratio, spread
     report.py         tables
     ab.py             runs with and without an optimisation
+    chart.py          charts as SVG
+    html.py           a page with charts
     results.py        results as JSON, and what an older file says
     errors.py         what goes wrong
     cli.py            the command line

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from jitvm.bench import ab, report
+from jitvm.bench import ab, html, report
 from jitvm.bench.errors import BenchError
 from jitvm.bench.results import Results, load, save
 from jitvm.bench.runners import Runner, all_runners
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=Path, metavar="FOLDER", help="folder of the bench images")
     add("--ab", metavar="NAMES", help="with and without optimisations: " + ", ".join(OPTIMISATIONS))
     add("--json", type=Path, metavar="FILE", help="write the results to a file")
+    add("--html", type=Path, metavar="FILE", help="write a page with charts")
     add("--compare", type=Path, metavar="OLD.json", help="compare with the results in a file")
     return result
 
@@ -114,8 +115,9 @@ def _bench(options: argparse.Namespace, scratch: Path) -> None:
     for workload in workloads:
         load_image(images, workload.name)
     old = load(options.compare) if options.compare else None
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise BenchError(f"{options.json}: no such folder")
+    for path in filter(None, (options.json, options.html)):
+        if not path.absolute().parent.is_dir():
+            raise BenchError(f"{path}: no such folder")
     results = Results(rounds=min(options.rounds, 2) if options.quick else options.rounds)
     results.compute = [workload.name for workload in workloads if workload.compute]
     runners: list[Runner] = []
@@ -146,6 +148,8 @@ def _bench(options: argparse.Namespace, scratch: Path) -> None:
     report.show(results, old, console, report.speed(results) if options.ab is None else ab.table(results))
     if options.json:
         save(results, options.json)
+    if options.html:
+        html.save(results, old, options.html)
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from jitvm.bench.results import Cell, Results, host
+from jitvm.bench.results import Cell, Results, StartUp, host
 from jitvm.bench.stats import geometric_mean, median, ratio
 from jitvm.bench.workloads import WORKLOADS
 
@@ -126,16 +126,26 @@ def start_up(results: Results) -> Table | None:
     return table
 
 
+def verdict(before: Cell, after: Cell) -> str:
+    """Whether a change is more than the spread: no round of the one is within the rounds of the other."""
+    old, new = before.rates, after.rates
+    if min(len(old), len(new)) < 2:
+        return ""
+    if min(new) > max(old):
+        return "faster"
+    return "SLOWER" if max(new) < min(old) else ""
+
+
 def comparison(new: Results, old: Results) -> Table:
-    """Speeds beside those of an older file, where both have a figure.
+    """Speeds beside those of an older file, where both have a figure, and whether a change is beyond the spread.
 
     The ratio to QEMU is compared too: it says more than MIPS when the machine
     was in another mood.
     """
     base = _base(new) or OURS
     table = Table(title=f"{base}: this run beside the older one")
-    for title in ("workload", "old MIPS", "new MIPS", "new / old", "old / QEMU", "new / QEMU"):
-        table.add_column(title, justify="left" if title == "workload" else "right")
+    for title in ("workload", "old MIPS", "new MIPS", "new / old", "beyond spread", "old / QEMU", "new / QEMU"):
+        table.add_column(title, justify="left" if title in ("workload", "beyond spread") else "right")
     changes: list[float | None] = []
     for workload in new.cells:
         before, after = old.mips(workload, base), new.mips(workload, base)
@@ -143,9 +153,16 @@ def comparison(new: Results, old: Results) -> Table:
         if workload in new.compute:
             changes.append(change)
         shares = [results.ratio(workload, base, "qemu") for results in (old, new)]
-        table.add_row(workload, number(before), number(after), number(change), *map(number, shares))
+        cells = [results.cells.get(workload, {}).get(base) or Cell() for results in (old, new)]
+        table.add_row(workload, number(before), number(after), number(change), verdict(*cells), *map(number, shares))
     table.add_section()
-    table.add_row("geometric mean", "", "", number(geometric_mean(changes)), "", "")
+    table.add_row("geometric mean", "", "", number(geometric_mean(changes)), "", "", "")
+    for title in new.start_up:
+        times = [(results.start_up.get(title, {}).get(base) or StartUp()).seconds for results in (old, new)]
+        earlier, later = median(times[0]), median(times[1])
+        far = len(times[0]) > 1 < len(times[1]) and (max(times[1]) < min(times[0]) or min(times[1]) > max(times[0]))
+        mark = ("faster" if (later or 0) < (earlier or 0) else "SLOWER") if far else ""
+        table.add_row(title, _seconds(earlier), _seconds(later), number(ratio(earlier, later)), mark, "", "")
     return table
 
 

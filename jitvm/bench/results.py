@@ -51,6 +51,11 @@ class Cell:
         return None if rate is None or self.error else rate / 1e6
 
     @property
+    def rates(self) -> list[float]:
+        """The same for each round."""
+        return [self.instructions / second / 1e6 for second in self.seconds if second and not self.error]
+
+    @property
     def whole_mips(self) -> float | None:
         """The same over the whole run, with start-up and compilation."""
         rate = ratio(self.instructions, median(self.walls))
