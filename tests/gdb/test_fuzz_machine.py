@@ -154,7 +154,7 @@ def attack(vm: Vm, rng: random.Random, n_packets: int, answers: Answers) -> int:
                         break
                 if rng.random() < 0.5:
                     drain(connection, answers)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # the machine has ended, or is about to
             break
         sent += n
     return sent
