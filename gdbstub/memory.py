@@ -1,7 +1,8 @@
-"""m, x, M, X, qCRC and qSearch:memory.
+"""m, x, M, X, qCRC, qSearch:memory and qMemoryRegionInfo.
 
-Source: gdb's manual, "Packets" and "General Query Packets". A read that meets a bad page gives the bytes before it, and
-an error if there are none: never an invented byte. Reads are cut to what fits a packet, which the protocol allows.
+Source: gdb's manual, "Packets" and "General Query Packets"; lldb's "GDB Remote Protocol Extensions". A read that meets a
+bad page gives the bytes before it, and an error if there are none: never an invented byte. Reads are cut to what fits a
+packet, which the protocol allows.
 """
 
 from __future__ import annotations
@@ -135,11 +136,31 @@ def _search(context: Context, arguments: bytes) -> bytes | None:
     return b"0" if at is None else b"1,%x" % at
 
 
+def _region(context: Context, arguments: bytes) -> bytes:
+    """lldb's question what is at an address; it does not ask for the memory map's holes otherwise."""
+    address = parse.number(arguments[1:])
+    facet = context.facets.memory_map
+    regions = facet.memory_map() if facet is not None else ()
+    if not regions:
+        return b""
+    before = 0
+    for region in regions:
+        end = region.start + region.size
+        if address < region.start:
+            return b"start:%x;size:%x;" % (before, region.start - before)
+        if address < end:
+            access = b"rwx" if region.kind == "ram" else b"rx"
+            return b"start:%x;size:%x;permissions:%b;" % (region.start, region.size, access)
+        before = end
+    return b"start:%x;size:%x;" % (before, parse.ADDRESS_END - before)
+
+
 COMMANDS = {
     "m": Command(_read_hex, text=False),
     "x": Command(_read_binary),
     "M": Command(_write_hex),
     "X": Command(_write_binary),
     "qCRC": Command(_crc, form=Form.COLON),
+    "qMemoryRegionInfo": Command(_region, anytime=True, form=Form.COLON),
     "qSearch": Command(_search, form=Form.COLON),
 }

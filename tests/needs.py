@@ -23,7 +23,7 @@ TOOLCHAIN = ("gcc", "as", "ld", "objcopy")
 SEABIOS = Path("/usr/share/seabios/bios.bin")
 SEABIOS_256K = Path("/usr/share/seabios/bios-256k.bin")
 VGABIOS = Path("/usr/share/seabios/vgabios-stdvga.bin")
-PROGRAMS = (*TOOLCHAIN, "nm", "qemu-system-i386", "qemu-system-x86_64", "gdb", "bochs", "nasm")
+PROGRAMS = (*TOOLCHAIN, "nm", "qemu-system-i386", "qemu-system-x86_64", "gdb", "lldb", "bochs", "nasm")
 FILES = (SEABIOS, SEABIOS_256K, VGABIOS)
 MODULES = ("hypothesis", "unicorn", "pygdbmi")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gdbstub import Session
+from gdbstub.target import MemoryRegion
 from tests.gdbstub.client import Client
 from tests.gdbstub.fake_target import RAM, FakeTarget, MandatoryTarget
 
@@ -206,6 +207,17 @@ def test_documents_come_in_pieces_of_one_version(client: Client, target: FakeTar
     assert "CPU0 long64 running" in first + client.ask("qXfer:threads:read::60,1000")
     assert "CPU0 long64 halted" in xfer(client, "threads")
     assert client.ask("qXfer:features:read:target.xml:ffffff,10") == "l"
+
+
+def test_regions_for_lldb(client: Client, target: FakeTarget, make: Callable[..., Session]) -> None:
+    assert client.ask("qMemoryRegionInfo:10") == f"start:0;size:{RAM:x};permissions:rwx;"
+    rom = target.memory_map()[1]
+    assert client.ask(f"qMemoryRegionInfo:{RAM + 1:x}") == f"start:{RAM:x};size:{rom.size:x};permissions:rx;"
+    target.memory_map = lambda: [MemoryRegion(0x1000, 0x1000)]  # type: ignore[method-assign]
+    assert client.ask("qMemoryRegionInfo:0") == "start:0;size:1000;"
+    assert client.ask("qMemoryRegionInfo:ffffffffffffffff") == "start:2000;size:ffffffffffffe000;"
+    assert client.ask("qMemoryRegionInfo:x").startswith("E")
+    assert Client(make(MandatoryTarget())).ask("qMemoryRegionInfo:0") == ""
 
 
 def test_memory_map_and_file(client: Client, target: FakeTarget) -> None:
