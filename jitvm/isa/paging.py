@@ -113,8 +113,9 @@ def host_of(c, lin, kind, user):
         c.gpa = ONES
         return c.tlb[k + W1] + lin
     gpa = lin
-    c.marks = W0
-    if c.cr0 & CR0_PG != W0:
+    if c.cr0 & CR0_PG == W0:
+        c.marks = W0
+    else:
         if c.cr4 & CR4_PAE != W0:
             gpa = walk_wide(c, lin, kind, user)
         else:

@@ -10,6 +10,7 @@ import pytest
 from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
 from tests.boot.guests import GUESTS, config, debug_output
+from tests.engine.guest import Guest
 from tests.firmware.qemu import DEBUG_EXIT, run_qemu
 from tests.needs import lacking, need
 
@@ -183,6 +184,21 @@ def test_jitvm(jit: str) -> None:
     machine = Machine(config(ROM, cpu="max", jit=jit, no_reboot=True))
     assert machine.run().code == 1
     assert debug_output(machine).splitlines() == expected()
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "regions"])
+def test_engines(engine: str) -> None:
+    """The same without a board, so that plain Python runs it, too."""
+    guest = Guest(engine, deliver=True, memory=1 << 20)
+    guest.bare.vcpu.set_cpu("max")
+    guest.bare.set_mode("real")
+    guest.c.deliver = 1
+    guest.bare.write(0xF0000, ROM.read_bytes())
+    guest.c.sel[1], guest.c.base[1] = 0xF000, 0xF0000
+    guest.registers(eip=0xFFF0)
+    assert guest.go(1_000_000) == "hlt"
+    text = bytes(a.value for a in guest.device.seen if a.write and a.address == 0xE9).decode("latin-1")
+    assert text.replace("\r\n", "\n").splitlines() == expected()
 
 
 def test_a_cpu_without_long_mode() -> None:

@@ -1,4 +1,4 @@
-"""PAE paging, PSE-36, NX, SMEP, SMAP, global and large pages, on every engine.
+"""PAE and 4-level paging, PSE-36, NX, SMEP, SMAP, global and large pages, on every engine.
 
 What the CPU must do is written here again, from the manual (SDM vol. 3, 4.4, 4.6, 4.7, 4.10).
 """
@@ -14,11 +14,13 @@ from tests.engine.guest import CODE, Guest
 from tests.engine.tables import PG, PSE, WP, A, D, P, U, W, set_ring
 
 ENGINES = ["plain", "handlers", "stencils"]
-PDPT, TABLES = 0x10000, 0x11000
+PAGINGS = ["pae", "long"]
+"""Long mode is met in compatibility mode, where the same code runs."""
+PML4, PDPT = 0x14000, 0x10000
 DIRECTORY, TABLE, WINDOW_TABLE = 0x11000, 0x12000, 0x13000
 PS, G, NX = 0x80, 0x100, 1 << 63
 PAE, PGE, SMEP, SMAP = 0x20, 0x80, 1 << 20, 1 << 21
-PE, NXE = 0x11, 0x800
+PE, LME, NXE = 0x11, 0x100, 0x800
 AC = 1 << 18
 WINDOW = 0x20_0000
 """2 MiB whose directory entry decides for nothing else."""
@@ -33,16 +35,18 @@ def get(guest: Guest, at: int) -> int:
     return int(struct.unpack("<Q", guest.bare.read(at, 8))[0])
 
 
-def pae_on(guest: Guest, *, cr4: int = 0, efer: int = 0, wp: bool = False) -> None:
+def pae_on(guest: Guest, paging: str = "pae", *, cr4: int = 0, efer: int = 0, wp: bool = False) -> None:
     """Map the first 512 KiB one to one for everybody, by guest code that goes through CR3, CR4 and CR0."""
     guest.bare.vcpu.set_cpu("max")
-    guest.c.efer = efer
-    put(guest, PDPT, DIRECTORY | P, 0, 0, 0)
+    long = paging == "long"
+    guest.c.efer = efer | (LME if long else 0)
+    put(guest, PML4, PDPT | P | W | U)
+    put(guest, PDPT, DIRECTORY | P | (W | U if long else 0), 0, 0, 0)
     put(guest, DIRECTORY, TABLE | P | W | U, WINDOW_TABLE | P | W | U)
     put(guest, TABLE, *(page << 12 | P | W | U for page in range(128)))
     put(guest, WINDOW_TABLE, *(page << 12 | P | W | U for page in range(128)))
     guest.load(
-        f"mov eax, {PAE | cr4}\n mov cr4, eax\n mov eax, {PDPT}\n mov cr3, eax\n"
+        f"mov eax, {PAE | cr4}\n mov cr4, eax\n mov eax, {PML4 if long else PDPT}\n mov cr3, eax\n"
         f" mov eax, {PG | PE | (WP if wp else 0)}\n mov cr0, eax\n hlt"
     )
     assert guest.go() == "hlt"
@@ -91,13 +95,14 @@ def refused(entries: tuple[int, ...], ring: int, way: str, *, wp: bool, nxe: boo
     return None
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ACCESSES)
-def test_rights(engine: str, name: str) -> None:
+def test_rights(engine: str, name: str, paging: str) -> None:
     source, way = ACCESSES[name]
     for nxe, wp in itertools.product((False, True), (False, True)):
         guest = Guest(engine)
-        pae_on(guest, efer=NXE if nxe else 0, wp=wp)
+        pae_on(guest, paging, efer=NXE if nxe else 0, wp=wp)
         guest.bare.write(PAGE + 0x10, b"\x0f\x0b")
         for pde, pte, ring in itertools.product((0, 1, 3, 7, 5, 7 | NX), (0, 1, 3, 5, 7, 7 | NX, 3 | NX), (0, 3)):
             put(guest, DIRECTORY + 8, WINDOW_TABLE | pde)
@@ -117,12 +122,13 @@ def test_rights(engine: str, name: str) -> None:
                 assert get(guest, WINDOW_TABLE + 8 * 9) == PAGE | pte, "a refused access sets no bit"
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ["load", "store", "fetch"])
-def test_large_pages(engine: str, name: str) -> None:
+def test_large_pages(engine: str, name: str, paging: str) -> None:
     source, way = ACCESSES[name]
     guest = Guest(engine)
-    pae_on(guest, efer=NXE)
+    pae_on(guest, paging, efer=NXE)
     guest.bare.write(PAGE + 0x10, b"\x0f\x0b")
     for pde, ring in itertools.product((1, 3, 5, 7, 7 | NX), (0, 3)):
         put(guest, DIRECTORY + 8, PS | pde)
@@ -154,6 +160,50 @@ def test_reserved_bits(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_reserved_bits_of_long_mode(engine: str) -> None:
+    """Bits 52-62 are ignored; there are 1 GiB pages, whose entry has bits 13-29 reserved, if they are announced."""
+    guest = Guest(engine)
+    pae_on(guest, "long")
+    source = ACCESSES["load"][0]
+    put(guest, WINDOW_TABLE + 8 * 9, PAGE | P | W | U | 0x7FF << 52)
+    assert run(guest, source) == "fault 6 None"
+    for bit in (13, 20, 40, 63):
+        put(guest, DIRECTORY + 8, PS | P | W | U | 1 << bit)
+        flush(guest)
+        assert run(guest, source) == "fault 14 9", bit
+    giga = f"mov eax, [{(1 << 30) + PAGE:#x}]\n ud2"
+    for entry, end in (
+        (0, "fault 14 0"),
+        (PS | P, "fault 6 None"),
+        (PS | P | 1 << 12, "fault 6 None"),
+        (PS | P | 1 << 13, "fault 14 9"),
+        (PS | P | 1 << 29, "fault 14 9"),
+        (PS | P | 1 << 51, "fault 14 9"),
+        (PS | P | NX, "fault 14 9"),
+    ):
+        put(guest, PDPT + 8, entry)
+        flush(guest)
+        assert run(guest, giga) == end, hex(entry)
+        assert get(guest, PDPT + 8) == entry | (A if end == "fault 6 None" else 0)
+    guest.bare.vcpu.set_cpu("nehalem")
+    put(guest, PDPT + 8, PS | P)
+    flush(guest)
+    assert run(guest, giga) == "fault 14 9"
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "regions"])
+def test_invlpg_in_a_page_of_1_gib(engine: str) -> None:
+    """All of it is forgotten."""
+    guest = Guest(engine)
+    pae_on(guest, "long")
+    put(guest, PDPT + 8, PS | P)
+    look, far = f"mov eax, [{(1 << 30) + PAGE:#x}]\n", f"mov eax, [{(1 << 30) + 0x3_5000:#x}]\n"
+    source = look + far + f"mov dword ptr [{PDPT + 8:#x}], 0\n {look} invlpg [{(1 << 30) + 0x123_4567:#x}]\n {far} hlt"
+    assert run(guest, source) == "fault 14 0"
+    assert int(guest.c.cr2) == (1 << 30) + 0x3_5000
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_pdptes_are_loaded_with_cr3(engine: str) -> None:
     """They are registers: a change in memory counts at the next MOV to CR3; a reserved bit there is #GP(0)."""
     guest = Guest(engine)
@@ -174,10 +224,11 @@ def test_pdptes_are_loaded_with_cr3(engine: str) -> None:
     assert int(guest.c.cr0) & PG == 0
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_physical_addresses_above_4_gib(engine: str) -> None:
+def test_physical_addresses_above_4_gib(engine: str, paging: str) -> None:
     guest = Guest(engine)
-    pae_on(guest)
+    pae_on(guest, paging)
     put(guest, WINDOW_TABLE + 8 * 9, 0x12_3456_7000 | P | W | U)
     put(guest, DIRECTORY + 16, 0x23_4560_0000 | PS | P | W | U)
     assert run(guest, f"mov eax, [{WINDOW + PAGE + 8:#x}]\n mov [{2 * WINDOW + 0x12344:#x}], eax\n hlt") == "hlt"
@@ -203,12 +254,13 @@ def test_pse36(engine: str) -> None:
     assert run(guest, source) == "fault 14 9"
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", [*ENGINES, "regions"])
 @pytest.mark.parametrize("large", [False, True])
-def test_global_pages(engine: str, large: bool) -> None:
+def test_global_pages(engine: str, large: bool, paging: str) -> None:
     """A load of CR3 keeps a global translation, INVLPG and a change of CR4.PGE do not; without PGE bit G is nothing."""
     guest = Guest(engine)
-    pae_on(guest, cr4=PGE)
+    pae_on(guest, paging, cr4=PGE)
     at = DIRECTORY + 8 if large else WINDOW_TABLE + 8 * 9
     first, second = (PS | P | W, 0) if large else (PAGE | P | W, 0)
     guest.bare.write(PAGE, b"\x11\x22\x33\x44")
@@ -238,10 +290,11 @@ def test_global_pages(engine: str, large: bool) -> None:
     assert run(guest, source) == "fault 14 0"
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_invlpg_forgets_all_of_a_large_page(engine: str) -> None:
+def test_invlpg_forgets_all_of_a_large_page(engine: str, paging: str) -> None:
     guest = Guest(engine)
-    pae_on(guest)
+    pae_on(guest, paging)
     put(guest, DIRECTORY + 8, PS | P | W)
     flush(guest)
     source = (
@@ -252,13 +305,14 @@ def test_invlpg_forgets_all_of_a_large_page(engine: str) -> None:
     assert int(guest.c.cr2) == WINDOW + 0x20000
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ACCESSES)
-def test_smep_and_smap(engine: str, name: str) -> None:
+def test_smep_and_smap(engine: str, name: str, paging: str) -> None:
     source, way = ACCESSES[name]
     for cr4, ac, user, ring in itertools.product((SMEP, SMAP, SMEP | SMAP), (False, True), (U, 0), (0, 3)):
         guest = Guest(engine)
-        pae_on(guest)
+        pae_on(guest, paging)
         guest.bare.write(PAGE + 0x10, b"\x0f\x0b")
         for page in range(128):
             put(guest, TABLE + 8 * page, page << 12 | P | W | (U if ring == 3 else 0))
@@ -270,11 +324,12 @@ def test_smep_and_smap(engine: str, name: str) -> None:
         assert run(guest, source) == ("fault 6 None" if error is None else f"fault 14 {error}"), (cr4, ac, user, ring)
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("engine", [*ENGINES, "regions"])
-def test_stac_and_clac(engine: str) -> None:
+def test_stac_and_clac(engine: str, paging: str) -> None:
     """The permission ends with CLAC, although the page was just accessed; descriptor tables never have it."""
     guest = Guest(engine)
-    pae_on(guest)
+    pae_on(guest, paging)
     for page in range(128):
         put(guest, TABLE + 8 * page, page << 12 | P | W)
     guest.c.cr4 = PAE | SMAP
