@@ -26,9 +26,9 @@ from jitvm.errors import ConfigError
 from jitvm.exits import ExitReason
 from jitvm.isa.mode import update_mode
 from jitvm.isa.reset import reset_cpu
-from jitvm.isa.state import CR0_PE
+from jitvm.isa.state import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 from jitvm.isa.words import u64
-from jitvm.memory import GuestMemory
+from jitvm.memory import PAGE, GuestMemory
 from jitvm.registers import CONTROL_NAMES, SEGMENT_NAMES, read_registers, write_registers
 
 ENGINES: dict[str, Options | None] = {
@@ -40,9 +40,23 @@ ENGINES: dict[str, Options | None] = {
 """Engines by name: plain Python; handlers alone; machine code for every block, at its first execution."""
 MOST = 1 << 62
 """More instructions than anybody waits for; the engine counts in 64 bits."""
-DATA_ATTR, CODE_ATTR, BIG = 0x93, 0x9B, 0xC000
+DATA_ATTR, CODE_ATTR, BIG, LONG_CODE_ATTR = 0x93, 0x9B, 0xC000, 0xA09B
+HIGH = 0xFFFF_8000_0000_0000
+"""The second linear address of RAM in mode `long`: the lowest of the upper half."""
+
+PRESENT, LARGE = 0x7, 0x80
+"""Bits of a paging-structure entry: present, writable, for all privilege levels; a page of 2 MiB."""
 
 _accelerator: Accelerator | None = None
+
+
+def _tables(at: int) -> bytes:
+    """Three pages of page tables, to lie at physical address `at`: 1 GiB at 0 and at `HIGH` (SDM vol. 3, 4.5)."""
+    words = np.zeros((3, 512), np.uint64)
+    words[0, [0, 256]] = at + PAGE | PRESENT
+    words[1, 0] = at + 2 * PAGE | PRESENT
+    words[2] = np.arange(512) << 21 | LARGE | PRESENT
+    return words.tobytes()
 
 
 def accelerator() -> Accelerator:
@@ -97,15 +111,22 @@ class Bare:
 
         Without `limit` it is FFFFh, in prot32 FFFFFFFFh.  Privilege level 0, no paging, eip 0, RAM as it was.
 
+        `long` is 64-bit mode with flat segments (a `base` is ignored, but of FS and GS).  It needs page tables: they are
+        put into the last 3 pages of RAM, which they map, by pages of 2 MiB (up to 1 GiB), at linear addresses 0 and
+        `HIGH` for all privilege levels.
+
         Raises:
-            ConfigError: an unknown mode; a base or a limit that has more than 32 bits.
+            ConfigError: an unknown mode; a base or a limit that has more than 32 bits; RAM too small for page tables.
         """
         modes = {"real": (0, 0xFFFF, 0), "prot16": (1, 0xFFFF, 0), "prot32": (1, 0xFFFF_FFFF, BIG)}
+        modes["long"] = (1, 0xFFFF_FFFF, BIG)
         if mode not in modes:
             raise ConfigError(f"mode '{mode}' is unknown; there are {', '.join(modes)}")
         for name, value in (("base", base), ("limit", limit or 0)):
             if not 0 <= value < 1 << 32:
                 raise ConfigError(f"{name} {value:#x} is not from 0 to 0xffffffff")
+        if mode == "long" and self.memory.size < 4 * PAGE:
+            raise ConfigError(f"mode 'long' needs {4 * PAGE} bytes of RAM: 3 pages hold its page tables")
         protected, default_limit, big = modes[mode]
         with np.errstate(over="ignore"):
             c = self.c
@@ -116,19 +137,31 @@ class Bare:
                 c.sel[k] = 0 if not protected else 0x08 if name == "cs" else 0x10
                 c.base[k], c.limit[k] = base, default_limit if limit is None else limit
                 c.attr[k] = (CODE_ATTR if name == "cs" and protected else DATA_ATTR) | big
+            if mode == "long":
+                self._enter_long()
             c.rip = 0
             update_mode(c)
         self.vcpu.accel.flush(self.vcpu.address)
 
+    def _enter_long(self) -> None:
+        """Page tables, and the bits that 64-bit mode is made of (SDM vol. 3, 10.8.5)."""
+        c, at = self.c, self.memory.size - 3 * PAGE
+        self.memory.write(at, _tables(at))
+        c.cr3 = at
+        c.cr4 = CR4_PAE
+        c.efer = EFER_LME | EFER_LMA
+        c.cr0 = u64(c.cr0) | CR0_PG
+        c.attr[1] = LONG_CODE_ATTR
+
     def registers(self) -> dict[str, int]:
-        """General registers, eip, eflags, selectors and control registers by name, as unsigned numbers."""
+        """Registers by their names in jitvm/registers.py, as unsigned numbers."""
         return read_registers(self.c)
 
     def set_registers(self, values: Mapping[str, int]) -> None:
         """Write registers by name (those of `registers`, but no selectors); a control register takes effect at once.
 
         Raises:
-            ConfigError: a name that can't be written, a value beyond 32 bits; nothing has been written.
+            ConfigError: a name that can't be written, a value that does not fit; nothing has been written.
         """
         write_registers(self.c, values)
         with np.errstate(over="ignore"):

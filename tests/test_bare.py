@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jitvm.bare import ENGINES, Bare, Fault, Stop
+from jitvm.bare import ENGINES, HIGH, Bare, Fault, Stop
 from jitvm.errors import ConfigError
 
 CODE = 0x1000
@@ -48,12 +48,38 @@ def test_a_fault_is_returned_with_its_error_code(engine: str, code: str, stop: S
 
 @pytest.mark.parametrize(
     ("mode", "code", "ax"),
-    [("real", "b8 34 12 90 90", 0x1234), ("prot16", "b8 34 12", 0x1234), ("prot32", "66 b8 34 12", 0x1234)],
+    [
+        ("real", "b8 34 12 90 90", 0x1234),
+        ("prot16", "b8 34 12", 0x1234),
+        ("prot32", "66 b8 34 12", 0x1234),
+        ("long", "48 b8 34 12 00 00 01 00 00 00", 0x1234),
+    ],
 )
 def test_a_mode_is_how_code_is_read(mode: str, code: str, ax: int) -> None:
     cpu = bare("handlers", code, mode)
     assert cpu.run(1) == Stop("limit", 1)
     assert cpu.registers()["eax"] == ax
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_64_bit_mode_has_its_page_tables_in_ram(engine: str) -> None:
+    """RAM at 0 and again at HIGH; what is not canonical is #GP, of the stack #SS; beyond the tables' reach #PF."""
+    code = "48 8b 03 49 89 07"  # mov rax, [rbx]; mov [r15], rax
+    cpu = bare(engine, code, "long", rbx=HIGH + 0x2000, r15=0x3000, rsp=0x8000)
+    cpu.write(0x2000, bytes(range(1, 9)))
+    assert cpu.run(2) == Stop("limit", 2)
+    assert cpu.registers()["rax"] == 0x0807_0605_0403_0201
+    assert cpu.read(0x3000, 8) == bytes(range(1, 9))
+    tables = cpu.registers()["cr3"]
+    assert tables == (1 << 20) - 3 * 0x1000
+    for rbx, fault in (
+        (1 << 47, Fault(13, 0, None)),
+        ((1 << 47) - 4, Fault(13, 0, None)),
+        (1 << 30, Fault(14, 0, 1 << 30)),
+        (HIGH + (1 << 30), Fault(14, 0, HIGH + (1 << 30))),
+    ):
+        assert bare(engine, code, "long", rbx=rbx).run(1) == Stop("fault", 0, fault), hex(rbx)
+    assert bare(engine, "50", "long", rsp=1 << 63).run(1) == Stop("fault", 0, Fault(12, 0, None))
 
 
 def test_segments_have_a_base_and_a_limit() -> None:
@@ -125,8 +151,10 @@ def test_memory_that_can_not_be_is_refused(size: int) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="engine 'warp' is unknown; there are plain, handlers"):
         Bare(engine="warp")
-    with pytest.raises(ConfigError, match="mode 'long' is unknown; there are real"):
-        Bare().set_mode("long")
+    with pytest.raises(ConfigError, match="mode 'vm86' is unknown; there are real"):
+        Bare().set_mode("vm86")
+    with pytest.raises(ConfigError, match="mode 'long' needs 16384 bytes of RAM"):
+        Bare(memory=0x3000).set_mode("long")
     with pytest.raises(ConfigError, match="base -0x1"):
         Bare().set_mode("real", base=-1)
     with pytest.raises(ConfigError, match="limit 0x100000000"):

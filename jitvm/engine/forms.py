@@ -20,7 +20,7 @@ from jitvm.engine import simd_forms
 from jitvm.errors import EngineError
 from jitvm.isa.cpuid import is_announced
 from jitvm.isa.simd import FLOAT, UNALIGNED, immediate
-from jitvm.isa.table import ALIASES, CONDITION_OF, ROWS, Row
+from jitvm.isa.table import ALIASES, CONDITION_OF, MAY_KEEP, ROWS, Row
 from jitvm.isa.x87_table import SIZED, SUFFIXES, X87_ROWS
 
 _OPERAND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
@@ -31,7 +31,7 @@ _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)
 
 INTEGER_FEATURES = frozenset(
     "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP "
-    "SEP SYSCALL SMAP RDTSCP X64".split()
+    "SEP SYSCALL SMAP RDTSCP X64 CMPXCHG16B MOVBE RDRAND".split()
 ).union(simd_forms.FEATURES)
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
 ANNOUNCED_AS = simd_forms.FEATURES | {
@@ -40,6 +40,9 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "SYSCALL": "syscall",
     "SMAP": "smap",
     "RDTSCP": "rdtscp",
+    "CMPXCHG16B": "cx16",
+    "MOVBE": "movbe",
+    "RDRAND": "rdrand",
 }
 """iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
 FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387"})
@@ -61,6 +64,8 @@ SEGMENT_GROUP, MAX_LENGTH = 5, 15
 IMMEDIATE_AT, IMMEDIATE_IN_KEY = 40, 48
 """Where a form's key has the immediate that is part of it (`formbits.immediate_key`)."""
 REX, XCHG_AX = 0x40, 0x90
+ADDRESSED = ("", "b", "x", "p")
+"""`Shape.mem` by the class of addresses in a form's key."""
 SEGMENT_PREFIXES = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
 PREFIX_GROUPS = {0x66: 1, 0x67: 2, 0xF0: 3, 0xF2: 4, 0xF3: 4, **dict.fromkeys(SEGMENT_PREFIXES, SEGMENT_GROUP)}
 """Prefix bytes by group; of one group the last counts."""
@@ -325,8 +330,9 @@ class Forms:
             ("",) if memory else (),
             (size,) if memory else (),
             key >> 14 & 15 if memory else 4,
-            ("x" if key >> 21 & 3 == 2 else "b") if memory else "",
+            ADDRESSED[key >> 21 & 3] if memory else "",
             memory and bool(key >> 32 & 1),
+            8 if key & int(fb.K_LONG) else 4,
             dst=row.dst,
             feature=" ".join(["fpu", *(FPU_ALSO[f] for f in sorted(features & FPU_ALSO.keys()))]),
         )
@@ -355,7 +361,8 @@ class Forms:
     ) -> tuple[int, int]:
         asize, cls, flat = key >> 14 & 15, key >> 21 & 3, bool(key >> 32 & 1)
         osize, rex = key >> 10 & 15, bool(key & int(fb.K_REX))
-        if key & int(fb.K_LONG) and info.operand_size:
+        long = bool(key & int(fb.K_LONG))
+        if long and info.operand_size:
             osize = info.operand_size // 8  # some are 64 bits wide without being told so
         memory = next((k for k in range(ins.op_count) if ins.op_kind(k) == ix.OpKind.MEMORY), -1)
         ops, slots, sizes, word = [], [], [], 0
@@ -387,6 +394,9 @@ class Forms:
                 return word | int(fb.F_IMM_FORM) | 1 << int(fb.F_IMM_SHIFT), 0
             imm = immediate(row.unit, key >> IMMEDIATE_AT & 0xFF, memory=memory >= 0)
         size = self._size(name, row, kinds, sizes, osize)
+        if long and size == 4 and name in MAY_KEEP:
+            size, row = 8, MAY_KEEP[name]
+            sizes[0] = 4 if memory == 0 else 8
         if name in STRINGS:
             size = ix.MemorySizeExt.size(ins.memory_size)
         if name in _FAR_SEGMENT:
@@ -405,7 +415,7 @@ class Forms:
         word |= cc << int(fb.F_CC_SHIFT)
         mem = ""
         if memory >= 0 and name not in STRINGS:
-            mem = ("b", "b", "x", "p")[cls]
+            mem = ADDRESSED[cls]
             if kinds[memory] == "SEG_RBX_AL":
                 mem = "t"
             elif kinds[memory] == "MEM_OFFS" and asize == 8:
@@ -430,7 +440,8 @@ class Forms:
             row.dst,
             row.hi,
             row.ends or (name in STRINGS and key >> 18 & 3 != 0),
-            next((ANNOUNCED_AS[f] for f in sorted(feature_names(ins)) if f in ANNOUNCED_AS), ""),
+            next((ANNOUNCED_AS[f] for f in sorted(feature_names(ins)) if f in ANNOUNCED_AS), "")
+            or ("lahf_lm" if long and name in ("LAHF", "SAHF") else ""),
             letters,
             name in UNALIGNED,
         )

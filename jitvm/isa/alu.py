@@ -18,7 +18,7 @@ from jitvm.isa.flags import (
     set_logic,
     sub_flags,
 )
-from jitvm.isa.words import M8, W0, W1, W2, W8, W16, W32, W64, cut, i64, select, sext, sign, u64
+from jitvm.isa.words import M8, M32, W0, W1, W2, W3, W4, W8, W16, W32, W64, cut, i64, select, sext, sign, u64
 
 BYTES_0246 = u64(0x00FF_00FF_00FF_00FF)
 WORDS_02 = u64(0x0000_FFFF_0000_FFFF)
@@ -118,6 +118,14 @@ def cmpxchg(f, size, a, b, acc):
     return select(u64(sub(f, size, acc, a) == W0), b, a)
 
 
+def cmpxchg_keep(f, a, b, acc):
+    """CMPXCHG of 32 bits on whole registers: the one of destination and accumulator that does not change keeps its upper
+    half (measured on a Xeon of 2023, family 6 model 207; the manual's pseudo code writes both)."""
+    equal = u64(sub(f, W4, acc & M32, a & M32) == W0)
+    f.hi = select(equal, acc, a & M32)
+    return select(equal, b, a)
+
+
 def mov(b):
     """The source as it is."""
     return b
@@ -140,7 +148,12 @@ def bswap(size, a):
     r = ((a & BYTES_0246) << W8) | ((a >> W8) & BYTES_0246)
     r = ((r & WORDS_02) << W16) | ((r >> W16) & WORDS_02)
     r = (r << W32) | (r >> W32)
-    return r >> (W64 - (size << u64(3)))
+    return r >> (W64 - (size << W3))
+
+
+def reverse(size, b):
+    """MOVBE: the source's bytes in reverse order."""
+    return bswap(W8, b) >> (W64 - (size << W3))
 
 
 def cbw(size, acc):

@@ -76,6 +76,10 @@ BUILT: dict[str, tuple[int, int]] = {
     "sse4.2": (ECX1, 20),
     "popcnt": (ECX1, 23),
     "aes": (ECX1, 25),
+    "cx16": (ECX1, 13),
+    "movbe": (ECX1, 22),
+    "rdrand": (ECX1, 30),
+    "lahf_lm": (ECX8, 0),
 }
 if not AVAILABLE:
     del BUILT["fpu"]

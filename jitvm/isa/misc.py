@@ -1,6 +1,6 @@
-"""BOUND, CMPXCHG8B, the invalid opcode, and the floating-point opcodes of a CPU without FPU.
+"""BOUND, CMPXCHG8B and CMPXCHG16B, RDRAND, the invalid opcode, and the floating-point opcodes of a CPU without FPU.
 
-Source: Intel SDM vol. 2, BOUND, CMPXCHG8B, UD; vol. 3, 2.5 (CR0.EM, TS) and table 9-3.
+Source: Intel SDM vol. 2, BOUND, CMPXCHG8B/CMPXCHG16B, RDRAND, UD; vol. 3, 2.5 (CR0.EM, TS) and table 9-3.
 
 Without a coprocessor an ESC instruction addresses nobody: it reads and writes nothing, so that FNINIT does nothing,
 FNSTSW AX leaves AX and FNSTCW leaves memory as they were, which is how programs find out that there is no FPU.
@@ -9,10 +9,13 @@ FNSTSW AX leaves AX and FNSTCW leaves memory as they were, which is how programs
 from __future__ import annotations
 
 from jitvm.isa.cpuid import FEATURE_CX8
-from jitvm.isa.flags import set_zf
-from jitvm.isa.memory import load, load_rmw, store
-from jitvm.isa.state import BR, CR0_EM, CR0_TS, MODE_CODE64, NM, OK, RAX, RBX, RCX, RDX, UD, fault0
-from jitvm.isa.words import M32, W0, W1, W8, W32, i64, sext
+from jitvm.isa.flags import CF, put_flags, set_zf
+from jitvm.isa.memory import linear, load, load_rmw, store
+from jitvm.isa.registers import set_reg
+from jitvm.isa.state import BR, CR0_EM, CR0_TS, GP, MODE_CODE64, NM, OK, RAX, RBX, RCX, RDX, UD, fault, fault0
+from jitvm.isa.words import M32, W0, W1, W8, W16, W32, i64, select, sext, u64
+
+GOLDEN_GAMMA, MIX_1, MIX_2 = u64(0x9E37_79B9_7F4A_7C15), u64(0xBF58_476D_1CE4_E5B9), u64(0x94D0_49BB_1331_11EB)
 
 
 def beside(c, off, n):
@@ -55,6 +58,46 @@ def cmpxchg8b(c, seg, off):
     set_zf(c.lazy, W0)
     c.gpr[RAX] = old & M32
     c.gpr[RDX] = old >> W32
+    return OK
+
+
+def cmpxchg16b(c, seg, off):
+    """CMPXCHG16B: as CMPXCHG8B; the operand must be a multiple of 16."""
+    lin = linear(c, seg, off, W16, W1)
+    if c.status != OK:
+        return c.status
+    if lin & u64(15) != W0:
+        return fault(c, GP, W0)
+    low = load_rmw(c, seg, off, W8)
+    if c.status != OK:
+        return c.status
+    high = load_rmw(c, seg, off + W8, W8)
+    if c.status != OK:
+        return c.status
+    equal = u64(low == c.gpr[RAX]) & u64(high == c.gpr[RDX])
+    if store(c, seg, off, W8, select(equal, c.gpr[RBX], low)) != OK:
+        return c.status
+    if store(c, seg, off + W8, W8, select(equal, c.gpr[RCX], high)) != OK:
+        return c.status
+    set_zf(c.lazy, equal)
+    if equal == W0:
+        c.gpr[RAX] = low
+        c.gpr[RDX] = high
+    return OK
+
+
+def rdrand(c, size, reg):
+    """RDRAND: CF = 1, the number is there; the other flags are 0.
+
+    The numbers are those of SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014)
+    with the record's `random` as its state, 0 after a reset: a run is reproducible, and nobody's secrets are safe.
+    """
+    c.random = c.random + GOLDEN_GAMMA
+    z = c.random
+    z = (z ^ (z >> u64(30))) * MIX_1
+    z = (z ^ (z >> u64(27))) * MIX_2
+    set_reg(c, reg, size, z ^ (z >> u64(31)))
+    put_flags(c.lazy, CF)
     return OK
 
 

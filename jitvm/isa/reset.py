@@ -84,6 +84,7 @@ def reset_cpu(c):
     c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
     c.msr_pat = PAT_RESET
     c.tsc_offset = W0 - (c.horizon - u64(c.left) + c.extra_ns)
+    c.random = W0
     c.cpl = W0
     c.a20_mask = ONES
     c.halted = W0

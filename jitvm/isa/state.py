@@ -101,6 +101,7 @@ ARCHITECTURAL = [
     ("msr_tsc_aux", U),
     ("msr_misc", U, (64,)),  # MTRRs and other plain latches, by jitvm/isa/msr.py's table
     ("tsc_offset", U),  # TSC = virtual time in ns + tsc_offset
+    ("random", U),  # state of RDRAND's generator
     ("cpl", U),
     ("mode", U),  # MODE_* bits, derived: jitvm/isa/mode.py
     ("ctx", U),  # block context: cs base, limit code and mode in one word, derived: jitvm/isa/mode.py

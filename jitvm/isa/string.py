@@ -22,7 +22,7 @@ from jitvm.isa.memory import base_of, cached_host, host_run, is_user, linear, lo
 from jitvm.isa.paging import host_of
 from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.registers import get_reg, set_reg
-from jitvm.isa.state import AGAIN, ES, OK, RAX, RCX, RDI, RSI
+from jitvm.isa.state import AGAIN, ES, FAULT, OK, RAX, RCX, RDI, RSI
 from jitvm.isa.tlb import READ, WRITE
 from jitvm.isa.words import W0, W1, W2, W3, W4, W7, W8, W16, W32, cut, i64, mask, u64
 
@@ -117,10 +117,31 @@ def iterations(c):
 
 
 def string_budget(c, asize, most):
-    """Iterations of `most` that may be done now: by CX, by the instructions that may still retire."""
+    """Iterations of `most` that may be done now: by CX, by the instructions that may still retire.
+
+    A count of 0 is written back: with 32-bit addresses RCX loses its upper half.
+    """
     if c.left <= NO_BUDGET:
         return W0
-    return lesser(lesser(get_reg(c, RCX, asize), most), u64(c.left))
+    count = get_reg(c, RCX, asize)
+    if count == W0:
+        set_reg(c, RCX, asize, W0)
+    return lesser(lesser(count, most), u64(c.left))
+
+
+def write_back(c, asize, si, di):
+    """`c.status` of a repeated instruction that has a count of 0, or a fault.
+
+    With 32-bit addresses in 64-bit code registers lose their upper halves all the same: RCX, and of MOVS and STOS the
+    indexes, too (measured on a Xeon of 2023, family 6 model 207; the manual says nothing).
+    """
+    if c.status == FAULT or get_reg(c, RCX, asize) == W0:
+        set_reg(c, RCX, asize, c.gpr[RCX])
+        if si != W0:
+            set_reg(c, RSI, asize, c.gpr[RSI])
+        if di != W0:
+            set_reg(c, RDI, asize, c.gpr[RDI])
+    return c.status
 
 
 def book(c, asize, n, found):
@@ -340,11 +361,13 @@ def movs(c, size, asize, seg, rep):
     if rep == W0:
         return movs_one(c, size, asize, seg)
     budget = string_budget(c, asize, iterations(c))
+    if budget == W0:
+        write_back(c, asize, W1, W1)
     while budget != W0:
         n = movs_run(c, size, asize, seg, budget)
         if n == W0:
             if movs_one(c, size, asize, seg) != OK:
-                return c.status
+                return write_back(c, asize, W1, W1)
             n = W1
             budget = W1
         budget = count_down(c, asize, n, budget, W0)
@@ -387,7 +410,7 @@ def lods(c, size, asize, seg, rep):
         n = lods_run(c, size, asize, seg, budget)
         if n == W0:
             if lods_one(c, size, asize, seg) != OK:
-                return c.status
+                return write_back(c, asize, W0, W0)
             n = W1
         budget = count_down(c, asize, n, budget, W0)
     return string_status(c, asize, W0)
@@ -421,11 +444,13 @@ def stos(c, size, asize, rep):
     if rep == W0:
         return stos_one(c, size, asize)
     budget = string_budget(c, asize, iterations(c))
+    if budget == W0:
+        write_back(c, asize, W0, W1)
     while budget != W0:
         n = stos_run(c, size, asize, budget)
         if n == W0:
             if stos_one(c, size, asize) != OK:
-                return c.status
+                return write_back(c, asize, W0, W1)
             n = W1
             budget = W1
         budget = count_down(c, asize, n, budget, W0)
@@ -474,7 +499,7 @@ def scas_repeated(c, size, asize, rep):
         n = scas_run(c, size, asize, budget, want)
         if n == W0:
             if scas_one(c, size, asize) != OK:
-                return c.status
+                return write_back(c, asize, W0, W0)
             n = W1
         found = get_zf(c.lazy) ^ want
         budget = count_down(c, asize, n, budget, found)
@@ -546,7 +571,7 @@ def cmps_repeated(c, size, asize, seg, rep):
         n = cmps_run(c, size, asize, seg, budget, want)
         if n == W0:
             if cmps_one(c, size, asize, seg) != OK:
-                return c.status
+                return write_back(c, asize, W0, W0)
             n = W1
         found = get_zf(c.lazy) ^ want
         budget = count_down(c, asize, n, budget, found)

@@ -58,6 +58,7 @@ ROWS: dict[str, Row] = {
     "CMPXCHG": _value("alu.cmpxchg", "wk", hi="acc"),
     "XCHG": _value("address.xchg", hi="1"),
     "BSWAP": _value("alu.bswap"),
+    "MOVBE": _value("alu.reverse"),
     "MOV": _value("alu.mov"),
     "MOVZX": _value("alu.movzx"),
     "MOVSX": _value("alu.movsx"),
@@ -194,6 +195,8 @@ ROWS: dict[str, Row] = {
     "SWAPGS": _status("syscall.swapgs", ends=True),
     "CPUID": _status("cpuid.cpuid"),
     "CMPXCHG8B": _status("misc.cmpxchg8b", "w"),
+    "CMPXCHG16B": _status("misc.cmpxchg16b", "w"),
+    "RDRAND": _status("misc.rdrand", "wk"),
     # ---- SIMD: moves, state, and what is beside it
     "MOVD": Row("", "move"),
     "MOVQ": Row("quad", "move"),
@@ -248,6 +251,10 @@ for _cc, _name in enumerate(_CONDITIONS):
 
 CONDITION_OF = {f"{prefix}{name}": cc for cc, name in enumerate(_CONDITIONS) for prefix in ("J", "SET", "CMOV")}
 """Condition code by row name."""
+
+MAY_KEEP = {"CMPXCHG": _value("alu.cmpxchg_keep", "wk", hi="acc"), "BSF": ROWS["BSF"], "BSR": ROWS["BSR"]}
+"""In 64-bit code, with 32-bit operands, these may leave a register as it was, the upper half too: it is read and written
+whole."""
 
 _SUFFIXED = {
     "MOVS": ("MOVSB", "MOVSW", "MOVSD", "MOVSQ"),

@@ -1,4 +1,4 @@
-"""Random cases for every user-level integer instruction form, 8086 to Pentium Pro.
+"""Random cases for every user-level integer instruction form, 8086 to Pentium Pro, and those of 64-bit code.
 
 The list of forms is iced-x86's own table: opcode, group, operand kinds and
 legal modes come from `OpCodeInfo`, so that a form cannot be forgotten and its
@@ -43,6 +43,8 @@ FEATURES = {
     CpuidFeature.CX8,
     CpuidFeature.CMOV,
     CpuidFeature.MULTIBYTENOP,
+    CpuidFeature.X64,
+    CpuidFeature.CMPXCHG16B,
 }
 
 ENVIRONMENT = {
@@ -50,7 +52,7 @@ ENVIRONMENT = {
     for name in (
         "IN OUT INSB INSW INSD OUTSB OUTSW OUTSD HLT CLI STI WAIT INT LDS LES LSS LFS LGS"
         " RETF IRET IRETD LAR LSL VERR VERW SLDT STR LLDT LTR SGDT SIDT LGDT LIDT SMSW LMSW"
-        " INVLPG CLTS INVD WBINVD INVALID DB DW DD DQ ZERO_BYTES"
+        " INVLPG CLTS INVD WBINVD INVALID DB DW DD DQ ZERO_BYTES IRETQ SWAPGS"
     ).split()
 }
 """Mnemonics whose effect depends on privilege, descriptor tables or devices."""
@@ -63,18 +65,20 @@ _BASES_16 = (
 )  # fmt: skip
 
 _SREGS = {Kind.ES, Kind.CS, Kind.SS, Kind.DS, Kind.FS, Kind.GS}
-_IN_OPCODE = {Kind.R8_OPCODE, Kind.R16_OPCODE, Kind.R32_OPCODE}
-_RM = {Kind.R8_OR_MEM, Kind.R16_OR_MEM, Kind.R32_OR_MEM, Kind.MEM}
-_REG = {Kind.R8_REG, Kind.R16_REG, Kind.R32_REG, Kind.SEG_REG}
+_IN_OPCODE = {Kind.R8_OPCODE, Kind.R16_OPCODE, Kind.R32_OPCODE, Kind.R64_OPCODE}
+_RM = {Kind.R8_OR_MEM, Kind.R16_OR_MEM, Kind.R32_OR_MEM, Kind.R64_OR_MEM, Kind.MEM}
 _IMMEDIATE: dict[int, int] = {
     Kind.IMM8: 1, Kind.IMM8SEX16: 1, Kind.IMM8SEX32: 1, Kind.IMM16: 2, Kind.IMM32: 4,
     Kind.BR16_1: 1, Kind.BR32_1: 1, Kind.BR16_2: 2, Kind.BR32_4: 4,
+    Kind.IMM8SEX64: 1, Kind.IMM32SEX64: 4, Kind.IMM64: 8, Kind.BR64_1: 1, Kind.BR64_4: 4,
 }  # fmt: skip
-_NEAR = {Kind.BR16_1, Kind.BR32_1, Kind.BR16_2, Kind.BR32_4}
+_NEAR = {Kind.BR16_1, Kind.BR32_1, Kind.BR16_2, Kind.BR32_4, Kind.BR64_1, Kind.BR64_4}
 _FAR = {Kind.FARBR2_2, Kind.FARBR4_2}
 _BIT_TESTS = {Mnemonic.BT, Mnemonic.BTS, Mnemonic.BTR, Mnemonic.BTC}
+_EXCHANGES: dict[int, int] = {Mnemonic.CMPXCHG8B: 4, Mnemonic.CMPXCHG16B: 8}
 _DIVISIONS = {Mnemonic.DIV, Mnemonic.IDIV}
-_POPS_FLAGS = {Mnemonic.POPF, Mnemonic.POPFD}
+_POPS_FLAGS = {Mnemonic.POPF, Mnemonic.POPFD, Mnemonic.POPFQ}
+M32 = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,10 @@ class Form:
     opcode: bytes
     operands: tuple[int, ...]
     reg: int | None  # fixed ModRM.reg of a group
-    operand_size: int  # 16 or 32 if the encoding depends on it, else 0
+    operand_size: int  # 16, 32 or 64 if the encoding depends on it, else 0
     address_size: int
+    wide: bool  # 64 bits without REX.W
+    branch: bool  # 66h changes nothing in 64-bit code
     lockable: bool
     text: str
 
@@ -112,12 +118,12 @@ class Form:
 
     @property
     def may_take_66(self) -> bool:
-        return not self.operand_size and self.opcode != b"\x0f\xc7"
+        return (not self.operand_size and self.opcode != b"\x0f\xc7") or self.branch
 
 
 @functools.cache
 def forms(mode: int) -> tuple[Form, ...]:
-    """The forms that exist in 16- or 32-bit code."""
+    """The forms that exist in 16-, 32- or 64-bit code."""
     found = []
     for code in _codes():
         info = OpCodeInfo(code)  # type: ignore[arg-type]  # an int at run time
@@ -138,6 +144,8 @@ def forms(mode: int) -> tuple[Form, ...]:
             continue
         if info.mnemonic in (Mnemonic.CALL, Mnemonic.JMP) and Kind.MEM in operands:
             continue  # far, through memory
+        if mode == 64 and not info.intel_decoder64:
+            continue
         found.append(
             Form(
                 code=code,
@@ -147,6 +155,8 @@ def forms(mode: int) -> tuple[Form, ...]:
                 reg=info.group_index if info.is_group else None,
                 operand_size=info.operand_size,
                 address_size=info.address_size,
+                wide=info.default_op_size64,
+                branch=info.intel_force_op_size64,
                 lockable=info.can_use_lock_prefix,
                 text=info.instruction_string,
             )
@@ -176,15 +186,25 @@ def generate(
     """`count` cases for code of `mode` bits, going round all its forms."""
     order = list(forms(mode))
     random.Random(f"{seed}/{mode}").shuffle(order)
-    usable = [x for x in layouts if not (mode == 16 and x is Layout.FLAT)]
+    usable = [x for x in layouts if x.fits(mode)]
     for index in range(count):
         rng = random.Random(f"{seed}/{mode}/{index}")
-        yield Builder(order[index % len(order)], mode, rng.choice(usable), rng).case()
+        yield builder(mode)(order[index % len(order)], mode, rng.choice(usable), rng).case()
 
 
 def legal(form: Form, mode: int, rng: random.Random) -> Case:
     """A case that is surely this form: no prefix that it does not need."""
-    return Builder(form, mode, Layout.WINDOW, rng, plain=True).case()
+    layout = Layout.FLAT if mode == 64 else Layout.WINDOW
+    return builder(mode)(form, mode, layout, rng, plain=True).case()
+
+
+def builder(mode: int) -> type[Builder]:
+    """What puts cases of a mode together."""
+    if mode == 64:
+        from tests.isa.cases_long import LongBuilder
+
+        return LongBuilder
+    return Builder
 
 
 class Builder:
@@ -194,20 +214,25 @@ class Builder:
         self, form: Form, mode: int, layout: Layout, rng: random.Random, *, plain: bool = False
     ) -> None:
         self.form, self.mode, self.layout, self.rng, self.plain = form, mode, layout, rng, plain
-        self.operand_size = form.operand_size or mode
+        self.operand_size = form.operand_size or min(mode, 32)
         self.address_size = form.address_size or mode
         if not (plain or form.address_size) and self._chance(0.2):
-            self.address_size = 48 - mode
+            self.address_size = {16: 32, 32: 16, 64: 32}[mode]
         if self.address_size == 16 and layout is Layout.FLAT:
             self.layout = Layout.WINDOW  # 16-bit addresses do not reach a flat window
-        self.geometry = Case(mode, b"", (0,) * 8, layout=self.layout)
-        self.regs = [self._register() for _ in range(8)]
+        self.geometry = self._empty()
+        self.regs = [self._register() for _ in self.geometry.regs]
         self.pinned: set[int] = set()  # registers that hold an address by now
         self.memory: dict[int, bytes] = {}
         self.override: str | None = None
         self.locked = False
         self.operand_at: int | None = None  # window offset of the memory operand
         self.rm: int | None = None  # the register in ModRM.rm
+        self.n_behind = 0  # bytes behind the displacement
+
+    def _empty(self) -> Case:
+        """A case without code, which knows where segments are."""
+        return Case(self.mode, b"", (0,) * 8, layout=self.layout)
 
     # ---- values ---------------------------------------------------------
 
@@ -231,10 +256,8 @@ class Builder:
         return rest >> width << width | self.value(width)
 
     def _set_low(self, register: int, value: int, size: int) -> None:
-        """Write a register's low 16 or all 32 bits and keep it for good."""
-        if size == 16:
-            value = self.regs[register] & 0xFFFF0000 | value & 0xFFFF
-        self.regs[register] = value & 0xFFFFFFFF
+        """Write a register's low `size` bits and keep it for good."""
+        self.regs[register] = self.regs[register] >> size << size | value & (1 << size) - 1
         self.pinned.add(register)
 
     def _target(self, segment: str, aligned: bool = False) -> int:
@@ -253,9 +276,13 @@ class Builder:
         """Put data where the guest finds it, if that lies in the window."""
         if (size or self.address_size) == 16:
             address &= 0xFFFF
-        offset = self.geometry.segment(segment).base + address - WINDOW
+        offset = self._offset(segment, address)
         if 0 <= offset <= WINDOW_SIZE - len(data):
             self.memory[offset] = data
+
+    def _offset(self, segment: str, address: int) -> int:
+        """Window offset of a segment's address."""
+        return (self.geometry.segment(segment).base + address) % (1 << 64) - WINDOW
 
     # ---- encoding -------------------------------------------------------
 
@@ -268,11 +295,12 @@ class Builder:
         tail = self._modrm() if form.has_modrm else b""
         opcode = form.opcode
         if not _IN_OPCODE.isdisjoint(form.operands):
-            number = self.rng.randrange(8)
-            self.rm = number
-            opcode = opcode[:-1] + bytes([opcode[-1] + number])
+            self.rm = self._number("b")
+            opcode = opcode[:-1] + bytes([opcode[-1] + (self.rm & 7)])
         self._prepare()
-        code = opcode + tail + self._immediates()
+        immediates = self._immediates()
+        self.n_behind = len(immediates)
+        code = opcode + tail + immediates
         code = self._prefixes(len(code)) + code
         ip = CODE_OFFSET
         if not self.plain and self._chance(0.02):
@@ -281,7 +309,15 @@ class Builder:
         if self._chance(0.4 if form.is_string else 0.05):
             flags |= DF
         count = self.rng.choice((1, 2, 40, 40, 40)) if form.is_string else 1
+        return self._made(code, flags, count, ip)
+
+    def _made(self, code: bytes, flags: int, count: int, ip: int) -> Case:
+        """The case, when all is chosen."""
         return Case(self.mode, code, tuple(self.regs), flags, self.memory, count, self.layout, ip)
+
+    def _number(self, field: str) -> int:
+        """A register number for a field of the encoding: ModRM.reg ("r"), ModRM.rm or the opcode ("b")."""
+        return self.rng.randrange(8)
 
     def _choose_prefixes(self) -> None:
         form = self.form
@@ -297,9 +333,7 @@ class Builder:
 
     def _prefixes(self, length: int) -> bytes:
         prefixes = []
-        if self.operand_size != self.mode or (
-            not self.plain and self.form.may_take_66 and self._chance(0.05)
-        ):
+        if self._is_short() or (not self.plain and self.form.may_take_66 and self._chance(0.05)):
             prefixes.append(0x66)
         if self.address_size != self.mode:
             prefixes.append(0x67)
@@ -310,6 +344,10 @@ class Builder:
         if prefixes and not self.plain and self._chance(0.01):
             prefixes += [prefixes[-1]] * (self.rng.choice((15, 16)) - length - len(prefixes))
         return bytes(prefixes)
+
+    def _is_short(self) -> bool:
+        """Whether the operand size asks for the prefix 66h."""
+        return self.operand_size != self.mode
 
     def _immediates(self) -> bytes:
         encoded = b""
@@ -365,29 +403,32 @@ class Builder:
         form = self.form
         reg = form.reg
         if reg is None:
-            reg = self.rng.randrange(8)
+            reg = self._number("r")
             if Kind.SEG_REG in form.operands and not self._chance(0.1):
                 reg %= 6
         self.reg = reg
         memory_only = Kind.MEM in form.operands
         if not memory_only and self._chance(0.45):
-            self.rm = self.rng.randrange(8)
-            return bytes([0xC0 | reg << 3 | self.rm])
+            self.rm = self._number("b")
+            return bytes([0xC0 | (reg & 7) << 3 | self.rm & 7])
         wants_alignment = self.lock is not None or form.mnemonic == Mnemonic.XCHG
         encode = self._memory_16 if self.address_size == 16 else self._memory_32
+        if form.mnemonic == Mnemonic.CMPXCHG16B:
+            wants_alignment = self._chance(0.9)
         for _ in range(20):  # a locked access across cache lines may trap on the host (#AC)
             modrm, rest, default, address, bits = encode(wants_alignment)
-            if not wants_alignment or address % 8 == 0:
+            if not wants_alignment or address % 16 == 0:
                 break
         segment = self.override or default
         if form.mnemonic in _BIT_TESTS and form.reg is None and reg not in self.pinned:
-            self.regs[reg] = self.rng.randrange(-0x180, 0x180) & 0xFFFFFFFF
-        self.operand_at = self.geometry.segment(segment).base + address - WINDOW
+            self._set_low(reg, self.rng.randrange(-0x180, 0x180), max(self.operand_size, 32))
+            self.pinned.discard(reg)
+        self.operand_at = self._offset(segment, address)
         self.operand_segment, self.operand_address = segment, address
         if self._chance(0.6):
             data = b"".join(self.value(bits).to_bytes(bits // 8, "little") for _ in range(2))
             self._place(segment, address, data)
-        return bytes([modrm | reg << 3]) + rest
+        return bytes([modrm | (reg & 7) << 3]) + rest
 
     def _memory_16(self, aligned: bool) -> tuple[int, bytes, str, int, int]:
         mod, rm = self.rng.randrange(3), self.rng.randrange(8)
@@ -459,9 +500,10 @@ class Builder:
             self._place_on_stack(self.rng.getrandbits(32))
         elif mnemonic == Mnemonic.CMPXCHG and self._chance(0.5):
             self._write_operand(self.regs[EAX])
-        elif mnemonic == Mnemonic.CMPXCHG8B and self._chance(0.5):
-            both = self.regs[EDX] << 32 | self.regs[EAX]
-            self._place(self.operand_segment, self.operand_address, both.to_bytes(8, "little"))
+        elif mnemonic in _EXCHANGES and self._chance(0.5):
+            size = _EXCHANGES[mnemonic]
+            both = b"".join((self.regs[x] % (1 << 8 * size)).to_bytes(size, "little") for x in (EAX, EDX))
+            self._place(self.operand_segment, self.operand_address, both)
         elif mnemonic == Mnemonic.XLATB:
             target = self._target(self.override or "ds") - (self.regs[EAX] & 0xFF)
             self._set_low(EBX, target, self.address_size)
@@ -479,12 +521,16 @@ class Builder:
             self._place(self.operand_segment, self.operand_address, value.to_bytes(size, "little"))
         elif self.rm is not None and self.rm not in self.pinned:
             if size == 1:
-                register, shift = self.rm & 3, 8 if self.rm > 3 else 0
+                register, shift = self._byte_register(self.rm)
                 kept = self.regs[register] & ~(0xFF << shift)
                 self.regs[register] = kept | value << shift
             else:
                 keep = self.regs[self.rm] >> 8 * size << 8 * size
                 self.regs[self.rm] = keep | value
+
+    def _byte_register(self, number: int) -> tuple[int, int]:
+        """Register and shift of a byte register."""
+        return number & 3, 8 if number > 3 else 0
 
     def _branch_target(self) -> int:
         base = WINDOW if self.layout is Layout.FLAT else 0
@@ -518,9 +564,8 @@ class Builder:
         if width == 8:
             self.regs[EAX] = self.regs[EAX] & ~0xFFFF | high << 8 | low
         else:
-            keep = 0xFFFFFFFF >> width << width
-            self.regs[EAX] = self.regs[EAX] & keep | low
-            self.regs[EDX] = self.regs[EDX] & keep | high
+            self._set_low(EAX, low, width)
+            self._set_low(EDX, high, width)
 
     def _prepare_bound(self) -> None:
         width = self.operand_size

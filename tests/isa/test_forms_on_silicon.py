@@ -22,9 +22,9 @@ from tests.oracle.case import PAGE, Case, Result
 from tests.oracle.compare import describe, differences
 from tests.oracle.known_errors import fatal, known_error
 
-ENGINES = ("handlers", "plain")
-CASES = 600
-"""Cases per mode and engine of the fast run: each of the 556 forms once."""
+ENGINES = ("handlers", "stencils", "plain")
+CASES = 630
+"""Cases per mode and engine of the fast run: each form once."""
 MANY = 5
 """So many times as many in the slow run, whose cases are others."""
 SHOWN = 12
@@ -82,7 +82,7 @@ def judge(cases: Sequence[Case]) -> tuple[list[Judged], Counter[str]]:
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(MANY, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", [16, 32])
+@pytest.mark.parametrize("mode", [16, 32, 64])
 def test_every_form_does_what_silicon_does(
     engine_name: str, engine: IsolatedBareCpu, mode: int, times: int, seed: int, request: pytest.FixtureRequest
 ) -> None:

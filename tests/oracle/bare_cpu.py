@@ -8,7 +8,7 @@ registers from a descriptor table.
 `IsolatedBareCpu` runs the engine in a child process: a case that kills the
 process is reported as such, and the next one runs in a fresh child.
 
-Not modelled: real mode, 64-bit mode.
+Not modelled: real mode.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.oracle.case import (
     IF,
     PAGE,
     REGISTERS_32,
+    REGISTERS_64,
     WINDOW,
     WINDOW_SIZE,
     Case,
@@ -86,13 +87,13 @@ def prepare(engine: str, case: Case) -> Any:
     machine = Bare(engine=engine, memory=1 << 21)
     machine.vcpu.set_cpu("max")
     if case.layout is Layout.FLAT:
-        machine.set_mode("prot32")
+        machine.set_mode("long" if case.mode == 64 else "prot32")
     elif case.layout is Layout.WINDOW and case.mode == 16:
         machine.set_mode("prot16", base=WINDOW, limit=WINDOW_SIZE - 1)
     else:
         _load_segments(machine, case)
     if case.fx:
-        machine.set_registers({"cr4": OSFXSR | OSXMMEXCPT})
+        machine.set_registers({"cr4": machine.registers()["cr4"] | OSFXSR | OSXMMEXCPT})
     machine.write(WINDOW, BACKGROUND)
     return machine
 
@@ -122,9 +123,12 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
     before = case.image()
     for offset, data in case.pokes():
         machine.write(WINDOW + offset, bytes(data))
-    registers = dict(zip(REGISTERS_32, case.regs, strict=True))
+    names = REGISTERS_64 if case.mode == 64 else REGISTERS_32
+    registers = dict(zip(names, case.regs, strict=True))
+    if case.mode == 64:
+        registers |= {"fs_base": case.fs_base, "gs_base": case.gs_base}
     machine.set_registers(
-        registers | {"eip": case.address, "eflags": case.flags & COMPARED_FLAGS | IF | 2}
+        registers | {"rip": case.address, "eflags": case.flags & COMPARED_FLAGS | IF | 2}
     )
     if case.fx:
         fx.put(machine.c, case.fx)
@@ -142,9 +146,9 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
         address = stop.fault.address if stop.fault.vector == PAGE else 0
         fault = Fault(stop.fault.vector, stop.fault.error or 0, address)
     return Result(
-        regs=tuple(int(after[name]) for name in REGISTERS_32),
+        regs=tuple(int(after[name]) for name in names),
         flags=int(after["eflags"]) & COMPARED_FLAGS,
-        ip_delta=(int(after["eip"]) - case.address) & 0xFFFF_FFFF_FFFF_FFFF,
+        ip_delta=(int(after["rip"]) - case.address) & 0xFFFF_FFFF_FFFF_FFFF,
         memory=memory,
         fault=fault,
         steps=int(stop.retired),

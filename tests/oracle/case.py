@@ -74,6 +74,10 @@ class Layout(enum.Enum):
     WINDOW = "window"
     SPLIT = "split"
 
+    def fits(self, mode: int) -> bool:
+        """Whether code of `mode` bits can reach the window with such segments."""
+        return self is not Layout.FLAT if mode == 16 else mode == 32 or self is Layout.FLAT
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -142,7 +146,7 @@ class Case:
             return SPLIT_SEGMENTS[name]
         if self.layout is Layout.WINDOW:
             return Segment(WINDOW, WINDOW_SIZE - 1)
-        return Segment(0, 0xFFFF_FFFF)
+        return Segment({"fs": self.fs_base, "gs": self.gs_base}.get(name, 0), 0xFFFF_FFFF)
 
     def offset(self, segment: str, address: int) -> int:
         """The window offset of a segment's address; outside the window is out of range.

@@ -70,7 +70,7 @@ def _ignored(
         memory.update(case.offset("ss", result.regs[4] + i) for i in range(size))
     elif instruction.op0_kind == OpKind.REGISTER:
         width = width_of(instruction)
-        full = instruction.op0_register - {16: Register.AX, 32: Register.EAX}[width]
+        full = instruction.op0_register - {16: Register.AX, 32: Register.EAX, 64: Register.RAX}[width]
         registers[full] = (1 << width) - 1 if undef.destination else 0xFFFF
     else:
         memory.update(operand_offsets(case, instruction))
@@ -79,23 +79,22 @@ def _ignored(
 
 def operand_offsets(case: Case, instruction: Instruction) -> set[int]:
     """Window offsets of the memory operand, from the state before the case."""
+
     address = instruction.memory_displacement
-    size = 4
+    size = 2 if case.mode == 16 else case.mode // 8
     for register, scale in (
         (instruction.memory_base, 1),
         (instruction.memory_index, instruction.memory_index_scale),
     ):
-        if Register.AX <= register <= Register.DI:
-            size = 2
-            address += case.regs[register - Register.AX] & 0xFFFF
-        elif Register.EAX <= register <= Register.EDI:
-            address += case.regs[register - Register.EAX] * scale
+        for first, width in ((Register.AX, 16), (Register.EAX, 32), (Register.RAX, 64)):
+            if first <= register < first + len(case.regs):
+                size = width // 8
+                address += (case.regs[register - first] & (1 << width) - 1) * scale
     if instruction.memory_base == instruction.memory_index == Register.NONE:
         size = instruction.memory_displ_size
-    address &= (1 << 8 * size) - 1
     name = "es cs ss ds fs gs".split()[instruction.memory_segment - Register.ES]
-    first = case.segment(name).base + address - WINDOW
-    return {first + i for i in range(width_of(instruction) // 8)}
+    first_byte = (case.segment(name).base + (address & (1 << 8 * size) - 1)) % (1 << 64) - WINDOW
+    return {first_byte + i for i in range(width_of(instruction) // 8)}
 
 
 def _fault(result: Result) -> str:

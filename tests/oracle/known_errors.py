@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from iced_x86 import Code, Instruction, Mnemonic, OpKind, Register
+from iced_x86 import Code, FlowControl, Instruction, Mnemonic, OpKind, Register
 
 from tests.oracle.case import BR, WINDOW_SIZE, Case, Result
 from tests.oracle.compare import operand_offsets
 
+_NEAR = {
+    getattr(FlowControl, name)
+    for name in "CONDITIONAL_BRANCH UNCONDITIONAL_BRANCH INDIRECT_BRANCH CALL INDIRECT_CALL RETURN".split()
+}
 LOCK, REPNE, REP = 0xF0, 0xF2, 0xF3
 PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, LOCK, REPNE, REP))
 
@@ -28,33 +32,33 @@ class KnownError:
     fatal: bool = False
 
 
-def split_prefixes(code: bytes) -> tuple[bytes, bytes]:
-    """The legacy prefixes of an instruction and what follows them."""
-    n = 0
-    while n < len(code) and code[n] in PREFIXES:
+def split_prefixes(case: Case) -> tuple[bytes, bytes]:
+    """The prefixes of an instruction, REX too, and what follows them."""
+    code, n = case.code, 0
+    while n < len(code) and (code[n] in PREFIXES or (case.mode == 64 and code[n] & 0xF0 == 0x40)):
         n += 1
     return code[:n], code[n:]
 
 
 def _locked_bit_test_of_register(case: Case, _i: Instruction, _truth: Result | None) -> bool:
-    prefixes, rest = split_prefixes(case.code)
+    prefixes, rest = split_prefixes(case)
     if LOCK not in prefixes or rest[:1] != b"\x0f":
         return False
     return rest[1] in (0xA3, 0xAB, 0xB3, 0xBB, 0xBA) and rest[2] >= 0xC0
 
 
 def _illegal_lock(case: Case, _i: Instruction, truth: Result | None) -> bool:
-    prefixes, _rest = split_prefixes(case.code)
+    prefixes, _rest = split_prefixes(case)
     return LOCK in prefixes and (truth is None or _vector(truth) == 6)
 
 
 def _test_alias(case: Case, _i: Instruction, _truth: Result | None) -> bool:
-    _prefixes, rest = split_prefixes(case.code)
+    _prefixes, rest = split_prefixes(case)
     return rest[0] in (0xF6, 0xF7) and rest[1] >> 3 & 7 == 1
 
 
 def _hinting_nop(case: Case, _i: Instruction, _truth: Result | None) -> bool:
-    _prefixes, rest = split_prefixes(case.code)
+    _prefixes, rest = split_prefixes(case)
     return rest[0] == 0x0F and (rest[1] == 0x0D or 0x18 <= rest[1] <= 0x1E)
 
 
@@ -97,6 +101,28 @@ def _enter_mixed(case: Case, instruction: Instruction, _truth: Result | None) ->
     if instruction.mnemonic != Mnemonic.ENTER:
         return False
     return (instruction.code == Code.ENTERD_IMM16_IMM8) == (case.mode == 16)
+
+
+def _short_branch_operand(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
+    prefixes, _rest = split_prefixes(case)
+    return case.mode == 64 and 0x66 in prefixes and instruction.flow_control in _NEAR
+
+
+def _keeps_accumulator(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
+    return case.mode == 64 and instruction.code == Code.CMPXCHG_RM32_R32
+
+
+def _ah_with_rex(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
+    if case.mode != 64 or instruction.mnemonic not in (Mnemonic.LAHF, Mnemonic.SAHF):
+        return False
+    return split_prefixes(case)[0][-1:] not in (b"", *(bytes([byte]) for byte in PREFIXES))
+
+
+def _repeat_of_0(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
+    repeated = instruction.has_rep_prefix or instruction.has_repne_prefix
+    if case.mode != 64 or not instruction.is_string_instruction or not repeated:
+        return False
+    return 0x67 in split_prefixes(case)[0] and not case.regs[1] & 0xFFFF_FFFF
 
 
 def _vector(result: Result | None) -> int | None:
@@ -145,6 +171,16 @@ KNOWN_ERRORS = (
     KnownError(
         "ENTER with an operand size other than the stack's keeps the upper half of EBP",
         _enter_mixed,
+    ),
+    KnownError("66h makes near branches of 64-bit code 16 bits wide, as on AMD's CPUs", _short_branch_operand),
+    KnownError(
+        "CMPXCHG of 32 bits in 64-bit code clears the upper half of RAX also when it does not change",
+        _keeps_accumulator,
+    ),
+    KnownError("with REX, LAHF and SAHF take SPL for AH", _ah_with_rex),
+    KnownError(
+        "a repeated string instruction with 32-bit addresses and a count of 0 leaves the upper halves of registers",
+        _repeat_of_0,
     ),
 )
 
