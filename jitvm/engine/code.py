@@ -152,7 +152,12 @@ class Code:
         return name in self.address
 
     def _link(self, code: bytes, exports: Iterable[str], imports: Iterable[str]) -> None:
-        found = self.linker.link(code, exports, {i: self.address[i] for i in imports})
+        """Link an object.  What is linked already stays where it is, as others lead there: batches of several processes
+        may have the same symbols."""
+        fresh = [name for name in exports if name not in self.address]
+        if not fresh:
+            return
+        found = self.linker.link(code, fresh, {i: self.address[i] for i in imports})
         self.address.update(found)
         self.tallies[tier_of(next(iter(found)))].bytes += len(code)
         if self.observers:

@@ -6,6 +6,7 @@ Numba was imported.  The cold start happens once; each test works on a copy of w
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -19,8 +20,11 @@ from typing import Any
 import pytest
 
 from jitvm.engine import code
+from jitvm.engine.backend import compile_object
 from jitvm.engine.cache import Cache, default_folder
+from jitvm.engine.code import LEVEL_HANDLER
 from jitvm.engine.layout import LAZY
+from jitvm.engine.units import Units
 from jitvm.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
@@ -332,3 +336,17 @@ def test_killed_while_writing(tmp_path: Path) -> None:
             assert len(kept) == 300_000
         for path in (tmp_path / "jitvm" / "units").glob("unit*"):
             assert cache.get(path.name) == "text" * 50_000
+
+
+def test_code_stays_where_it_is_when_another_batch_has_it_too(tmp_path: Path) -> None:
+    """Two processes at once leave batches with symbols in common; who leads to the first one's code must find it there."""
+    text = {name: f"define i64 @{name}() {{ ret i64 {n} }}\n" for n, name in enumerate(("i_first", "i_second"), 1)}
+    cache = Cache(tmp_path / "cache", "epoch")
+    cache.write_object(compile_object("".join(text.values()), LEVEL_HANDLER), list(text), [])
+    loaded = code.Code(Units(cache), cache)
+    loaded._link(compile_object(text["i_first"], LEVEL_HANDLER), ["i_first"], [])
+    before = loaded.address["i_first"]
+    assert loaded._load("i_second")
+    assert loaded.address["i_first"] == before
+    results = [ctypes.CFUNCTYPE(ctypes.c_uint64)(loaded.address[name])() for name in text]
+    assert results == [1, 2]
