@@ -5,7 +5,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
 # A process a core; what a module's tests share is made once as long as they stay in one, so only idle ones take others'.
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: check test test-all boot bench bench-gdb
+.PHONY: check test test-all boot bench bench-gdb golden
 
 check:
 	$(PYTHON) -m ruff check .
@@ -26,3 +26,7 @@ bench:
 
 bench-gdb:
 	$(PYTHON) -m jitvm.bench.gdb_bench
+
+# writes the counts of tests/engine/golden.json anew; look at the diff
+golden:
+	$(PYTHON) -m tests.engine.golden

@@ -34,15 +34,15 @@ def machine() -> llvm.TargetMachine:
     return _machine
 
 
+def host_cpu() -> dict[str, str]:
+    """What LLVM is told of the CPU that it makes code for."""
+    return {"cpu": llvm.get_host_cpu_name(), "features": llvm.get_host_cpu_features().flatten()}
+
+
 def new_machine() -> llvm.TargetMachine:
     """A target machine for this host (a `Linker` needs one of its own)."""
-    return llvm.Target.from_default_triple().create_target_machine(
-        opt=2,
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        jit=True,
-        codemodel="jitdefault",
-    )
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(opt=2, jit=True, codemodel="jitdefault", **host_cpu())
 
 
 def host_key() -> str:
@@ -95,14 +95,9 @@ def compile_quickly(text: str, function: str) -> bytes:
 
 def compile_relocatable(text: str) -> bytes:
     """Object file whose references to absolute symbols are relocations in the code (stencils)."""
-    target = llvm.Target.from_default_triple().create_target_machine(
-        opt=2,
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        reloc="static",
-        codemodel="small",
-    )
-    return bytes(target.emit_object(_optimise(text, 2)))
+    target = llvm.Target.from_default_triple()
+    machine = target.create_target_machine(opt=2, reloc="static", codemodel="small", **host_cpu())
+    return bytes(machine.emit_object(_optimise(text, 2)))
 
 
 def undefined_symbols(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What compiled code may do: an audit of the LLVM text of units and handlers, and how long some handlers are.
+"""What compiled code may do: an audit of the LLVM text of units and handlers.
 
 Every load and store goes to the CPU record, the micro-op, an alloca, or is a volatile access through the named primitives
 or a TLB hit; nothing is called but units and LLVM intrinsics.
@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import re
 
-import llvmlite.binding as llvm
 import pytest
 
 from jitvm.bare import accelerator
-from jitvm.engine import backend, regions, stitch
+from jitvm.engine import regions, stitch
 from jitvm.engine.accel import VcpuEngine
-from jitvm.engine.backend import simplify
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.primitives import PRIMITIVES
 from jitvm.engine.region_ir import RegionBuilder
 from jitvm.engine.specials import SPECIALS, special
 from jitvm.engine.units import check, symbol
 from jitvm.errors import EngineError
-from tests.engine.native_decoder import Decoder
 from tests.engine.programs import loaded, looping, program
 
 RECORDS = ("%c", "%cpu", "%uop", "%0")
@@ -219,81 +216,3 @@ def test_primitives() -> None:
             if re.search(r"\b(load|store)\b", line) and not line.endswith(tuple(f"ptr {name}" for name in own)):
                 assert "volatile" in line
                 assert line.endswith("align 1")
-
-
-# ---- how long handlers are -------------------------------------------------------------------------------------------
-SHAPES = {
-    "mov r32, r32": "89 d8",
-    "add r32, r32": "01 d8",
-    "add r32, imm8": "83 c0 05",
-    "inc r32": "40",
-    "mov r32, [base + disp]": "8b 43 04",
-    "mov [base + disp], r32": "89 43 04",
-    "add r32, [base + index * 4]": "03 04 8b",
-    "add [base], imm": "83 03 01",
-    "lea r32, [base + index * 4 + disp]": "8d 44 8b 10",
-    "push r32": "50",
-    "pop r32": "58",
-    "ret": "c3",
-    "jnz": "75 00",
-    "cmp, jnz fused": "39 d8",
-    "shl r32, imm": "c1 e0 03",
-    "movzx r32, byte [base]": "0f b6 03",
-}
-GOLDEN = {
-    "mov r32, r32": 15,
-    "add r32, r32": 35,
-    "add r32, imm8": 34,
-    "inc r32": 27,
-    "mov r32, [base + disp]": 67,
-    "mov [base + disp], r32": 63,
-    "add r32, [base + index * 4]": 106,
-    "add [base], imm": 102,
-    "lea r32, [base + index * 4 + disp]": 30,
-    "push r32": 55,
-    "pop r32": 60,
-    "ret": 108,
-    "jnz": 33,
-    "cmp, jnz fused": 60,
-    "shl r32, imm": 40,
-    "movzx r32, byte [base]": 66,
-}
-"""Instructions of LLVM's text, before machine code is made of it, in 32-bit code with flat segments."""
-
-
-@pytest.fixture
-def generic_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LLVM optimises for its generic CPU, so that the figures are the same on every host."""
-    backend.machine()
-    target = llvm.Target.from_default_triple().create_target_machine(opt=2, jit=True, codemodel="jitdefault")
-    monkeypatch.setattr(backend, "_machine", target)
-
-
-def count(text: str, name: str) -> int:
-    """Instructions of one function of optimised text."""
-    body = re.search(rf"^define [^\n]*@{name}\(.*?^}}", text, re.S | re.M)
-    assert body is not None
-    return sum(1 for line in body.group(0).splitlines()[1:-1] if line.startswith("  "))
-
-
-def lengths() -> dict[str, int]:
-    """LLVM instructions of each shape's handler after optimisation."""
-    d = Decoder()
-    units, out = accelerator().units, {}
-    for name, code in SHAPES.items():
-        d(bytes.fromhex(code), 32, 0)
-        number = accelerator().forms.number(d.shape())
-        variant = 2 + 5 if name.endswith("fused") else 0
-        b = stitch.handler(units, accelerator().forms.shapes, number | variant << 16, "i_test")
-        text, _, _ = stitch.module(units, [b])
-        out[name] = count(simplify(text), "i_test")
-    return out
-
-
-@pytest.mark.usefixtures("generic_target")
-def test_lengths_of_handlers() -> None:
-    """A change here is a change of speed: look at the benchmark, then write the new figures down."""
-    found = lengths()
-    assert set(found) == set(GOLDEN)
-    changed = {n: (found[n], GOLDEN[n]) for n in found if abs(found[n] - GOLDEN[n]) > 1}
-    assert not changed, f"LLVM instructions (now, before): {changed}"
