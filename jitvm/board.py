@@ -27,16 +27,21 @@ from jitvm.backends.chardev import CharBackend
 from jitvm.bus import Bus, Region
 from jitvm.bus import Mapping as BusMapping
 from jitvm.clock import Clock
+from jitvm.devices.apic_bus import ApicBus, ApicWindow
 from jitvm.devices.ata import AtaDevice
 from jitvm.devices.ata_disk import HEADS, SECTORS_PER_TRACK, AtaDisk
 from jitvm.devices.base import Device
 from jitvm.devices.debugcon import DebugCon, Sink
 from jitvm.devices.dma8237 import DmaPair
-from jitvm.devices.fwcfg import BOOT_MENU, E820_RAM, FwCfg, e820
+from jitvm.devices.fwcfg import BOOT_MENU, E820_RAM, IRQ0_OVERRIDE, FwCfg, e820
 from jitvm.devices.i440fx import SEGMENTS, I440fx
 from jitvm.devices.i8042 import I8042
 from jitvm.devices.ide import Piix3Ide
+from jitvm.devices.ioapic import SIZE as IOAPIC_SIZE
+from jitvm.devices.ioapic import IoApic
 from jitvm.devices.isa_debug_exit import IsaDebugExit
+from jitvm.devices.lapic import SIZE as LAPIC_SIZE
+from jitvm.devices.lapic import LocalApic, Processor
 from jitvm.devices.numeric_error import NumericError
 from jitvm.devices.pci import Bar, PciBus
 from jitvm.devices.pic8259 import PicPair
@@ -56,6 +61,7 @@ from jitvm.trace import SILENT, Trace
 
 # ---- physical addresses ---------------------------------------------------------------------------------------------
 GPA_LIMIT = 1 << 32
+IOAPIC, LAPIC = 0xFEC0_0000, 0xFEE0_0000
 VGA_WINDOW, VGA_WINDOW_SIZE = 0xA_0000, 0x2_0000
 BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
 """The BIOS image ends at 4 GiB; its last 128 KiB are seen below 1 MiB, too."""
@@ -63,6 +69,9 @@ BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
 # ---- interrupts -----------------------------------------------------------------------------------------------------
 IRQ_PIT, IRQ_KEYBOARD, IRQ_COM2, IRQ_COM1, IRQ_RTC, IRQ_SCI, IRQ_MOUSE, IRQ_IDE = 0, 1, 3, 4, 8, 9, 12, (14, 15)
 IRQ_NUMERIC_ERROR = 13
+
+PIN_PIT = 2
+"""The I/O APIC's pin of the timer; every other ISA interrupt has its own number there."""
 
 # ---- ports ----------------------------------------------------------------------------------------------------------
 PORTS = 0x1_0000
@@ -125,8 +134,8 @@ class Parts:
 
     `bios` is the image; `vga_rom` an option ROM or b""; `drives` four IDE drives (primary and secondary, master and
     slave) or None; `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of
-    an isa-debug-exit or None; `boot` letters as in --boot; `rtc_base` the time at virtual time 0; `fpu`:
-    the processor has one.
+    an isa-debug-exit or None; `boot` letters as in --boot; `rtc_base` the time at virtual time 0; `fpu`: the processor
+    has one; `apic`: it has a local APIC, and the board an I/O APIC.
     """
 
     ram_size: int
@@ -140,6 +149,7 @@ class Parts:
     boot: str = ""
     boot_menu: bool = False
     n_cpus: int = 1
+    apic: bool = False
     fpu: bool = False
 
 
@@ -202,7 +212,8 @@ class Board:
         self.wires: list[Wire] = []
         self.owners: dict[str, str] = {}
         """Names of chips by those of their ranges of ports and of physical addresses, but for PCI windows."""
-        self._shared = {irq: OrLine(self.pic.line(irq)) for irq in range(16)}
+        self._make_apics()
+        self._shared = {irq: OrLine(self._isa_line(irq)) for irq in range(16)}
         self._windows: dict[str, BusMapping | tuple[int, int]] = {}
         self._make_isa()
         self._make_pci()
@@ -211,7 +222,7 @@ class Board:
         self._devices: list[Device] = [
             self.pic, self.pit, self.rtc, self.keyboard, self.i8042, self.sysctl, self.dma, self.numeric_error,
             self.fw_cfg, *self.uarts,
-            self.pci, *self.pci.functions.values(), *self.debug_ports,
+            self.pci, *self.pci.functions.values(), *self.debug_ports, *([self.ioapic] if self.ioapic else []),
         ]  # fmt: skip
         self._map_memory()
 
@@ -220,6 +231,42 @@ class Board:
         line = self._shared[number].input()
         self.wires.append(Wire(number, owner, line))
         return line
+
+    # Interrupt controllers of processors with an APIC
+
+    def _make_apics(self) -> None:
+        """The I/O APIC and the page of the local ones; none for processors without."""
+        self.apic_bus, self.apic_window = ApicBus(), ApicWindow()
+        self.ioapic: IoApic | None = None
+        if not self.parts.apic:
+            return
+        self.ioapic = IoApic(self.apic_bus, self.trace)
+        self.apic_bus.on_eoi.append(self.ioapic.end_of_interrupt)
+        self.mmio.map(IOAPIC, IOAPIC_SIZE, self.ioapic, name="ioapic", max_size=4)
+        self.mmio.map(LAPIC, LAPIC_SIZE, self.apic_window, name="lapic", max_size=8)
+        self.owners |= {"ioapic": "ioapic", "lapic": "lapic0"}
+
+    def _isa_line(self, irq: int) -> IrqLine:
+        """An ISA interrupt: it leads to the 8259A and, with its own number but for the timer, to the I/O APIC."""
+        line, ioapic = self.pic.line(irq), self.ioapic
+        if ioapic is None:
+            return line
+        pin = PIN_PIT if irq == IRQ_PIT else irq
+
+        def sink(level: bool) -> None:
+            line.set(level)
+            ioapic.set_input(pin, level)
+
+        return IrqLine(sink)
+
+    def add_apic(self, number: int, processor: Processor) -> LocalApic:
+        """The local APIC of processor `number`; the 8259A's INTR leads to it."""
+        apic = LocalApic(
+            number, self.clock, processor, self.apic_bus, self.pic.acknowledge, bootstrap=number == 0, trace=self.trace
+        )
+        self.apic_bus.locals.append(apic)
+        self._devices.append(apic)
+        return apic
 
     # Memory
 
@@ -359,6 +406,8 @@ class Board:
             self.memory, ram_size=parts.ram_size, n_cpus=parts.n_cpus, max_cpus=parts.n_cpus, trace=self.trace
         )
         self.fw_cfg.add_item(BOOT_MENU, struct.pack("<H", parts.boot_menu))
+        if parts.apic:
+            self.fw_cfg.add_item(IRQ0_OVERRIDE, struct.pack("<I", 1))
         self.fw_cfg.add_file("etc/e820", e820([(0, parts.ram_size, E820_RAM)]))
         self.fw_cfg.add_file("bootorder", b"")
         self.fw_cfg.add_file("etc/boot-fail-wait", struct.pack("<i", -1))

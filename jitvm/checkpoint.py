@@ -54,7 +54,8 @@ class Cpu:
 
     fields: dict[str, np.ndarray]
     half_done: bool
-    smi_pending: bool
+    waiting: tuple[bool, bool, bool]
+    """SMI, NMI, INIT."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def lasting_disks(machine: Machine) -> list[str]:
 # ---- the CPU --------------------------------------------------------------------------------------------------------
 def _take_cpu(vcpu: Vcpu) -> Cpu:
     array = vcpu.engine.array
-    return Cpu({name: array[name].copy() for name in FIELDS}, vcpu.half_done, vcpu.smi_pending)
+    waiting = vcpu.smi_pending, vcpu.nmi_pending, vcpu.init_pending
+    return Cpu({name: array[name].copy() for name in FIELDS}, vcpu.half_done, waiting)
 
 
 def _restore_cpu(vcpu: Vcpu, cpu: Cpu) -> None:
@@ -119,7 +121,8 @@ def _restore_cpu(vcpu: Vcpu, cpu: Cpu) -> None:
     engine.reset()
     for name, value in cpu.fields.items():
         engine.array[name] = value
-    vcpu.half_done, vcpu.smi_pending = cpu.half_done, cpu.smi_pending
+    vcpu.half_done = cpu.half_done
+    vcpu.smi_pending, vcpu.nmi_pending, vcpu.init_pending = cpu.waiting
     engine.accel.forget(engine.address)
     engine.registers_changed()
 

@@ -41,12 +41,13 @@ from jitvm.drives import open_drives
 from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
-from jitvm.irq import Interrupts
+from jitvm.irq import Interrupts, IrqLine
 from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
 from jitvm.isa.flags import IF
 from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
 from jitvm.pace import Pace
+from jitvm.processor import ProcessorPins
 from jitvm.registers import read_registers, write_registers
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
@@ -125,8 +126,10 @@ class Machine:
             self.accel = watchers.observed(accel, on_progress)
             self._console = console
             interrupts = Interrupts()
+            self._has_apic = bool(is_announced(feature_words(cpuid_table(*self._cpu())), "apic"))
             lines = Lines(
-                interrupts.line, self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit, self._on_smi,
+                IrqLine(self._on_intr) if self._has_apic else interrupts.line,
+                self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit, self._on_smi,
                 self._on_smram, self._on_ignne,
             )  # fmt: skip
             self.vcpus: list[Vcpu] = []
@@ -189,6 +192,7 @@ class Machine:
             boot=config.boot,
             boot_menu=config.boot_menu,
             n_cpus=config.smp,
+            apic=self._has_apic,
             fpu=is_announced(feature_words(cpuid_table(*self._cpu())), "fpu"),
         )
 
@@ -203,6 +207,10 @@ class Machine:
         engine = VcpuEngine(self.accel, self.memory, options)
         engine.set_cpu(*self._cpu())
         vcpu = Vcpu(len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts)
+        if self._has_apic:
+            vcpu.apic = vcpu.interrupts = board.add_apic(vcpu.index, ProcessorPins(vcpu))
+            vcpu.apic_window = board.apic_window
+            engine.c.apic[0] = 1
         vcpu.after_exit = self._wants_attention
         vcpu.pump = self._pump
         vcpu.on_ferr = board.numeric_error.report
@@ -216,6 +224,11 @@ class Machine:
     def _on_a20(self, level: bool) -> None:
         for vcpu in self.vcpus:
             vcpu.engine.set_a20(level)
+
+    def _on_intr(self, level: bool) -> None:
+        """The 8259A's INTR leads to LINT0 of every local APIC."""
+        for apic in self.board.apic_bus.locals:
+            apic.set_lint(0, level)
 
     def _on_smi(self) -> None:
         """SMI# goes to the bootstrap processor, as on QEMU's "pc"."""
@@ -348,7 +361,8 @@ class Machine:
         self.board.reset()
         for vcpu in self.vcpus:
             vcpu.engine.reset()
-            vcpu.half_done = vcpu.exit_request = vcpu.smi_pending = False
+            vcpu.half_done = vcpu.exit_request = False
+            vcpu.smi_pending = vcpu.nmi_pending = vcpu.init_pending = False
         self._changed.notify_all()
 
     # ---- running

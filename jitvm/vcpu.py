@@ -15,7 +15,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from copy import copy
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,7 +42,7 @@ REASON_OF_WHY = {
     lay.WHY_WINDOW: int(ExitReason.IRQ_WINDOW_OPEN),
     WHY_FAILED: int(ExitReason.INTERNAL_ERROR),
 }
-IF = 0x200
+IF, NMI_VECTOR = 0x200, 2
 PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
 BOUNDARY = struct.Struct(f"=QqQ16x6Q{lay.at('io_n') - lay.at('io_data') - 8}xQ")
 """The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data[0],
@@ -57,6 +57,18 @@ class InterruptSource(Protocol):
     def acknowledge(self) -> int:
         """INTA cycle: the vector."""
         ...
+
+
+class Apic(Protocol):
+    """The local APIC, as far as INIT goes."""
+
+    def init(self) -> None: ...
+
+
+class ApicPage(Protocol):
+    """What shows one of several local APICs."""
+
+    current: Any
 
 
 class Vcpu:
@@ -83,8 +95,11 @@ class Vcpu:
         self.enter: Callable[[int], int] = engine.run
         """Runs guest code; one that measures it may take its place."""
         self._limit = self._halt_at = self._end = NEVER
-        self.smi_pending = False
-        """SMI# was asserted; it waits for an instruction's end, and for RSM while the CPU is in the mode."""
+        self.smi_pending = self.nmi_pending = self.init_pending = False
+        """They wait for an instruction's end; SMI and INIT also for RSM, an NMI for IRET."""
+        self.apic: Apic | None = None
+        self.apic_window: ApicPage | None = None
+        """The page that shows the APIC of the processor whose access is served."""
         self.hold_interrupts = False
         """A debugger's step keeps them away."""
         self.real_time = False
@@ -114,7 +129,7 @@ class Vcpu:
         self._words, self._bytes = engine.words, engine.array.view(np.uint8).data
         self._boundary, self._extra_at = lay.at("horizon"), lay.at("extra_ns") // 8
         self._window, self._rflags, self._halted = (lay.at(n) // 8 for n in ("want_window", "rflags", "halted"))
-        self._smm = lay.at("smm") // 8
+        self._smm, self._nmi_blocked, self._parked = (lay.at(n) // 8 for n in ("smm", "nmi_blocked", "parked"))
         self._shadow, self._step = lay.at("shadow") // 8, lay.at("step_armed") // 8
         self._data, self._value = lay.at("io_data"), lay.at("io_value") // 8
         self._io_n, self._io_tag = lay.at("io_n") // 8, lay.at("io_tag") // 8
@@ -138,8 +153,18 @@ class Vcpu:
     def assert_smi(self) -> None:
         """SMI#: it is taken before the next instruction that this vCPU begins; with the lock held."""
         self.smi_pending = True
+        self.notice()
+
+    def notice(self) -> None:
+        """Something changed that this vCPU looks at before it enters translated code; with the lock held."""
         if not self._in_turn:
             self.kick()
+
+    def startup(self, vector: int) -> None:
+        """SIPI, with the lock held: a processor that waits for it begins at page `vector`."""
+        if self._words[self._parked] and not self.init_pending:
+            self.engine.startup(vector)
+            self.notice()
 
     def request_exit(self) -> None:
         """The loop leaves with Outcome.INTERRUPT as soon as no instruction is half done."""
@@ -273,16 +298,18 @@ class Vcpu:
         if not self._words[self._halted] or self.exit_request or self._end <= self.retired:
             return False
         if self.wakes():
-            if not self.smi_pending:  # else the save area says that the CPU was halted
+            if not self.urgent():  # else the save area says that the CPU was halted; INIT and NMI end it themselves
                 self._words[self._halted] = 0
             return False
         return True
 
     def wakes(self) -> bool:
-        """Whether something ends HLT: an SMI, an interrupt that is let in, or the trap of a HLT that was single-stepped."""
+        """Whether something ends HLT: INIT, SMI, NMI, an interrupt that is let in, the trap of a single-stepped HLT."""
         words, source = self._words, self.interrupts
-        if self.smi_pending and not words[self._smm]:
-            return True
+        if self.urgent() and not words[self._smm]:
+            return self.init_pending or not words[self._parked]
+        if words[self._parked]:
+            return False
         return bool(words[self._step] or (source is not None and source.pending and words[self._rflags] & IF))
 
     def push_registers(self) -> None:
@@ -293,7 +320,7 @@ class Vcpu:
     def pre_run(self) -> int:
         """Offer a pending interrupt; the budget of this entry: to the next timer or the limit."""
         source = self.interrupts
-        if self.smi_pending and self.offer_smi():
+        if self.urgent() and self.offer_urgent():
             return 1
         if ((source is not None and source.pending) or self._window_asked) and self.offer_interrupt():
             return 1
@@ -307,17 +334,38 @@ class Vcpu:
             return SLICE
         return n if n > 1 else 1
 
-    def offer_smi(self) -> bool:
-        """Enter system management mode; True when one instruction must be entered alone before (SDM vol. 3, 34.3.1)."""
+    def urgent(self) -> bool:
+        """Whether INIT, an SMI or an NMI waits."""
+        return self.smi_pending or self.nmi_pending or self.init_pending
+
+    def offer_urgent(self) -> bool:
+        """Take INIT, SMI or NMI; True when one instruction must be entered alone before (SDM vol. 3, 6.9, 34.3.1)."""
         words = self._words
         if words[self._smm]:
             return False
         if self.half_done or self.engine.injecting or words[self._step]:
             return True
-        self.smi_pending = False
-        self.trace("smi", vcpu=self.index)
-        self.engine.smi()
+        if self.init_pending:
+            self.init_pending = self.smi_pending = self.nmi_pending = False
+            self._init()
+        elif self.smi_pending:
+            self.smi_pending = False
+            self.trace("smi", vcpu=self.index)
+            self.engine.smi()
+        elif words[self._nmi_blocked] or words[self._shadow] == self.retired:
+            return True
+        else:
+            self.nmi_pending = False
+            if self.trace.wants("irq_inject"):
+                self.trace("irq_inject", vcpu=self.index, vector=NMI_VECTOR)
+            self.engine.inject_nmi()
         return False
+
+    def _init(self) -> None:
+        """INIT: an application processor waits for SIPI, the bootstrap processor begins at the reset vector."""
+        self.engine.init(park=self.index != 0)
+        if self.apic is not None:
+            self.apic.init()
 
     def offer_interrupt(self) -> bool:
         """Inject a pending interrupt or ask for the window; True when one instruction must be entered alone."""
@@ -358,6 +406,8 @@ class Vcpu:
             extra += ACCESS_NS * count
             self._words[self._extra_at] = extra
             self._counts[reason][address if reason == IO else address & PAGE] += 1
+            if self.apic_window is not None:
+                self.apic_window.current = self.apic
         else:
             run.reason = reason if why == WHY_EXIT else REASON_OF_WHY.get(why, UNKNOWN)
             self.half_done = why != WHY_EXIT and self.half_done and self.is_half_done()

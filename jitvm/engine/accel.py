@@ -43,7 +43,7 @@ from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
-from jitvm.isa.state import EXIT, FAULT, OK
+from jitvm.isa.state import CR0_CD, CR0_NW, CS, EXIT, FAULT, OK
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory, weakly
 
@@ -54,6 +54,14 @@ COPIED_MOST = 32 << 20
 LEAST_CODE_CACHE = 256 << 10
 """Bytes: the room for a block of the greatest length, and for some regions."""
 KICK = 1 << 62
+NMI_NUMBER = 1 << 8
+"""In the place of an external interrupt's vector: a non-maskable one."""
+KEPT_BY_INIT = (
+    "fpr fpu_used fcw fsw fop fip fcs fdp fds xmm mxcsr xcr0 msr_apic_base msr_sysenter_cs msr_sysenter_esp "
+    "msr_sysenter_eip msr_pat msr_star msr_lstar msr_cstar msr_fmask msr_kernel_gs_base msr_tsc_aux msr_misc tsc_offset "
+    "smbase a20_mask"
+).split()
+"""Fields of the record that INIT leaves as they are."""
 RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
 """Special handlers whose addresses the record holds, whatever the options."""
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
@@ -166,6 +174,7 @@ class Accelerator:
         self.describe = self.code.function("hot.describe_block", 1)
         self.inject = self.code.function("events.external_interrupt", 1)
         self.deliver = self.code.function("events.deliver", 0)
+        self.nmi = self.code.function("events.nmi", 0)
         self.smi = self.code.function("smm.smi", 0)
         self.smm_window = self.code.function("smm.set_window", 0)
 
@@ -418,7 +427,10 @@ class VcpuEngine:
     def _deliver_and_enter(self, budget: int) -> int:
         """`enter` behind the delivery of the injected interrupt; a fault on the way is delivered in its place."""
         self.words[self._io_pos] = 0
-        status = self.accel.inject(self.address, self._injected)
+        if self._injected == NMI_NUMBER:
+            status = self.accel.nmi(self.address)
+        else:
+            status = self.accel.inject(self.address, self._injected)
         if status == FAULT_STATUS:
             status = self.accel.deliver(self.address)
             budget -= status != EXIT_STATUS
@@ -456,6 +468,29 @@ class VcpuEngine:
         if mask != self.words[self._a20]:
             self.words[self._a20] = mask
             self.accel.flush(self.address)
+
+    def inject_nmi(self) -> None:
+        """A non-maskable interrupt, in the place of an external one (`inject`)."""
+        self._injected = NMI_NUMBER
+
+    def init(self, *, park: bool) -> None:
+        """INIT: as RESET#, but for caches, FPU, SSE, MSRs and SMBASE (SDM vol. 3, table 10-1); `park`: until SIPI."""
+        c = self.c
+        kept = {name: self.array[name].copy() for name in KEPT_BY_INIT}
+        cache_bits = int(c.cr0) & int(CR0_CD | CR0_NW)
+        self.reset()
+        for name, value in kept.items():
+            self.array[name] = value
+        c.cr0 = (int(c.cr0) & ~int(CR0_CD | CR0_NW)) | cache_bits
+        c.parked = c.halted = int(park)
+
+    def startup(self, vector: int) -> None:
+        """SIPI: begin at page `vector`, in real mode."""
+        c = self.c
+        c.sel[int(CS)], c.base[int(CS)] = vector << 8, vector << 12
+        c.rip = c.next_rip = 0
+        c.parked = c.halted = 0
+        self.registers_changed()
 
     def smi(self) -> None:
         """SMI#, between instructions and outside of system management mode."""

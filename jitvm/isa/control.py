@@ -14,6 +14,7 @@ the register alone: the local APIC looks at it.
 
 from __future__ import annotations
 
+from jitvm.isa.apic import tell_priority
 from jitvm.isa.catch import catch_other
 from jitvm.isa.cpuid import (
     FEATURE_DE,
@@ -246,6 +247,8 @@ def set_cr8(c, v):
     """Write CR8: a task priority of four bits."""
     if v > W15:
         return fault(c, GP, W0)
+    if tell_priority(c, v) != OK:
+        return c.status
     c.cr8 = v
     return go_on(c)
 

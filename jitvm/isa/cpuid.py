@@ -30,6 +30,8 @@ FEATURE_CX8, FEATURE_APIC, FEATURE_SEP, FEATURE_MTRR = u64(1 << 8), u64(1 << 9),
 FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14), u64(1 << 15), u64(1 << 16)
 FEATURE_CLFLUSH = u64(1 << 19)
 FEATURE_PSE36, FEATURE_FXSR, FEATURE_SSE = u64(1 << 17), u64(1 << 24), u64(1 << 25)
+# word 1: leaf 1 ECX
+FEATURE_TSC_DEADLINE = u64(1 << 24)
 # word 2: leaf 80000001h EDX
 FEATURE_SYSCALL, FEATURE_NX, FEATURE_PDPE1GB = u64(1 << 11), u64(1 << 20), u64(1 << 26)
 FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
@@ -50,6 +52,7 @@ BUILT: dict[str, tuple[int, int]] = {
     "msr": (EDX1, 5),
     "pae": (EDX1, 6),
     "cx8": (EDX1, 8),
+    "apic": (EDX1, 9),
     "sep": (EDX1, 11),
     "mtrr": (EDX1, 12),
     "pge": (EDX1, 13),
@@ -75,6 +78,7 @@ BUILT: dict[str, tuple[int, int]] = {
     "sse4.1": (ECX1, 19),
     "sse4.2": (ECX1, 20),
     "popcnt": (ECX1, 23),
+    "tsc-deadline": (ECX1, 24),
     "aes": (ECX1, 25),
     "cx16": (ECX1, 13),
     "movbe": (ECX1, 22),

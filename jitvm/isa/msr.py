@@ -16,8 +16,17 @@ without them).
 
 from __future__ import annotations
 
+from jitvm.isa.apic import read_deadline, tell_base, write_deadline
 from jitvm.isa.catch import catch_msr
-from jitvm.isa.cpuid import FEATURE_APIC, FEATURE_LM, FEATURE_MSR, FEATURE_MTRR, FEATURE_PAT, FEATURE_TSC
+from jitvm.isa.cpuid import (
+    FEATURE_APIC,
+    FEATURE_LM,
+    FEATURE_MSR,
+    FEATURE_MTRR,
+    FEATURE_PAT,
+    FEATURE_TSC,
+    FEATURE_TSC_DEADLINE,
+)
 from jitvm.isa.mode import check_privilege
 from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
 from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
@@ -35,6 +44,7 @@ SLOT_FIXED, SLOT_DEF_TYPE, SLOT_EBL, SLOT_SIGN = u64(16), u64(27), u64(28), u64(
 SLOT_MISC_ENABLE = u64(30)
 NO_SLOT = ONES
 APIC_BASE, FEATURE_CONTROL, MISC_ENABLE, PAT = u64(0x1B), u64(0x3A), u64(0x1A0), u64(0x277)
+TSC_DEADLINE = u64(0x6E0)
 APIC_BASE_BITS, APIC_BSP = ~u64(0x6FF), u64(0x100)
 """IA32_APIC_BASE: address, EN (11), BSP (8); EXTD (10) belongs to x2APIC."""
 PAT_TYPES = u64(0b1111_0011)
@@ -150,6 +160,8 @@ def read_msr(c, n):
         return MTRR_CAP_VALUE
     if n == APIC_BASE and c.features[0] & FEATURE_APIC != W0:
         return c.msr_apic_base
+    if n == TSC_DEADLINE and c.features[1] & FEATURE_TSC_DEADLINE != W0:
+        return read_deadline(c)
     if n == PAT and c.features[0] & FEATURE_PAT != W0:
         return c.msr_pat
     if n == MISC_ENABLE and is_later(c) != W0:
@@ -176,6 +188,8 @@ def write_apic_base(c, v):
     """Set IA32_APIC_BASE: #GP(0) for a reserved bit; what kind of processor it is (BSP) stays."""
     if v & ~(c.phys_mask & APIC_BASE_BITS) != W0:
         return fault(c, GP, W0)
+    if tell_base(c, v) != OK:
+        return c.status
     c.msr_apic_base = (v & ~APIC_BSP) | (c.msr_apic_base & APIC_BSP)
     return OK
 
@@ -206,6 +220,8 @@ def write_msr(c, n, v):
         return write_tsc(c, v)
     if n == APIC_BASE and c.features[0] & FEATURE_APIC != W0:
         return write_apic_base(c, v)
+    if n == TSC_DEADLINE and c.features[1] & FEATURE_TSC_DEADLINE != W0:
+        return write_deadline(c, v)
     if n == PAT and c.features[0] & FEATURE_PAT != W0:
         return write_pat(c, v)
     if n == MISC_ENABLE and is_later(c) != W0:
