@@ -113,7 +113,7 @@ LETTER = "mov al, '{}'\n out dx, al\n"
 CASES = {
     "self": (f"{SELF} 0x40\n {LET}", "A"),
     "one shot": (TIMER.format(entry=0x41, count=20000) + WAIT + LETTER.format("."), "t."),
-    "periodic": (TIMER.format(entry=0x20042, count=20000) + WAIT * 3, "TTT"),
+    "periodic": (TIMER.format(entry=0x20042, count=50_000_000) + WAIT * 3, "TTT"),
     "the higher class first": (f"{SELF} 0x50\n {SELF} 0x61\n {LET} {LET}", "65"),
     "a higher class interrupts": (f"{SELF} 0x31\n {LET} {LET}", "q6Q"),
     "task priority": (
