@@ -40,6 +40,7 @@ WORKLOADS: dict[str, tuple[str, int]] = {
     "cmix": ("cmix.c", 400),
     "quicksort": ("quicksort.c", 150),
     "matrix": ("matrix.c", 400),
+    "mandel_sse2": ("mandel_sse2.c", 300),
     "rep_movsd": ("rep_movsd.S", 1_000),
     "rep_stosb": ("rep_stosb.S", 500),
     "rep_short": ("rep_short.S", 50_000),

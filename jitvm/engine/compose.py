@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import reads_destination
-from jitvm.isa.simd import ACROSS, BLENDS, FLOAT, SCALED, STRINGS, SUMS
+from jitvm.isa.simd import ACROSS, BLENDS, COMPARES, FLOAT, SCALED, STRINGS, SUMS
 from jitvm.isa.table import CHECKED_BY, QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
@@ -343,6 +343,11 @@ class _Composer:
             self.put(s.hi, b.second())
         if s.dst and not to_memory:
             self.put(s.dst, v)
+        self.after_flags()
+
+    def after_flags(self) -> None:
+        """To the next instruction, or where the Jcc leads that is fused with this one."""
+        b = self.b
         if self.fused >= 0:
             b.branch(b.call("flags.condition", [b.const(self.fused)], flags="new"))
         else:
@@ -445,7 +450,7 @@ class _Composer:
         result, flags = b.guarded(s, args) if s.unit in FLOAT else b.host_op(s, args)
         if flags is not None:
             b.copy_flags()
-            b.call("simd.host_flags", [flags], flags="new")
+            b.call("simd.compare_flags" if s.unit in COMPARES else "simd.host_flags", [flags], flags="new")
             if not self.dead:
                 b.commit_flags()
         if s.unit in STRINGS and s.unit.endswith("m"):
@@ -454,7 +459,7 @@ class _Composer:
             b.set_gpr(RCX_AT, 4, result)
         elif result is not None:
             self.put_simd(result)
-        b.next()
+        self.after_flags()
 
     # ---- x87 ----------------------------------------------------------------------------------------------------------
     def ready(self) -> None:

@@ -46,7 +46,8 @@ def _assembly(shape: Shape) -> tuple[str, str, str]:
         kind = WIDE if name.endswith("m") else WORD
         return f"{name} {imm}$3, $2; {TAKE_FLAGS}", f"={out},={{ax}},{ins},{CLOBBERS}", f"{{ {kind}, i64 }}"
     if name in COMPARES:
-        return f"{name} $2, $1; {TAKE_FLAGS}", f"={{ax}},x,x,{CLOBBERS}", WORD
+        take = "sete ${0:b}; setp ${1:b}; setc ${2:b}"  # LLVM 22 orders "={@cc..}" outputs wrongly
+        return f"{name} $4, $3; {take}", f"=r,=r,=r,x,x,{CLOBBERS}", "{ i32, i32, i32 }"
     if name in BLENDS:
         return f"{name} %xmm0, $2, $0", f"=x,0,x,{{xmm0}},{CLOBBERS}", WIDE
     if name == "crc32":
@@ -91,7 +92,10 @@ def emit(new: Callable[[str], str], shape: Shape, args: Sequence[str]) -> tuple[
     effect, attributes = ("sideeffect ", STATEFUL) if stateful else ("", "nounwind memory(none)")
     v = new(f'call {kind} asm {effect}"{text}", "{constraints}"({given}) {attributes}')
     if shape.unit in COMPARES:
-        return "", v
+        bits = [new(f"and i32 {new(f'extractvalue {kind} {v}, {k}')}, 1") for k in range(3)]
+        words = [new(f"zext i32 {bit} to i64") for bit in bits]
+        both = new(f"or i64 {words[0]}, {new(f'shl i64 {words[1]}, 1')}")
+        return "", new(f"or i64 {both}, {new(f'shl i64 {words[2]}, 2')}")
     if shape.unit in STRINGS:
         result = new(f"extractvalue {kind} {v}, 0")
         return result, new(f"extractvalue {kind} {v}, 1")

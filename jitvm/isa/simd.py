@@ -18,7 +18,7 @@ and the x87 tag word); vol. 3, 2.5, 13.1 (CR0.EM, TS, CR4.OSFXSR, OSXMMEXCPT), 1
 
 from __future__ import annotations
 
-from jitvm.isa.flags import put_flags
+from jitvm.isa.flags import put_flags, set_flags
 from jitvm.isa.host import fence, get_mxcsr, set_mxcsr
 from jitvm.isa.memory import cut_linear, is_user, linear, load_linear, probe_linear, store, store_linear
 from jitvm.isa.misc import beside
@@ -215,6 +215,18 @@ def stmxcsr(c, seg, off):
 def host_flags(f, v):
     """The arithmetic flags as the host's: AH has SF, ZF, AF, PF and CF (LAHF), AL has OF."""
     return put_flags(f, ((v >> W8) & M8) | ((v & W1) << u64(11)))
+
+
+def compare_flags(f, v):
+    """ZF, PF and CF of a comparison: bits 0, 1 and 2 of `v`; the others are 0."""
+    zf = v & W1
+    return set_flags(f, zf ^ W1, v >> W2, W0, W0) | fix_parity(f, (v >> W1) ^ zf)
+
+
+def fix_parity(f, wrong):
+    """PF is not that of the result when `wrong` is odd."""
+    f.aux = f.aux | ((wrong & W1) << W3)
+    return W0
 
 
 # ---- MMX -------------------------------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ for _name in "MOVAPS MOVAPD MOVUPS MOVUPD MOVDQA MOVDQU LDDQU MOVNTDQA MOVNTPS M
     ROWS[_name] = Row("", "move")
 for _name in FLOAT | INTEGER | COMPARES | BLENDS | STRINGS:
     _flags = "wk" if _name in COMPARES | STRINGS else ""
-    ROWS.setdefault(_name.upper(), Row(_name, "host", flags=_flags))
+    ROWS.setdefault(_name.upper(), Row(_name, "host", flags=_flags, fuse=_name in COMPARES))
 ROWS["CMPSD_XMM"] = ROWS.pop("CMPSD")
 del ROWS["MOVSD"]  # the string instruction has an alias; between registers `MOVSD_XMM` is the operation "movsd"
 
