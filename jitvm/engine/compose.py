@@ -446,14 +446,15 @@ class _Composer:
         if s.unit in BLENDS:
             args.append(b.xmm0())
         if s.unit.startswith("pcmpestr"):
-            args += [b.gpr(RAX_AT, 4), b.gpr(RDX_AT, 4)]
+            n = 8 if s.unit.endswith("64") else 4
+            args += [b.gpr(RAX_AT, n), b.gpr(RDX_AT, n)]
         result, flags = b.guarded(s, args) if s.unit in FLOAT else b.host_op(s, args)
         if flags is not None:
             b.copy_flags()
             b.call("simd.compare_flags" if s.unit in COMPARES else "simd.host_flags", [flags], flags="new")
             if not self.dead:
                 b.commit_flags()
-        if s.unit in STRINGS and s.unit.endswith("m"):
+        if s.unit in STRINGS and "strm" in s.unit:
             b.set_xmm0(result)
         elif s.unit in STRINGS:
             b.set_gpr(RCX_AT, 4, result)

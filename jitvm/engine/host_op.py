@@ -24,6 +24,8 @@ from jitvm.isa import host
 from jitvm.isa.simd import BLENDS, COMPARES, FLOAT, STRINGS
 
 TAKE_FLAGS = "lahf; seto %al"
+WIDE_STRINGS = {"pcmpestrm64": 0x60, "pcmpestri64": 0x61}
+"""Opcodes in the map 0F 3A."""
 CRC_SUFFIX = {1: "b", 2: "w", 4: "l", 8: "q"}
 CLOBBERS = "~{dirflag},~{fpsr},~{flags}"
 STATEFUL = "nounwind memory(inaccessiblemem: readwrite)"
@@ -32,7 +34,7 @@ STATEFUL = "nounwind memory(inaccessiblemem: readwrite)"
 
 def _sized(shape: Shape, operand: int, number: int) -> str:
     """A general register as the assembler's operand `number`, by the size of the instruction's operand."""
-    size = shape.sizes[operand] if shape.ops[operand] != "m" else 4
+    size = shape.sizes[operand]
     return f"${{{number}:k}}" if size < 8 else f"${number}"
 
 
@@ -41,10 +43,7 @@ def _assembly(shape: Shape) -> tuple[str, str, str]:
     name, letters = shape.unit, shape.host
     imm = f"${shape.imm}, ".replace("$", "$$") if shape.imm >= 0 else ""
     if name in STRINGS:
-        out = "{xmm0}" if name.endswith("m") else "{cx}"
-        ins = "x,x,{ax},{dx}" if name.startswith("pcmpestr") else "x,x"
-        kind = WIDE if name.endswith("m") else WORD
-        return f"{name} {imm}$3, $2; {TAKE_FLAGS}", f"={out},={{ax}},{ins},{CLOBBERS}", f"{{ {kind}, i64 }}"
+        return _string(shape, imm)
     if name in COMPARES:
         take = "sete ${0:b}; setp ${1:b}; setc ${2:b}"  # LLVM 22 orders "={@cc..}" outputs wrongly
         return f"{name} $4, $3; {take}", f"=r,=r,=r,x,x,{CLOBBERS}", "{ i32, i32, i32 }"
@@ -64,6 +63,17 @@ def _assembly(shape: Shape) -> tuple[str, str, str]:
     if letters == "xr":
         return f"{name} {imm}{_sized(shape, 1, 2)}, $0", f"=x,0,r,{CLOBBERS}", WIDE
     return f"{name} {imm}$1, {_sized(shape, 0, 0)}", f"=r,x,{CLOBBERS}", WORD
+
+
+def _string(shape: Shape, imm: str) -> tuple[str, str, str]:
+    """An operation on strings.  The assembler knows no form with 64-bit lengths: its bytes, on XMM1 and XMM2."""
+    name = shape.unit
+    out, kind = ("{xmm0}", WIDE) if "strm" in name else ("{cx}", WORD)
+    ins = "{xmm1},{xmm2},{ax},{dx}" if name.startswith("pcmpestr") else "x,x"
+    text = f"{name} {imm}$3, $2"
+    if name in WIDE_STRINGS:
+        text = f".byte 0x66, 0x48, 0x0f, 0x3a, {WIDE_STRINGS[name]:#x}, 0xca, {shape.imm:#x}"
+    return f"{text}; {TAKE_FLAGS}", f"={out},={{ax}},{ins},{CLOBBERS}", f"{{ {kind}, i64 }}"
 
 
 def _mmx(shape: Shape, imm: str) -> tuple[str, str, str]:

@@ -91,7 +91,7 @@ def result_type(shape: Shape) -> str:
     if shape.unit in COMPARES:
         return ""
     if shape.unit in STRINGS:
-        return WIDE if shape.unit.endswith("m") else WORD
+        return WIDE if "strm" in shape.unit else WORD
     return WIDE if shape.host[0] == "x" else WORD
 
 

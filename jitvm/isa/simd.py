@@ -9,8 +9,8 @@ While translated code runs, the host's MXCSR is the guest's with all exceptions 
 can't be had so: then an operation runs with clean flags (`begin_unmasked`) and `settle` decides.  Unmasked underflow is
 also signalled for a tiny result that is exact, which the host's FTZ shows (`ask_tiny`).
 
-Not modelled: PE of DPPS and DPPD beside an unmasked overflow or underflow (it is that of the masked operation).  What
-silicon has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
+Not modelled: that DPPS and DPPD stop at the step that raises an unmasked exception (flags of later steps are set, too).
+What silicon has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
 
 Source: Intel SDM vol. 1, 10.2.3 (MXCSR), 11.5 (SIMD floating-point exceptions), 11.5.3.3 (both kinds at once), 9.6.2 (MMX
 and the x87 tag word); vol. 3, 2.5, 13.1 (CR0.EM, TS, CR4.OSFXSR, OSXMMEXCPT), 15.2; vol. 2, table 2-18 on (alignment).
@@ -57,9 +57,9 @@ COMPARES = frozenset("comiss comisd ucomiss ucomisd ptest".split())
 """Their only result is EFLAGS."""
 BLENDS = frozenset("pblendvb blendvps blendvpd".split())
 """They choose by XMM0."""
-STRINGS = frozenset("pcmpestri pcmpestrm pcmpistri pcmpistrm".split())
-"""They write ECX or XMM0, and EFLAGS; pcmpestr* take lengths from EAX and EDX."""
-UNALIGNED = frozenset("MOVUPS MOVUPD MOVDQU LDDQU PCMPESTRI PCMPESTRM PCMPISTRI PCMPISTRM".split())
+STRINGS = frozenset("pcmpestri pcmpestrm pcmpistri pcmpistrm pcmpestri64 pcmpestrm64".split())
+"""They write ECX or XMM0, and EFLAGS; pcmpestr* take lengths from EAX and EDX, with 64-bit operands from RAX and RDX."""
+UNALIGNED = frozenset("MOVUPS MOVUPD MOVDQU LDDQU".split()) | {name.upper() for name in STRINGS}
 """Rows whose 16-byte memory operand may lie anywhere; of all others an odd one is #GP(0)."""
 SCALED = frozenset("mulps mulpd mulss mulsd divps divpd divss divsd cvtsd2ss cvtpd2ps".split())
 """Whether they are exact does not depend on the exponents of their operands."""

@@ -29,12 +29,13 @@ FEATURES = {
 }
 _PREFIX = {MandatoryPrefix.P66: b"\x66", MandatoryPrefix.PF3: b"\xf3", MandatoryPrefix.PF2: b"\xf2"}
 _ESCAPE = {Table.T0F: b"\x0f", Table.T0F38: b"\x0f\x38", Table.T0F3A: b"\x0f\x3a"}
-_EITHER = {Kind.XMM_OR_MEM, Kind.MM_OR_MEM, Kind.R8_OR_MEM, Kind.R16_OR_MEM, Kind.R32_OR_MEM}
+_EITHER = {Kind.XMM_OR_MEM, Kind.MM_OR_MEM, Kind.R8_OR_MEM, Kind.R16_OR_MEM, Kind.R32_OR_MEM, Kind.R64_OR_MEM}
 _MODRM = _EITHER | {
     *(Kind.MEM, Kind.XMM_REG, Kind.XMM_RM, Kind.MM_REG, Kind.MM_RM),
-    *(Kind.R16_REG, Kind.R32_REG),
+    *(Kind.R16_REG, Kind.R32_REG, Kind.R64_REG),
 }
-ESP, EBX, EBP, EDI = 4, 3, 5, 7
+ESP, EBX, EDI = 4, 3, 7
+REX, REX_W, REX_R, REX_B = 0x40, 8, 4, 1
 FLOATS = [
     *(0, 1, 0x7F_FFFF, 0x80_0000, 0x3F80_0000, 0x4F00_0000, 0x7F7F_FFFF, 0x7F80_0000, 0x7FC0_0000, 0x7FA0_0001),
     *(0x5F00_0000, 0x3380_0000, 0x4B7F_FFFF, 0x0080_0001, 0x3F00_0000),
@@ -63,7 +64,7 @@ class Form:
 
 @functools.cache
 def forms(mode: int) -> tuple[Form, ...]:
-    """The forms that exist in code of 16 or 32 bits."""
+    """The forms that exist in code of 16, 32 or 64 bits."""
     found = []
     for name, code in vars(Code).items():
         if name[0] == "_" or not isinstance(code, int):
@@ -96,7 +97,7 @@ def generate(mode: int, count: int, seed: int) -> Iterator[Case]:
     """`count` cases for code of `mode` bits, going round all its forms."""
     order = list(forms(mode))
     random.Random(f"{seed}/{mode}").shuffle(order)
-    layouts = [x for x in Layout if not (mode == 16 and x is Layout.FLAT)]
+    layouts = [Layout.FLAT] if mode == 64 else [x for x in Layout if not (mode == 16 and x is Layout.FLAT)]
     for index in range(count):
         rng = random.Random(f"{seed}/{mode}/{index}")
         yield _case(order[index % len(order)], mode, rng.choice(layouts), rng)
@@ -140,7 +141,7 @@ def control(rng: random.Random) -> int:
 
 def _state(rng: random.Random) -> bytes:
     """x87 and SSE state."""
-    xmm = [wide(rng) for _ in range(8)]
+    xmm = [wide(rng) for _ in range(16)]
     if rng.random() < 0.2:
         xmm[rng.randrange(8)] = xmm[rng.randrange(8)]
     st = [wide(rng) & (1 << 64) - 1 | rng.getrandbits(16) << 64 for _ in range(8)]
@@ -148,18 +149,22 @@ def _state(rng: random.Random) -> bytes:
 
 
 def _case(form: Form, mode: int, layout: Layout, rng: random.Random) -> Case:
-    regs = [rng.getrandbits(32) for _ in range(8)]
+    regs = [rng.getrandbits(64) for _ in range(16)] if mode == 64 else [rng.getrandbits(32) for _ in range(8)]
     regs[ESP] = WINDOW_SIZE // 2
     memory: dict[int, bytes] = {}
     operand = b""
     prefix = form.prefix
-    if form.operand_size and form.operand_size != mode:
+    if form.operand_size and form.operand_size not in (mode, 64) and (mode, form.operand_size) != (64, 32):
         prefix = b"\x66" + prefix
+    rex = 0
+    if mode == 64 and (form.operand_size == 64 or rng.random() < 0.6):
+        rex = REX | rng.getrandbits(4) & (REX_R | REX_B) | (REX_W if form.operand_size == 64 else 0)
+        prefix += bytes([rex])
     takes_memory = Kind.MEM in form.operands or (not _EITHER.isdisjoint(form.operands) and rng.random() < 0.5)
     if not _MODRM.isdisjoint(form.operands):
         reg = form.reg if form.reg is not None else rng.randrange(8)
         if takes_memory:
-            operand = _memory(form, mode, layout, rng, regs, reg, memory)
+            operand = _memory(form, mode, layout, rng, regs, reg, memory, EBX + 8 * (rex & REX_B))
         else:
             operand = bytes([0xC0 | reg << 3 | rng.randrange(8)])
     if Kind.SEG_RDI in form.operands:
@@ -180,9 +185,16 @@ def _case(form: Form, mode: int, layout: Layout, rng: random.Random) -> Case:
 
 
 def _memory(
-    form: Form, mode: int, layout: Layout, rng: random.Random, regs: list[int], reg: int, memory: dict[int, bytes]
+    form: Form,
+    mode: int,
+    layout: Layout,
+    rng: random.Random,
+    regs: list[int],
+    reg: int,
+    memory: dict[int, bytes],
+    base: int,
 ) -> bytes:
-    """ModRM and displacement of an operand at [EBX + displacement], or [BX + ...]; its bytes are drawn."""
+    """ModRM and displacement of an operand at [EBX + displacement], [BX + ...], [RBX + ...]; its bytes are drawn."""
     offset = rng.randrange(0x2100, 0x6000) & ~15
     if rng.random() < 0.25:
         offset += rng.randrange(16)
@@ -198,5 +210,6 @@ def _memory(
         regs[EBX] = regs[EBX] & 0xFFFF_0000 | (address - distance) & 0xFFFF
         return bytes([0x87 | reg << 3]) + struct.pack("<H", distance)
     distance = rng.getrandbits(32)
-    regs[EBX] = (address - distance) & 0xFFFF_FFFF
+    signed = distance - (distance >> 31 << 32)
+    regs[base] = (address - signed) & (0xFFFF_FFFF if mode == 32 else (1 << 64) - 1)
     return bytes([0x83 | reg << 3]) + struct.pack("<I", distance)

@@ -1,7 +1,8 @@
 """Every SIMD form on our engines against this host's CPU: results, EFLAGS, MXCSR, x87 state, faults.
 
-Not compared: x87 state behind a fault.  The manual lets a fault change nothing; this host has set TOP to 0 by then, and
-before some faults the tags, when the instruction uses MMX registers.
+Not compared: MXCSR behind a fault of DPPS and DPPD (`jitvm/isa/simd.py`, "Not modelled"); x87 state behind a fault: the
+manual lets it change nothing, this host has set TOP to 0 by then, and before some faults the tags, when the instruction
+uses MMX registers.
 
 `--cases N --seed S` runs others.
 """
@@ -26,11 +27,11 @@ SHOWN = 12
 
 @pytest.mark.parametrize("times", [TIMES, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("mode", [16, 32])
+@pytest.mark.parametrize("mode", [16, 32, 64])
 def test_every_simd_form_does_what_silicon_does(
     mode: int, engine: str, times: int, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    native.need(mode, Layout.SPLIT)
+    native.need(mode, Layout.FLAT if mode == 64 else Layout.SPLIT)
     count = request.config.getoption("cases", None) or len(forms(mode)) * times
     cases = list(generate(mode, count, seed + times))
     truths = native.NativeCpu().run(cases)
@@ -42,13 +43,16 @@ def test_every_simd_form_does_what_silicon_does(
         if truth.fault is not None:
             faults[truth.fault.vector] += 1
         compared += 1
+        mnemonic = str(case.instruction()).split()[0]
         result = cpu.run_one(case, 1)
         if isinstance(result, Failure):
             lines = [result.reason]
         else:
-            lines = differences(case, truth, result) + fx.differences(truth.fx, result.fx, x87=truth.fault is None)
+            steps = mnemonic in ("dpps", "dppd") and truth.fault is not None
+            state = fx.differences(truth.fx, result.fx, x87=truth.fault is None)
+            lines = differences(case, truth, result) + [x for x in state if not (steps and x.startswith("mxcsr"))]
         if lines:
-            by_mnemonic[str(case.instruction()).split()[0]] += 1
+            by_mnemonic[mnemonic] += 1
             failures.append(describe(case, [*lines, fx.describe(case.fx)], ("silicon", engine)))
     assert not failures, (
         f"{len(failures)} of {compared} cases differ (seed {seed}): {dict(by_mnemonic)}\n" + "\n".join(failures[:SHOWN])
