@@ -23,6 +23,7 @@ from jitvm.engine.gate import GATE
 from jitvm.engine.region import OUT, Node, Op
 from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED, is_breakpoint
+from jitvm.isa.memory import is_code
 from jitvm.isa.state import MODE_CODE64
 from jitvm.isa.words import u64
 
@@ -65,13 +66,14 @@ class _Grower:
         self.head = int(self.c.hot_block)
         self.rip = int(self.c.block_rip[self.head])
         self.ctx = int(self.c.block_ctx[self.head])
-        self.base = int(self.c.base[1])
+        self.long = bool(self.ctx & int(MODE_CODE64))
+        self.base = 0 if self.long else int(self.c.base[1])
         self.pages = {self.linear(self.rip) >> PAGE_SHIFT: int(self.c.block_offset[self.head]) >> PAGE_SHIFT}
         """Pages of guest memory by linear page."""
 
     def linear(self, rip: int) -> int:
         """Linear address of an EIP."""
-        return (self.base + rip) & 0xFFFF_FFFF
+        return rip if self.long else (self.base + rip) & 0xFFFF_FFFF
 
     def holds(self, shape: Shape) -> bool:
         """Whether a region can hold such an instruction."""
@@ -90,6 +92,11 @@ class _Grower:
         if not self.has_entry(b) or _word(int(c.block_uop[b])) == int(c.h_count):
             return -1
         return b
+
+    def is_code(self, rip: int) -> bool:
+        """Whether a call may go there."""
+        with np.errstate(over="ignore"):
+            return bool(is_code(self.c, u64(rip)))
 
     def is_break(self, rip: int) -> bool:
         """Whether somebody wants to stop there."""
@@ -118,7 +125,7 @@ class _Grower:
             shape = self.shapes[shape_number]
             if uop == int(SKIPPED):
                 continue
-            beyond = shape.kind == "call" and imm > int(c.limit[1])
+            beyond = shape.kind == "call" and not self.is_code(imm)
             if not self.holds(shape) or beyond:
                 stop = uop + 1
                 break
@@ -267,12 +274,8 @@ def _cycle(nodes: list[Node]) -> tuple[list[Node], list[int]]:
 
 
 def grow(engine: VcpuEngine) -> Grown | None:
-    """The region that begins with the block that asks (`hot_block`); None when there is no use in one.
-
-    Regions keep guest registers in 32 bits: 64-bit code has none.
-    """
-    grower = _Grower(engine)
-    return None if grower.ctx & int(MODE_CODE64) else grower.run()
+    """The region that begins with the block that asks (`hot_block`); None when there is no use in one."""
+    return _Grower(engine).run()
 
 
 def ask_later(engine: VcpuEngine, block: int) -> None:

@@ -50,8 +50,8 @@ class LazyFlags(FastPathBuilder):
     eager_flags = False
     """An experiment: flags are made where they are written."""
 
-    def __init__(self, units: Units, name: str) -> None:
-        super().__init__(units, name)
+    def __init__(self, units: Units, name: str, *, long: bool = False) -> None:
+        super().__init__(units, name, long=long)
         self._kinds: dict[tuple[str, str], int] = {}
         """Numbers of the (unit, size) pairs that flags may be made from."""
         self._last = Recipe("", ())

@@ -28,8 +28,8 @@ NO_TABLES = '"no-jump-tables"="true"'
 WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 """Lines that `text` replaces when it is known which registers the region uses."""
 KNOWN_TOUCHED = TOUCHED | X87_TOUCHED
-VARIABLES = {"r": "i32", "c": "i64", "x": WIDE}
-"""LLVM's type of a local variable, by the first letter of its name."""
+VARIABLES = {"c": "i64", "x": WIDE}
+"""LLVM's type of a local variable that is no general register, by the first letter of its name."""
 INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
@@ -38,7 +38,9 @@ class RegionBuilder(SharedLookups):
     """The handler builder with constants for operands, local variables for registers, and edges for links."""
 
     def __init__(self, units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> None:
-        super().__init__(units, name)
+        super().__init__(units, name, long=any(op.shape.long for node in nodes for op in node.ops))
+        self._word, self._word_size = ("i64", 8) if self.long else ("i32", 4)
+        """A guest register's local variable: LLVM's type, and bytes."""
         self.eager_flags, self._counting, apart = (mode in modes for mode in MODES)
         self.streams = {} if apart else busiest(nodes)
         self.nodes = nodes
@@ -76,7 +78,7 @@ class RegionBuilder(SharedLookups):
         return str(getattr(self.op, slot) >> 3)
 
     def next_rip(self) -> str:
-        return str(self.op.next)
+        return str(_signed(self.op.next, 64))
 
     def slot_at(self, slot: str) -> str:
         return str(getattr(self.op, slot))
@@ -93,26 +95,30 @@ class RegionBuilder(SharedLookups):
         if register == ZERO:
             return "0"
         self._touched.add(register)
-        v = self.new(f"load i32, ptr %r{register}")
+        ty = self._word
+        v = self.new(f"load {ty}, ptr %r{register}")
         if byte:
-            v = self.new(f"lshr i32 {v}, {8 * byte}")
-        if size < 4:
-            v = self.new(f"and i32 {v}, {(1 << 8 * size) - 1}")
-        return self.new(f"zext i32 {v} to i64")
+            v = self.new(f"lshr {ty} {v}, {8 * byte}")
+        if size < self._word_size:
+            v = self.new(f"and {ty} {v}, {(1 << 8 * size) - 1}")
+        return v if self.long else self.new(f"zext i32 {v} to i64")
 
     def set_gpr(self, at_: int, size: int, v: str) -> None:
         register, byte = at_ >> 3, at_ & 7
         self._touched.add(register)
         self._written.add(register)
-        v = self.new(f"trunc i64 {v} to i32")
+        ty = self._word
+        if not self.long:
+            v = self.new(f"trunc i64 {v} to i32")
+        if size < self._word_size:
+            v = self.new(f"and {ty} {v}, {(1 << 8 * size) - 1}")
         if size < 4:
-            low = (1 << 8 * size) - 1
-            v = self.new(f"and i32 {v}, {low}")
             if byte:
-                v = self.new(f"shl i32 {v}, {8 * byte}")
-            old = self.new(f"and i32 {self.new(f'load i32, ptr %r{register}')}, {~(low << 8 * byte)}")
-            v = self.new(f"or i32 {old}, {v}")
-        self.put(f"store i32 {v}, ptr %r{register}")
+                v = self.new(f"shl {ty} {v}, {8 * byte}")
+            kept = ~((1 << 8 * size) - 1 << 8 * byte)
+            old = self.new(f"load {ty}, ptr %r{register}")
+            v = self.new(f"or {ty} {self.new(f'and {ty} {old}, {kept}')}, {v}")
+        self.put(f"store {ty} {v}, ptr %r{register}")
 
     def slot_reg(self, slot: str, size: int) -> str:
         return self.gpr(getattr(self.op, slot), size)
@@ -188,12 +194,12 @@ class RegionBuilder(SharedLookups):
         register, place = RCX_AT >> 3, self.gep("%cpu", RCX_AT)
         self._touched.add(register)
         self._written.add(register)
-        self.put(f"store i64 {self.gpr(RCX_AT, 4)}, ptr {place}")
+        self.put(f"store i64 {self.gpr(RCX_AT, self._word_size)}, ptr {place}")
         if unit in READ_ZF:
             self.settle_flags()
             self.lines.append(self._memcpy("%plazy", "%lazy"))
         v = super().call(unit, args)
-        self.put(f"store i32 {self.new(f'load i32, ptr {place}')}, ptr %r{register}")
+        self.put(f"store {self._word} {self.new(f'load {self._word}, ptr {place}')}, ptr %r{register}")
         return v
 
     def write_back(self) -> None:
@@ -215,9 +221,9 @@ class RegionBuilder(SharedLookups):
             self.write_back()
         else:
             for r in registers:
-                self.put(f"store i64 {self.gpr(8 * r, 4)}, ptr {self.gep('%cpu', 8 * r)}")
-        self.set_word("rip", str(self.op.eip))
-        self.set_word("next_rip", str(self.op.next))
+                self.put(f"store i64 {self.gpr(8 * r, self._word_size)}, ptr {self.gep('%cpu', 8 * r)}")
+        self.set_word("rip", str(_signed(self.op.eip, 64)))
+        self.set_word("next_rip", self.next_rip())
         self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self.op.rest}"))
 
     def check(self) -> None:
@@ -248,8 +254,8 @@ class RegionBuilder(SharedLookups):
             self.flags_settled()
         else:
             for r in registers:
-                v = self.new(f"load i32, ptr {self.gep('%cpu', 8 * r)}")
-                self.put(f"store i32 {v}, ptr %r{r}")
+                v = self.new(f"load {self._word}, ptr {self.gep('%cpu', 8 * r)}")
+                self.put(f"store {self._word} {v}, ptr %r{r}")
             self._leave_from_unit(status, go)
             self.place(go)
             self.put(RELOAD_WORDS)
@@ -303,7 +309,7 @@ class RegionBuilder(SharedLookups):
     def indirect(self, target: str, *, noted: bool = False) -> None:
         for rip, n in self._node.returns:
             other = self.label()
-            self.cond_branch(self.new(f"icmp eq i64 {target}, {rip}"), f"E{n}", other, True)
+            self.cond_branch(self.new(f"icmp eq i64 {target}, {_signed(rip, 64)}"), f"E{n}", other, True)
             self.place(other)
         self.put(f"store i64 {target}, ptr %target")
         self._indirect = True
@@ -383,9 +389,12 @@ class RegionBuilder(SharedLookups):
         """Text that stores what the region changed."""
         lines = []
         for register in sorted(self._written):
-            v, w = self.fresh(), self.fresh()
-            lines += [f"  {v} = load i32, ptr %r{register}", f"  {w} = zext i32 {v} to i64"]
-            lines.append(f"  store i64 {w}, ptr %pr{register}")
+            v = self.fresh()
+            lines.append(f"  {v} = load {self._word}, ptr %r{register}")
+            if not self.long:
+                v, narrow = self.fresh(), v
+                lines.append(f"  {v} = zext i32 {narrow} to i64")
+            lines.append(f"  store i64 {v}, ptr %pr{register}")
         for n in sorted(self._wide_written):
             v = self.fresh()
             lines += [f"  {v} = load {WIDE}, ptr %x{n}", f"  store {WIDE} {v}, ptr %px{n}, align 8"]
@@ -396,7 +405,7 @@ class RegionBuilder(SharedLookups):
         lines = []
         for register in sorted(self._touched):
             v = self.fresh()
-            lines += [f"  {v} = load i32, ptr %pr{register}", f"  store i32 {v}, ptr %r{register}"]
+            lines += [f"  {v} = load {self._word}, ptr %pr{register}", f"  store {self._word} {v}, ptr %r{register}"]
         for n in sorted(self._wide_touched):
             v = self.fresh()
             lines += [f"  {v} = load {WIDE}, ptr %px{n}, align 8", f"  store {WIDE} {v}, ptr %x{n}"]
@@ -424,7 +433,7 @@ class RegionBuilder(SharedLookups):
         places |= {f"c_{name}": offset for name, offset in self._invariants.items()}
         places |= {f"x{n}": at("xmm") + 16 * n for n in sorted(self._wide_touched)}
         for name, offset in places.items():
-            lines.append(f"  %{name} = alloca {VARIABLES[name[0]]}")
+            lines.append(f"  %{name} = alloca {self._word if name[0] == 'r' else VARIABLES[name[0]]}")
             lines.append(f"  %p{name} = getelementptr i8, ptr %cpu, i64 {offset}")
         lines.append(f"  %plazy = getelementptr i8, ptr %cpu, i64 {at('lazy')}")
         lines += [f"  %ptable = getelementptr i8, ptr %uop, i64 {lay.UOP_IMM}", "  %table = load ptr, ptr %ptable"]

@@ -32,6 +32,10 @@ def stream(op: Op, seg: int) -> Stream:
     """The stream of an access of `op` through segment register `seg`."""
     if seg == SS and op.shape.kind in STACK_KINDS:
         return (seg, int(RSP) * 8, int(ZERO) * 8)
+    if op.shape.mem[:1] == "p":
+        return (seg, (op.next + (op.disp ^ 1 << 31) - (1 << 31)) // PAGE)
+    if op.shape.mem[:1] == "o":
+        return (seg, op.imm // PAGE)
     if op.b == op.i == int(ZERO) * 8:
         return (seg, op.disp // PAGE)
     return (seg, op.b, op.i)

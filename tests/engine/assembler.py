@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.needs import need
 
-LINK = ("-m", "elf_i386", "--oformat", "binary", "-e", "0")
+LINK = ("--oformat", "binary", "-e", "0")
 
 
 @functools.cache
@@ -18,8 +18,9 @@ def assemble(source: str, at: int = 0x1000, bits: int = 32) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         head = f".code{bits}\n.intel_syntax noprefix\n"
-        _call(["as", "--32", "-o", "guest.o", "-"], work, head + source + "\n")
-        _call(["ld", *LINK, "-Ttext", hex(at), "-o", "guest.bin", "guest.o"], work)
+        size, machine = ("--64", "elf_x86_64") if bits == 64 else ("--32", "elf_i386")
+        _call(["as", size, "-o", "guest.o", "-"], work, head + source + "\n")
+        _call(["ld", "-m", machine, *LINK, "-Ttext", hex(at), "-o", "guest.bin", "guest.o"], work)
         return (work / "guest.bin").read_bytes()
 
 

@@ -1,6 +1,6 @@
-"""Random guest programs: loops, calls, strings, faults, interrupts, shadows, ports and MMIO, in 16- and 32-bit code.
+"""Random guest programs: loops, calls, strings, faults, interrupts, shadows, ports and MMIO, in 16-, 32- and 64-bit code.
 
-Registers: (E)CX counts loops (whatever else needs it saves it), (E)BP and (E)SP are left alone.  Faults go to a handler
+Registers: rCX counts loops (whatever else needs it saves it), rBP and rSP are left alone.  Faults go to a handler
 that continues at the address in `resume`.  FS is the MMIO window, GS a segment whose last bytes fault.
 """
 
@@ -22,6 +22,8 @@ FAULTS = {0: 0, 4: 0, 5: 0, 6: 0, 11: 1, 12: 1, 13: 1}
 CALLS = (0x30, 0x31, 0x32)
 """Vectors of INT instructions; the last one goes through a trap gate."""
 REAL_STACK = 0xF000
+SLOTS = {16: "word", 32: "dword", 64: "qword"}
+"""What PUSH stores, by the code's size."""
 
 
 def descriptor(base: int, limit: int, kind: int, big: bool = True) -> int:
@@ -37,17 +39,18 @@ FS, GS, NOBODY = 0x18, 0x20, 0x78
 
 def handlers(bits: int) -> str:
     """The interrupt handlers: 32 bytes each."""
-    e, slot = ("e", 4) if bits == 32 else ("", 2)
+    e, slot = {16: ("", 2), 32: ("e", 4), 64: ("r", 8)}[bits]
+    back = {16: "iret", 32: "iretd", 64: "iretq"}[bits]
     lines: list[str] = []
     for vector, has_error in FAULTS.items():
         lines += [f".org {32 * len(lines_of(lines))}", f"inc byte ptr [{COUNTS + vector}]"]
-        if has_error and bits == 32:
-            lines.append(f"add {e}sp, 4")
+        if has_error and bits > 16:
+            lines.append(f"add {e}sp, {slot}")
         lines += [f"push {e}bp", f"mov {e}bp, {e}sp", f"push {e}ax", f"mov {e}ax, [{RESUME}]"]
-        lines += [f"mov [{e}bp + {slot}], {e}ax", f"pop {e}ax", f"pop {e}bp", "iretd" if bits == 32 else "iret"]
+        lines += [f"mov [{e}bp + {slot}], {e}ax", f"pop {e}ax", f"pop {e}bp", back]
     for vector in CALLS:
         lines += [f".org {32 * len(lines_of(lines))}", f"inc byte ptr [{COUNTS + vector}]"]
-        lines += ["stc", "sti", f"add {e}dx, 3", "iretd" if bits == 32 else "iret"]
+        lines += ["stc", "sti", f"add {e}dx, 3", back]
     return "\n".join(lines)
 
 
@@ -69,6 +72,10 @@ def prepare(guest: Guest, bits: int) -> None:
             guest.bare.write(IDT + 8 * vector, struct.pack("<HHHH", at & 0xFFFF, 8, kind << 8, at >> 16))
         c.gdt_base, c.gdt_limit, c.idt_base, c.idt_limit = GDT, 8 * len(SEGMENTS) - 1, IDT, 0x3FF
         guest.registers(esp=STACK)
+    elif bits == 64:
+        from tests.engine.programs_long import prepare_long
+
+        prepare_long(guest)
     else:
         guest.bare.set_mode("real")
         for k, vector in enumerate(vectors):
@@ -88,11 +95,11 @@ class Generator:
         self.rng = np.random.default_rng([seed, bits])
         self.pieces = pieces or PIECES
         self.bits = bits
-        self.e = "e" if bits == 32 else ""
+        self.e = {16: "", 32: "e", 64: "r"}[bits]
         self.size = bits // 8
         self.n = 0
         self.functions: list[list[str]] = []
-        fs, gs = (FS, GS) if bits == 32 else (MMIO >> 4, DATA >> 4)
+        fs, gs = (FS, GS) if bits > 16 else (MMIO >> 4, DATA >> 4)
         body = self.body(length, 0)
         functions = [f"function{k}:\n" + "\n".join(lines) + "\n ret" for k, lines in enumerate(self.functions)]
         self.text = "\n".join([f"mov ax, {fs}\n mov fs, ax\n mov ax, {gs}\n mov gs, ax", *body, "hlt", *functions])
@@ -322,7 +329,7 @@ class Generator:
 
     def mmio(self, depth: int) -> list[str]:
         at, size = f"fs:[{self.number(0, 0x1000)}]", self.one_of_sizes()
-        a = {"byte": "al", "word": "ax", "dword": "eax"}[size]
+        a, slot = {"byte": "al", "word": "ax", "dword": "eax", "qword": "rax"}[size], SLOTS[self.bits]
         return [
             self.pick(
                 f"mov {a}, {at}",
@@ -330,8 +337,8 @@ class Generator:
                 f"add {at}, {a}",
                 f"inc {size} ptr {at}",
                 f"xchg {at}, {a}",
-                f"push {'dword' if self.bits == 32 else 'word'} ptr {at}\n pop {self.e}bx",
-                f"push {self.e}bx\n pop {'dword' if self.bits == 32 else 'word'} ptr {at}",
+                f"push {slot} ptr {at}\n pop {self.e}bx",
+                f"push {self.e}bx\n pop {slot} ptr {at}",
                 f"cmp {at}, {a}",
                 f"lock cmpxchg {at}, {a.replace('a', 'b') if size == 'byte' else a.replace('ax', 'bx')}",
                 "cmpxchg8b fs:[8]",
@@ -402,13 +409,17 @@ COMPUTE: Pieces = [
 
 def program(seed: int, bits: int, length: int = 14, pieces: Pieces | None = None) -> str:
     """Source of a random program that ends with HLT."""
+    if bits == 64:
+        from tests.engine.programs_long import COMPUTE_LONG, PIECES_LONG, LongGenerator
+
+        return LongGenerator(seed, bits, length, COMPUTE_LONG if pieces is COMPUTE else PIECES_LONG).text
     return Generator(seed, bits, length, pieces).text
 
 
 def looping(seed: int, bits: int, length: int = 10) -> str:
     """A random compute program whose loops run a few times more often than others' do."""
     source = program(seed, bits, length, COMPUTE)
-    return re.sub(r"(mov e?cx, )([1-4])$", lambda m: f"{m[1]}{4 * int(m[2]) + 1}", source, flags=re.M)
+    return re.sub(r"(mov [er]?cx, )([1-4])$", lambda m: f"{m[1]}{4 * int(m[2]) + 1}", source, flags=re.M)
 
 
 def loaded(engine: str, source: str, bits: int, options: Options | None = None) -> Guest:

@@ -80,26 +80,26 @@ def check(source: str, bits: int, options: Options | None = None, cuts: int = LI
     return n
 
 
-@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("bits", [32, 16, 64])
 @pytest.mark.parametrize("seed", range(8))
 def test_random(seed: int, bits: int) -> None:
     check(program(seed, bits), bits)
 
 
-@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("bits", [32, 16, 64])
 @pytest.mark.parametrize("seed", range(20, 24))
 def test_random_with_every_block_hot(seed: int, bits: int) -> None:
     check(program(seed, bits), bits, Options(hot=1))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("bits", [32, 16, 64])
 @pytest.mark.parametrize("seed", range(100, 250))
 def test_random_long(seed: int, bits: int) -> None:
     check(program(seed, bits, 20), bits, Options(hot=1 + seed % 2))
 
 
-@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("bits", [32, 16, 64])
 @pytest.mark.parametrize("seed", range(40, 43))
 def test_plain_at_every_count(seed: int, bits: int) -> None:
     """The plain engine itself: one at a time equals in one go, and handlers after each instruction."""

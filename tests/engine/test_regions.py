@@ -19,14 +19,14 @@ from tests.engine.test_counts import LIMIT, check, to_the_end
 SOON = Options(hot=1, region_hot=2, drops=4, sync=True)
 
 
-@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("bits", [32, 16, 64])
 @pytest.mark.parametrize("seed", range(3))
 def test_random(seed: int, bits: int) -> None:
     check(looping(seed, bits), bits, SOON, 100)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [32, 16])
+@pytest.mark.parametrize("bits", [32, 16, 64])
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_random_long(seed: int, bits: int) -> None:
     check(looping(seed, bits, 16), bits, SOON, 300)
