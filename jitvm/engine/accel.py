@@ -21,7 +21,7 @@ from jitvm.engine import layout as lay
 from jitvm.engine import stencil
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
-from jitvm.engine.code import Code, handler_symbol, source_epoch
+from jitvm.engine.code import NEIGHBOURS, Code, handler_symbol, source_epoch, tier_of
 from jitvm.engine.code_memory import CodeMemory
 from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
@@ -161,9 +161,8 @@ class Accelerator:
         """Address of a stencil's blob by its name, 1 for one that can't be cut."""
         self._blobs: dict[str, np.ndarray] = {}
         self._attributes = opcode_attributes()
-        self._new_forms = self._new_stencils = False
+        self._new_forms = False
         self._restore()
-        self._restore_stencils()
         self.code.ensure_specials()
         self._written = self.code.function("blocks.written_outside", 2)
         self._forget = self.code.function("blocks.forget_blocks", 0)
@@ -190,12 +189,20 @@ class Accelerator:
             for key, (word, shape) in self.known.items():
                 self.tables.add_form(key, word, shape)
 
-    def _restore_stencils(self) -> None:
-        """Stencils that earlier runs cut."""
-        with contextlib.suppress(TypeError, ValueError, AttributeError):
-            for name, code in (self.cache.load("stencils") or {}).items():
-                self._add_stencil(name, bytes.fromhex(code))
-                self.code.tallies["stencils"].from_cache += 1
+    def _find_stencil(self, name: str) -> bool:
+        """A stencil that an earlier run cut, with its neighbours in the cache; False when there is none."""
+        while name not in self._stencils:
+            entry = self.cache.find(name)
+            if entry is None:
+                return False
+            for kept in self.cache.read([entry, *self.cache.following(entry, NEIGHBOURS)]):
+                if kept is None or tier_of(kept.exports[0]) != "stencils":
+                    continue
+                for one, code in zip(kept.exports, stencil.split(kept.code), strict=True):
+                    if one not in self._stencils:
+                        self._add_stencil(one, code)
+                        self.code.tallies["stencils"].from_cache += 1
+        return True
 
     def _add_stencil(self, name: str, blob: bytes) -> None:
         """Keep a blob in memory; an empty one says that there is no stencil."""
@@ -212,7 +219,8 @@ class Accelerator:
             plain = stencil.normal(shapes, key)
             shape = handler_symbol(shapes[plain & 0xFFFF], plain >> 16 & 0xFF)
             names[key] = f"{shape}.{plain >> stencil.SEG_SHIFT & 31}"
-        missing = {n: stencil.normal(shapes, k) for k, n in names.items() if n not in self._stencils}
+        missing = {n: stencil.normal(shapes, k) for k, n in names.items() if not self._find_stencil(n)}
+        self.code.wanted.update(dict.fromkeys(names.values()))
         if missing:
             self.code.on_progress(f"{len(missing)} stencils")
             start = time.perf_counter()
@@ -223,7 +231,7 @@ class Accelerator:
                 self._add_stencil(name, cut.blob() if cut else b"")
             self.code.compile_seconds += time.perf_counter() - start
             self.code.note("stencils", list(missing), start, sum(len(self._blobs[name]) for name in missing))
-            self._new_stencils = True
+            self.cache.write_object(stencil.join([self._blobs[name].tobytes() for name in missing]), [*missing], [])
         found = {key: self._stencils[n] for key, n in names.items()}
         for key, address in found.items():
             self.tables.add_handler(key, address)
@@ -232,9 +240,7 @@ class Accelerator:
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
         self.compiler.close()
-        if self._new_stencils:
-            self.cache.save("stencils", {name: blob.tobytes().hex() for name, blob in self._blobs.items()})
-            self._new_stencils = False
+        self.cache.tidy(self.code.wanted)
         if not self._new_forms:
             return
         used = sorted({n for _, n in self.known.values()})

@@ -1,15 +1,26 @@
-"""What was compiled, kept on disk for the next run: texts of units, object code, and the forms met.
+"""What was compiled, kept on disk for the next run: texts of units, object code, stencils, and the forms met.
 
 Folder: `$XDG_CACHE_HOME/jitvm` (default `~/.cache/jitvm`), mode 0700, owned by the user; a folder that is not is refused
 and the run goes on without (a warning).  Inside, one folder an *epoch*: a hash of all of the engine's and the semantics'
-sources, library versions and the host CPU.  Entries are written to a temporary name and renamed, begin with the SHA-256
-of what follows, and are checked when read: a damaged or foreign entry is removed and made anew.  Two processes may use
-the folder at once: entries never change once written.
+sources, library versions and the host CPU; and `units`, the texts, which say themselves what they depend on.
+
+Entries are written to a temporary name and renamed, begin with the SHA-256 of what follows, and are checked when read: a
+damaged or foreign entry is removed and made anew.  Any number of processes may use the folder at once, and be killed at
+any time: entries never change once written, and a process finds what others wrote since it started.
+
+An object file is an entry of its own at first (`.o`).  When a run ends and there are many, one process (`.lock`) puts them
+into a *pack* (`jitvm/engine/pack.py`) in the order in which that run wanted them, so that the next run looks at one index
+and fetches neighbours together.  Whoever still wants an `.o` that went finds it in the pack.
+
+What is kept is bounded: `KEEP_EPOCHS` epochs, the ones used last, each of at most `EPOCH_BYTES` when its packs are put
+together (what the last run did not want goes first); texts of at most `TEXT_BYTES`, the ones used last, none unused for
+`TEXT_DAYS`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -17,16 +28,25 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jitvm.engine import pack
+from jitvm.engine.pack import Entry, Kept
 from jitvm.errors import CacheError
 
 DIGEST = 32
-KEEP_EPOCHS = 4
-"""Epoch folders kept; the ones unused for longest go."""
+KEEP_EPOCHS = 8
+EPOCH_BYTES = 64 << 20
+LOOSE_MOST, PACKS_MOST = 32, 4
+"""Object files of their own, and packs, beyond which they are put together when a run ends."""
+LOOSE_FAR_TOO_MANY = 512
+"""Beyond so many it is done when they are looked at: runs that were killed, or never said that they end."""
+TEXT_BYTES, TEXT_DAYS = 96 << 20, 30
+DAY = 86400.0
+ABANDONED = 600.0
+"""Seconds after which a temporary file is one that a killed process left."""
 
 
 def default_folder() -> Path:
@@ -35,20 +55,17 @@ def default_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "jitvm"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """An object file on disk: the symbols that it defines and the ones that it needs."""
-
-    path: Path
-    exports: tuple[str, ...]
-    imports: tuple[str, ...]
-
-
 class Cache:
     """The folder of one epoch.  `folder` None: nothing is kept."""
 
     def __init__(self, folder: Path | None, epoch: str) -> None:
         self.folder: Path | None = None
+        self._new_texts = self._damaged = False
+        self._index: dict[str, Entry] = {}
+        self._sequences: dict[Path, list[Entry]] = {}
+        """Entries of each file, in their order."""
+        self._seen = -1
+        """The folder's time of change when it was last looked at."""
         if folder is None:
             return
         _own_folder(folder)
@@ -96,49 +113,163 @@ class Cache:
         """A unit's text by its key."""
         if self.folder is None:
             return None
-        body = self._read(self._texts / key)
-        return body.decode() if body is not None else None
+        path = self._texts / key
+        body = self._read(path)
+        if body is None:
+            return None
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > DAY:
+                os.utime(path)
+        return body.decode()
 
     def __setitem__(self, key: str, text: str) -> None:
         if self.folder is not None:
             self._write_checked(self._texts / key, text.encode())
+            self._new_texts = True
 
-    # ---- object code --------------------------------------------------------------------------------------------------
-    def batches(self) -> Iterator[Batch]:
-        """All object files of this epoch (their heads; the code is checked when it is read)."""
+    # ---- object code and stencils -------------------------------------------------------------------------------------
+    def find(self, name: str) -> Entry | None:
+        """The entry that has a symbol, also when another process wrote it meanwhile."""
+        if self._seen < 0 or name not in self._index:
+            self._look()
+        return self._index.get(name)
+
+    def following(self, entry: Entry, n: int) -> Sequence[Entry]:
+        """The next entries of the same pack, at most `n`."""
+        place = entry.place + 1
+        return self._sequences.get(entry.path, [])[place : place + n]
+
+    def read(self, entries: Sequence[Entry]) -> list[Kept | None]:
+        """Entries that follow each other; None for one that is gone or damaged, which is then no longer found."""
+        found = pack.read(entries)
+        for entry, kept in zip(entries, found, strict=True):
+            if kept is None:
+                self.drop(entry)
+                if not entry.path.exists():  # another process put it into a pack
+                    self._sequences.pop(entry.path, None)
+                elif entry.path.suffix == pack.LOOSE:
+                    with contextlib.suppress(OSError):
+                        entry.path.unlink()
+                else:
+                    self._damaged = True
+        return found
+
+    def drop(self, entry: Entry) -> None:
+        """Don't find this entry any more: what it needs can't be had."""
+        for name in entry.exports:
+            if self._index.get(name) == entry:
+                del self._index[name]
+
+    def write_object(self, code: bytes, exports: Sequence[str], imports: Sequence[str]) -> Entry | None:
+        """Keep an object file, or stencils."""
+        if self.folder is None:
+            return None
+        data = pack.entry_bytes(code, exports, imports)
+        path = self.folder / pack.loose_name(data)
+        self._write(path, data)
+        entry = Entry(path, 0, len(data), 0, tuple(exports))
+        self.add(entry)
+        return entry
+
+    def add(self, entry: Entry) -> None:
+        """An entry that was written, by this process or by the compiler's."""
+        self._sequences[entry.path] = [entry]
+        self._index.update(dict.fromkeys(entry.exports, entry))
+
+    def _look(self) -> None:
+        """Read the heads of the files that are new since the last look."""
         if self.folder is None:
             return
-        for path in sorted(self.folder.glob("*.o")):
-            try:
-                with path.open("rb") as f:
-                    head = json.loads(f.readline()[2 * DIGEST + 1 :])
-                yield Batch(path, tuple(head["exports"]), tuple(head["imports"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-    def read_object(self, batch: Batch) -> bytes | None:
-        """Object code of a batch, None when it is damaged (it is removed)."""
         try:
-            data = batch.path.read_bytes()
+            changed = self.folder.stat().st_mtime_ns
+            if changed == self._seen:
+                return
+            names = os.listdir(self.folder)
         except OSError:
-            return None
-        digest, _, rest = data.partition(b" ")
-        if hashlib.sha256(rest).hexdigest().encode() != digest:
-            with contextlib.suppress(OSError):
-                batch.path.unlink()
-            return None
-        return rest[rest.index(b"\n") + 1 :]
+            return
+        self._seen = changed
+        now = time.time()
+        loose = sorted(n for n in names if n.endswith(pack.LOOSE))
+        for name in [*sorted(n for n in names if n.endswith(pack.PACK)), *loose, *names]:
+            path = self.folder / name
+            if name.startswith(".new-"):
+                with contextlib.suppress(OSError):
+                    if now - path.stat().st_mtime > ABANDONED:
+                        path.unlink()
+            elif path.suffix in (pack.PACK, pack.LOOSE) and path not in self._sequences:
+                entries = pack.entries(path)
+                if entries is None:  # gone, or no file of ours
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                    continue
+                self._sequences[path] = entries
+                for entry in entries:
+                    self._index.update(dict.fromkeys(entry.exports, entry))
+        if len(loose) > LOOSE_FAR_TOO_MANY:
+            self._pack(())
 
-    def write_object(self, code: bytes, exports: list[str], imports: list[str]) -> Batch | None:
-        """Keep an object file."""
-        if self.folder is None:
-            return None
-        rest = json.dumps({"exports": exports, "imports": imports}).encode() + b"\n" + code
-        digest = hashlib.sha256(rest).hexdigest()
-        path = self.folder / f"{digest[:24]}.o"
-        self._write(path, digest.encode() + b" " + rest)
-        return Batch(path, tuple(exports), tuple(imports))
+    # ---- the end of a run ---------------------------------------------------------------------------------------------
+    def tidy(self, wanted: Iterable[str]) -> None:
+        """Put object files together where there are many; `wanted`: symbols in the order in which this run asked."""
+        if self.folder is None or self._seen < 0:
+            return
+        self._look()
+        suffixes = [path.suffix for path in self._sequences]
+        many = suffixes.count(pack.LOOSE) > LOOSE_MOST or suffixes.count(pack.PACK) > PACKS_MOST
+        if many or self._damaged:
+            self._pack(wanted)
+        if self._new_texts:
+            self._new_texts = False
+            with self._alone(self._texts) as mine:
+                if mine:
+                    _drop_texts(self._texts)
+
+    @contextlib.contextmanager
+    def _alone(self, folder: Path) -> Iterator[bool]:
+        """Whether this process may tidy up a folder now; another one that does is not waited for."""
+        try:
+            handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            yield False
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(handle)
+
+    def _pack(self, wanted: Iterable[str]) -> None:
+        """One pack of all loose entries; of all packs, too, where there are many or one is damaged."""
+        assert self.folder is not None
+        with self._alone(self.folder) as mine:
+            if not mine:
+                return
+            packs = [path for path in self._sequences if path.suffix == pack.PACK]
+            whole = len(packs) > PACKS_MOST or self._damaged
+            paths = [path for path in self._sequences if path.suffix == pack.LOOSE or whole]
+            entries = [entry for path in paths for entry in self._sequences[path]]
+            read: dict[Path, list[bytes | None]] = {path: pack.read_bytes(self._sequences[path]) for path in paths}
+            data = {entry: one for path in paths for entry, one in zip(self._sequences[path], read[path], strict=True)}
+            good = [entry for entry in entries if data[entry] is not None and self._index.get(entry.exports[0]) == entry]
+            kept = {entry: pack.take_apart(one) for entry in good if (one := data[entry]) is not None}
+            made = pack.pack_bytes(data[entry] or b"" for entry in pack.order(kept, wanted, EPOCH_BYTES))
+            target = self.folder / pack.pack_name(made)
+            self._write(target, made)
+            if not target.exists():
+                return
+            for path in paths:
+                if path != target:
+                    del self._sequences[path]
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+            self._damaged = False
+            self._index = {name: entry for name, entry in self._index.items() if entry.path in self._sequences}
+            self._sequences[target] = pack.entries(target) or []
+            for entry in self._sequences[target]:
+                self._index.update(dict.fromkeys(entry.exports, entry))
 
     # ---- what the guests used -----------------------------------------------------------------------------------------
     def load(self, name: str) -> Any:
@@ -174,12 +305,27 @@ def _own_folder(path: Path) -> Path:
 
 
 def _drop_old(folder: Path, current: Path) -> None:
-    """Remove epochs that have not been used for longest, and what a killed process left."""
+    """Remove the epochs that have not been used for longest."""
     with contextlib.suppress(OSError):
         epochs = [p for p in folder.iterdir() if p.is_dir() and p.name not in ("units", current.name)]
         epochs.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         for old in epochs[KEEP_EPOCHS - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
-        for left in current.glob(".new-*"):
-            if time.time() - left.stat().st_mtime > 600:
-                left.unlink()
+
+
+def _drop_texts(folder: Path) -> None:
+    """Remove the texts that have not been used for longest, once a day (the lock's file keeps when)."""
+    now = time.time()
+    lock = folder / ".lock"
+    with contextlib.suppress(OSError):
+        if now - lock.stat().st_mtime < DAY and lock.stat().st_size:
+            return
+        lock.write_bytes(b"looked at\n")
+        left = TEXT_BYTES
+        texts = [(info.st_mtime, info.st_size, e.path, e.name) for e in os.scandir(folder) if (info := e.stat())]
+        for used, size, path, name in sorted(texts, reverse=True):
+            left -= size
+            new = name.startswith(".new-")
+            if (left < 0 or now - used > TEXT_DAYS * DAY or (new and now - used > ABANDONED)) and name != lock.name:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from jitvm.engine import entry, specials, stitch
 from jitvm.engine.backend import Linker, compile_object, compile_quickly, host_key
-from jitvm.engine.cache import Batch, Cache
+from jitvm.engine.cache import Cache
 from jitvm.engine.compiler import Made
 from jitvm.engine.forms import Shape
 from jitvm.engine.layout import CPU
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.observer import Observer
+from jitvm.engine.pack import Entry, Kept
 from jitvm.engine.region import Node
 from jitvm.engine.region_ir import region_text
 from jitvm.engine.units import Units, symbol
@@ -43,6 +44,8 @@ RUN_UNITS = (
 )
 """Units that every run needs."""
 LEVEL_RUNTIME, LEVEL_HANDLER = 2, 2
+NEIGHBOURS = 24
+"""Cached objects that are linked with one that is wanted: linking one alone takes ten times as long."""
 
 
 def source_epoch() -> str:
@@ -58,6 +61,7 @@ def source_epoch() -> str:
     return digest.hexdigest()[:24]
 
 
+LINKED_TOGETHER = frozenset({"runtime", "handlers"})
 TIERS = ("units", "runtime", "handlers", "stencils", "regions")
 """Kinds of code that are counted apart: Numba's texts, what is called out of line and between blocks, and the tiers."""
 
@@ -77,6 +81,8 @@ class Tally:
 
 def tier_of(name: str) -> str:
     """The kind of a symbol."""
+    if "." in name:
+        return "stencils"
     return {"i": "handlers", "r": "regions"}.get(name[:1] if name[1:2] == "_" else "", "runtime")
 
 
@@ -113,9 +119,8 @@ class Code:
         self.units, self.cache = units, cache
         self.linker = Linker()
         self.address: dict[str, int] = {}
-        self._on_disk: dict[str, Batch] = {}
-        for batch in cache.batches():
-            self._on_disk.update(dict.fromkeys(batch.exports, batch))
+        self.wanted: dict[str, None] = {}
+        """Symbols in the order in which they were first wanted."""
         self.tallies = {tier: Tally() for tier in TIERS}
         self.compile_seconds = 0.0
         """Of all that the guest waited for."""
@@ -125,20 +130,34 @@ class Code:
 
     # ---- loading ------------------------------------------------------------------------------------------------------
     def _load(self, name: str) -> bool:
-        """Link the cached batch that has a symbol; False when there is none."""
-        batch = self._on_disk.get(name)
-        if batch is None:
-            return False
-        code = self.cache.read_object(batch)
-        if code is None or not all(i in self.address or self._obtain(i) for i in batch.imports):
-            for e in batch.exports:
-                if self._on_disk.get(e) is batch:
-                    del self._on_disk[e]
-            return False
-        if name not in self.address:
-            self._link(code, batch.exports, batch.imports)
-            self.tallies[tier_of(name)].from_cache += len(batch.exports)
+        """Link the cached object that has a symbol, and its neighbours; False when there is none."""
+        while name not in self.address:
+            found = self.cache.find(name)
+            if found is None:
+                return False
+            self._load_with_neighbours(found)
         return True
+
+    def _load_with_neighbours(self, place: Entry) -> None:
+        """Link what an entry has, with its neighbours; one that is damaged or lacks something is not found again."""
+        first, *others = self.cache.read([place, *self.cache.following(place, NEIGHBOURS)])
+        if first is None:
+            return
+        if not all(i in self.address or self._obtain(i) for i in first.imports):
+            self.cache.drop(place)
+            return
+        together = [first]
+        here = set(first.exports)
+        for one in others:
+            if one is None or tier_of(one.exports[0]) not in LINKED_TOGETHER or here & set(one.exports):
+                continue
+            if any(n in self.address for n in one.exports) or not all(i in self.address or i in here for i in one.imports):
+                continue
+            together.append(one)
+            here.update(one.exports)
+        self._link(together)
+        for one in together:
+            self.tallies[tier_of(one.exports[0])].from_cache += len(one.exports)
 
     def _obtain(self, name: str) -> bool:
         """A symbol that a cached batch needs: from the cache, or compile it."""
@@ -151,19 +170,23 @@ class Code:
             self.ensure_specials()
         return name in self.address
 
-    def _link(self, code: bytes, exports: Iterable[str], imports: Iterable[str]) -> None:
-        """Link an object.  What is linked already stays where it is, as others lead there: batches of several processes
-        may have the same symbols."""
-        fresh = [name for name in exports if name not in self.address]
+    def _link(self, objects: Sequence[Kept]) -> None:
+        """Link objects; what they need from elsewhere is linked already.
+
+        What is linked already stays where it is, as others lead there: several processes may leave the same symbols.
+        """
+        fresh = [name for one in objects for name in one.exports if name not in self.address]
+        here = {name for one in objects for name in one.exports}
+        imports = {i: self.address[i] for one in objects for i in one.imports if i not in here}
         if not fresh:
             return
-        found = self.linker.link(code, fresh, {i: self.address[i] for i in imports})
+        found = self.linker.link([one.code for one in objects], fresh, imports)
         self.address.update(found)
-        self.tallies[tier_of(next(iter(found)))].bytes += len(code)
-        if self.observers:
-            functions = [(f.name, found[f.name], f.size) for f in ObjectFile(code).functions() if f.name in found]
+        for one in objects:
+            self.tallies[tier_of(one.exports[0])].bytes += len(one.code)
             for observer in self.observers:
-                observer.linked(functions)
+                functions = ObjectFile(one.code).functions()
+                observer.linked([(f.name, found[f.name], f.size) for f in functions if f.name in found])
 
     def _unit_compiled(self, name: str, start: float, size: int) -> None:
         self.tallies["units"].bytes += size
@@ -181,7 +204,7 @@ class Code:
         """Compile a module, keep it, link it."""
         start = time.perf_counter()
         code = compile_object(text, level)
-        self._link(code, exports, imports)
+        self._link([Kept(tuple(exports), tuple(imports), code)])
         self.cache.write_object(code, exports, imports)
         self.compile_seconds += time.perf_counter() - start
         self.note(tier_of(exports[0]), exports, start, len(code))
@@ -189,6 +212,7 @@ class Code:
     # ---- units --------------------------------------------------------------------------------------------------------
     def ensure_units(self, names: Iterable[str]) -> None:
         """Make units callable by symbol, with all that they call."""
+        self.wanted.update(dict.fromkeys(map(symbol, names := list(names))))
         missing = [n for n in dict.fromkeys(names) if symbol(n) not in self.address and not self._load(symbol(n))]
         if not missing:
             return
@@ -206,6 +230,7 @@ class Code:
 
     def ensure_specials(self) -> None:
         """The special handlers and `enter`."""
+        self.wanted["enter"] = None
         if "enter" in self.address or self._load("enter"):
             return
         self.ensure_units(RUN_UNITS)
@@ -218,6 +243,7 @@ class Code:
     def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, int]:
         """Addresses of handlers by key, stamped in one batch where they are not on disk."""
         names = {key: handler_symbol(shapes[key & 0xFFFF], key >> 16) for key in keys}
+        self.wanted.update(dict.fromkeys(names.values()))
         for observer in self.observers:
             for key, name in names.items():
                 observer.described(name, shape_text(shapes[key & 0xFFFF], key >> 16))
@@ -235,13 +261,13 @@ class Code:
         name = region_symbol(nodes, modes)
         if name in self.address:
             return Made(name, b"", (), 0.0)
-        batch = self._on_disk.get(name)
-        code = self.cache.read_object(batch) if batch is not None else None
-        if batch is None or code is None:
-            self._on_disk.pop(name, None)
-            return None
-        self.tallies["regions"].from_cache += 1
-        return Made(name, code, batch.imports, 0.0)
+        self.wanted[name] = None
+        while (place := self.cache.find(name)) is not None:
+            (kept,) = self.cache.read([place])
+            if kept is not None:
+                self.tallies["regions"].from_cache += 1
+                return Made(name, kept.code, kept.imports, 0.0)
+        return None
 
     def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:
         """A region, compiled now and kept."""
@@ -254,8 +280,8 @@ class Code:
     def remember(self, made: Made) -> None:
         """A region was compiled: where the cache has it, and what it took."""
         self.note("regions", [made.name], made.start, len(made.code), made.seconds)
-        if made.batch is not None:
-            self._on_disk[made.name] = made.batch
+        if made.entry is not None:
+            self.cache.add(made.entry)
 
     def link_region(self, made: Made) -> int:
         """Address of a region that was compiled."""
@@ -263,7 +289,7 @@ class Code:
             for wanted in made.imports:
                 if wanted not in self.address:
                     self._obtain(wanted)
-            self._link(made.code, [made.name], made.imports)
+            self._link([Kept((made.name,), made.imports, made.code)])
         return self.address[made.name]
 
     def unlink(self, name: str) -> None:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from jitvm.engine.cache import Batch, Cache
+from jitvm.engine.cache import Cache
+from jitvm.engine.pack import Entry
 from jitvm.engine.region import Node
 
 NICE = 5
@@ -39,12 +40,12 @@ class Made:
     """What it took to compile."""
     start: float = 0.0
     """When that began, by `time.perf_counter`, which is the same for all processes of a host."""
-    batch: Batch | None = None
+    entry: Entry | None = None
     """Where the cache keeps it."""
 
     def kept(self, cache: Cache) -> Made:
         """The same, written to the cache."""
-        return replace(self, batch=cache.write_object(self.code, [self.name], list(self.imports)))
+        return replace(self, entry=cache.write_object(self.code, [self.name], list(self.imports)))
 
 
 def _send(stream: IO[bytes], value: object) -> None:

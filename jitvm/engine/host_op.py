@@ -129,7 +129,7 @@ class HostOp:
     def __init__(self, shape: Shape) -> None:
         self.types = argument_types(shape)
         name = f"host_op{next(_NUMBERS)}"
-        address = _linker().link(compile_object(self._text(shape, name)), [name], {})[name]
+        address = _linker().link([compile_object(self._text(shape, name))], [name], {})[name]
         self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
         self._room: Any = ctypes.create_string_buffer(self.BYTES)
 

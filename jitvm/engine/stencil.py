@@ -86,6 +86,21 @@ class Stencil:
         return head + padded + struct.pack(f"<{len(words)}Q", *words)
 
 
+def join(blobs: Iterable[bytes]) -> bytes:
+    """Blobs as the cache keeps them: each behind its length."""
+    return b"".join(struct.pack("<I", len(blob)) + blob for blob in blobs)
+
+
+def split(data: bytes) -> list[bytes]:
+    """The blobs that `join` joined."""
+    out, at = [], 0
+    while at < len(data):
+        (size,) = struct.unpack_from("<I", data, at)
+        out.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return out
+
+
 class StencilBuilder(FastPathBuilder):
     """The handler builder with holes for parameters and no slow paths."""
 

@@ -25,6 +25,7 @@ from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import LEVEL_HANDLER
 from jitvm.engine.layout import LAZY
 from jitvm.engine.units import Units
+from jitvm.engine.pack import Kept
 from jitvm.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
@@ -297,7 +298,9 @@ def test_disk_that_became_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert cache.get("a") == "text"
     assert cache.get("b") is None
     assert cache.load("forms") == [1]
-    assert list(cache.batches()) == []
+    for name in ("x", "y"):
+        entry = cache.find(name)
+        assert entry is None or cache.read([entry]) == [None]
 
 
 KILLED = """
@@ -328,12 +331,13 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         child.wait()
         child.stdout.close()
         cache = Cache(tmp_path / "jitvm", "epoch")
-        batches = list(cache.batches())
-        assert len(batches) >= 3
-        for batch in batches:
-            kept = cache.read_object(batch)
+        n = 0
+        while (entry := cache.find(f"h{n}")) is not None:
+            (kept,) = cache.read([entry])
             assert kept is not None
-            assert len(kept) == 300_000
+            assert len(kept.code) == 300_000
+            n += 1
+        assert n >= 3
         for path in (tmp_path / "jitvm" / "units").glob("unit*"):
             assert cache.get(path.name) == "text" * 50_000
 
@@ -344,7 +348,7 @@ def test_code_stays_where_it_is_when_another_batch_has_it_too(tmp_path: Path) ->
     cache = Cache(tmp_path / "cache", "epoch")
     cache.write_object(compile_object("".join(text.values()), LEVEL_HANDLER), list(text), [])
     loaded = code.Code(Units(cache), cache)
-    loaded._link(compile_object(text["i_first"], LEVEL_HANDLER), ["i_first"], [])
+    loaded._link([Kept(("i_first",), (), compile_object(text["i_first"], LEVEL_HANDLER))])
     before = loaded.address["i_first"]
     assert loaded._load("i_second")
     assert loaded.address["i_first"] == before
