@@ -24,8 +24,8 @@ from jitvm.engine.backend import compile_object
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import LEVEL_HANDLER
 from jitvm.engine.layout import LAZY
-from jitvm.engine.units import Units
 from jitvm.engine.pack import Kept
+from jitvm.engine.units import Units
 from jitvm.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
