@@ -52,9 +52,8 @@ PAT_TYPES = u64(0b1111_0011)
 MISC_ENABLE_FAST_STRINGS, FEATURE_CONTROL_LOCK = u64(1), u64(1)
 TYPES = u64(0b111_0011)
 """Bit n: memory type n exists (UC, WC, WT, WP, WB)."""
-BASE_RESERVED = ~u64(0xF_FFFF_F0FF)
-"""IA32_MTRR_PHYSBASEn: type and 36 address bits."""
-MASK_RESERVED = ~u64(0xF_FFFF_F800)
+BASE_BITS, MASK_BITS = u64(0xFFFF_FFFF_FFFF_F0FF), u64(0xFFFF_FFFF_FFFF_F800)
+"""IA32_MTRR_PHYSBASEn: type and address; IA32_MTRR_PHYSMASKn: V and address."""
 DEF_TYPE_RESERVED = ~u64(0xCFF)
 EBL_WRITABLE = u64(0xFFFF_FFFF)
 
@@ -132,12 +131,12 @@ def bad_memory_types(v):
     return bad
 
 
-def msr_refused(slot, v):
+def msr_refused(c, slot, v):
     """1 when the latch does not take this value: reserved bits, unknown memory types."""
     if slot < SLOT_FIXED:
         if slot & W1 != W0:
-            return u64(v & MASK_RESERVED != W0)
-        return u64(v & BASE_RESERVED != W0) | bad_memory_types(v & M8)
+            return u64(v & ~(MASK_BITS & c.phys_mask) != W0)
+        return u64(v & ~(BASE_BITS & c.phys_mask) != W0) | bad_memory_types(v & M8)
     if slot < SLOT_DEF_TYPE:
         return bad_memory_types(v)
     if slot == SLOT_DEF_TYPE:
@@ -210,7 +209,7 @@ def write_msr(c, n, v):
     """Write MSR `n`; status."""
     slot = msr_slot(c, n)
     if slot != NO_SLOT:
-        if msr_refused(slot, v) != W0:
+        if msr_refused(c, slot, v) != W0:
             return fault(c, GP, W0)
         c.msr_misc[slot] = v
         return OK

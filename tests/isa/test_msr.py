@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jitvm.isa import state
-from jitvm.isa.cpuid import cpuid_table, feature_words
+from jitvm.isa.cpuid import cpuid_table, feature_words, physical_mask
 from jitvm.isa.msr import rdmsr, rdpmc, rdtsc, wrmsr
 from jitvm.isa.state import CR4_TSD, FAULT
 from tests.isa.plain_cpu import PlainMemory, fault_of, make_cpu, protect, run
@@ -94,6 +94,16 @@ def test_what_is_not_announced_is_not_there(n: int) -> None:
     c, memory = cpu()
     assert read(c, memory, n) is None
     assert not write(c, memory, n, 0)
+
+
+def test_mtrrs_take_addresses_as_wide_as_the_processor_has_them() -> None:
+    """36 bits, and 40 where CPUID says so: SeaBIOS makes its masks by leaf 80000008h."""
+    for model, bits in (("pentiumpro", 36), ("max", 40)):
+        c, memory = cpu(model)
+        c.phys_mask = physical_mask(cpuid_table(model))
+        for n, low in ((0x200, 6), (0x201, 0x800)):
+            assert write(c, memory, n, (1 << bits) - 0x1000 | low)
+            assert not write(c, memory, n, 1 << bits | low)
 
 
 @pytest.mark.parametrize(
