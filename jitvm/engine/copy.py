@@ -54,7 +54,7 @@ def hole_value(c, kind, at, record, ends):
     if kind == H_IMM:
         return c.t[at + T_IMM]
     if kind == H_DISP:
-        return c.t[at + T_DISP]
+        return sext(W4, c.t[at + T_DISP])  # LLVM may want it in a register of 64 bits
     if kind == H_NEXT:
         return c.t[at + T_NEXT]
     if kind == H_UOP:
