@@ -106,7 +106,7 @@ def _monitor(context: Context, arguments: bytes) -> bytes:
             show(context, text[:room] + ("\n(the rest is cut)\n" if len(text) > room else ""))
 
     try:
-        facet.monitor(command, write)
+        facet.monitor(command, write, context.general_thread())
     except TargetError as error:
         if context.client.can("error-message"):
             raise

@@ -228,8 +228,8 @@ class RangeStepping(Protocol):
 class Monitor(Protocol):
     """`monitor ...`."""
 
-    def monitor(self, command: str, write: Callable[[str], None]) -> None:
-        """Do a command line; its text goes to `write` in pieces. A wrong command raises `TargetError`."""
+    def monitor(self, command: str, write: Callable[[str], None], thread: int) -> None:
+        """Do a command line about a thread; its text goes to `write` in pieces. A wrong command raises `TargetError`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -424,25 +424,12 @@ def print_stats(stats: Mapping[str, Any], form: str) -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
+    from jitvm.stats import flat
+
     table = Table("statistic", "value", box=None, pad_edge=False)
-    for name, value in _flat(stats):
+    for name, value in flat(stats):
         table.add_row(name, value)
     RichConsole(stderr=True, highlight=False).print(table)
-
-
-def _flat(stats: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values for people; nested names have dots between them."""
-    for key, value in stats.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, float):
-            yield f"{prefix}{key}", f"{value:,.3f}"
-        elif isinstance(value, int):
-            yield f"{prefix}{key}", f"{value:,}"
-        elif isinstance(value, (list, tuple)) and len(value) > 8:
-            yield f"{prefix}{key}", f"{len(value):,} entries"
-        else:
-            yield f"{prefix}{key}", str(value)
 
 
 # ---- the other commands ---------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
 
 N_VECTORS, PF = 256, int(PF_FAULT)
+TRAPS = (3, 4)
+"""INT3 and INTO raise these exceptions."""
 
 WatchKind = Literal["write", "read", "access"]
 CatchKind = Literal["vector", "triple", "cr3", "msr"]
@@ -71,9 +73,9 @@ class Watched:
 class Caught:
     """The vCPU stands before an event, of which nothing has happened yet.
 
-    `vector`: an exception or interrupt, with its error code (None: it has none) and, for page faults, CR2.  `triple`: the
-    fault that ends the CPU, as `vector`.  `cr3`: `value` is about to be loaded.  `msr`: register `number` is about to be
-    read or (`write`) to be given `value`.
+    `vector`: an exception or interrupt, with its error code (None: it has none) and, for page faults, CR2; `software`: INT
+    n, INT3 or INTO asks for it.  `triple`: the fault that ends the CPU, as `vector`.  `cr3`: `value` is about to be loaded.
+    `msr`: register `number` is about to be read or (`write`) to be given `value`.
     """
 
     kind: CatchKind
@@ -83,6 +85,7 @@ class Caught:
     number: int = 0
     value: int = 0
     write: bool = False
+    software: bool = False
 
     def text(self) -> str:
         """In words."""
@@ -91,6 +94,8 @@ class Caught:
         if self.kind == "msr":
             return f"MSR {self.number:#x} is about to be " + (f"given {self.value:#x}" if self.write else "read")
         what = "ends the CPU, a triple fault" if self.kind == "triple" else "is about to be delivered"
+        if self.software and self.vector not in TRAPS:
+            return f"vector {self.vector} {what}: INT {self.vector:02X}h"
         return f"vector {self.vector} {what}: {fault_words(self.vector, self.error, self.cr2)}"
 
 
@@ -276,7 +281,8 @@ class Debugger:
         kind = next((name for name, bit in CATCH_BITS.items() if bit == int(c.caught_kind)), "vector")
         number, extra, value = int(c.caught_vector), int(c.caught_error), int(c.caught_value)
         if kind == "vector":
-            return Caught("vector", number, None if extra == NONE else extra, value if number == PF else 0)
+            error = None if extra == NONE else extra
+            return Caught("vector", number, error, value if number == PF else 0, software=bool(c.caught_soft))
         if kind == "triple":
             return Caught("triple", number, cr2=value)
         return Caught("cr3" if kind == "cr3" else "msr", number=number, value=value, write=bool(extra))
@@ -302,6 +308,11 @@ class Client(Protocol):
 
     def attached(self) -> bool:
         """Somebody is there who can look at what went wrong."""
+
+    def step(self, n: int, vcpu: int) -> str:
+        """For the monitor: let a vCPU of a machine that stands do `n` instructions, and wait until it stands again.  What
+        stopped it before; empty if nothing did.  ConfigError: that can't be now.
+        """
 
 
 class Gate:

@@ -20,6 +20,7 @@ Not modelled: steps without timers.
 from __future__ import annotations
 
 import contextlib
+import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gdbstub import x86
@@ -35,6 +36,7 @@ from gdbstub.target import (
     Listener,
     MemoryRegion,
     Plan,
+    Step,
     ThreadInfo,
 )
 from jitvm.debugger import Debugger
@@ -45,6 +47,7 @@ from jitvm.gdb_memory import LinearMemory, memory_map
 from jitvm.gdb_registers import Registers
 from jitvm.gdb_thread import KINDS, CpuThread, event_stop
 from jitvm.machine import Machine, RunResult
+from jitvm.monitor.stops import STEP_PATIENCE_S
 from jitvm.symbols import file_for_gdb
 from jitvm.vcpu import NEVER
 
@@ -79,6 +82,10 @@ class GdbTarget:
         """The thread of the latest stop: another one's turn comes first."""
         self._interrupt = False
         self._steps = STEP_ENABLE
+        self._asked = False
+        """A monitor command is being done for the client."""
+        self._silent: queue.SimpleQueue[Stop] | None = None
+        """Where stops go of which the client is not told."""
         self._points: dict[int, set[BreakpointKind]] = {}
         self._debugger = Debugger.of(machine)
         self._by_number: dict[int, Sequence[Callable[[], bytes] | None]] = {}
@@ -218,7 +225,29 @@ class GdbTarget:
         """A client is there."""
         return self.watched()
 
+    def step(self, n: int, vcpu: int) -> str:
+        """For `monitor step`: steps of which the client is not told."""
+        if not self._asked:
+            raise ConfigError("step: gdb holds the machine; use its stepi")
+        for _ in range(n):
+            self._silent = queue.SimpleQueue()
+            self.resume({vcpu + 1: Step()})
+            try:
+                stop = self._silent.get(timeout=STEP_PATIENCE_S)
+            except queue.Empty:
+                self.interrupt()
+                stop = self._silent.get()
+            finally:
+                self._silent = None
+            if not isinstance(stop, Stepped):
+                return stop.message or f"stopped: {type(stop).__name__}"
+        return ""
+
     def _tell(self, stop: Stop) -> None:
+        if self._silent is not None:
+            self._silent.put(stop)
+            if not isinstance(stop, Exited):
+                return
         if self._listener is not None:
             self._listener.stopped(stop)
 
@@ -264,17 +293,21 @@ class GdbTarget:
         """The guest's ELF file, where it is known, at the addresses where the guest has it."""
         return self.program
 
-    def monitor(self, command: str, write: Callable[[str], None]) -> None:
-        """The machine's monitor; a reset, here, stands at the reset vector."""
+    def monitor(self, command: str, write: Callable[[str], None], thread: int = 1) -> None:
+        """The machine's monitor, about a thread's vCPU; a reset, here, stands at the reset vector."""
         words = command.split()
+        self._machine.monitor.context.chosen = self._thread(thread).vcpu.index
         if words in (["reset"], ["system_reset"]):
             self.reset()
             answer = "the machine stands at the reset vector; gdb sees it after: maintenance flush register-cache"
         else:
             try:
+                self._asked = True
                 answer = self._machine.monitor.command(command)
             except JitvmError as e:
                 raise TargetError(str(e)) from None
+            finally:
+                self._asked = False
             self._take_raw()
             if words[:2] == ["checkpoint", "restore"]:
                 self._stand_here()

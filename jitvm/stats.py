@@ -6,7 +6,7 @@ Counts are exact and the same in every run of the same guest; times are the host
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jitvm.devices.debugcon import Sink
@@ -130,3 +130,18 @@ def collect(
         "compile_seconds": round(accel.code.compile_seconds, 6),
         "marks": [list(mark) for mark in marks.list] if marks else [],
     }
+
+
+def flat(stats: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values for people; nested names have dots between them."""
+    for key, value in stats.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{key}", f"{value:,.3f}"
+        elif isinstance(value, int):
+            yield f"{prefix}{key}", f"{value:,}"
+        elif isinstance(value, (list, tuple)) and len(value) > 8:
+            yield f"{prefix}{key}", f"{len(value):,} entries"
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -207,7 +207,7 @@ def test_catch_tells_vector_error_and_cr2_in_words(guest: Callable[..., Guest]) 
 
 
 @pytest.mark.parametrize(("what", "code", "words"), [
-    ("ud", "90 0f0b", "#UD invalid opcode"), ("int 0x21", "90 cd21", "interrupt 21"), ("any", "cd33", "interrupt 33"),
+    ("ud", "90 0f0b", "#UD invalid opcode"), ("int 0x21", "90 cd21", "INT 21h"), ("any", "cd10", "INT 10h"),
     ("cr3", "66b8 00300000 0f22d8", "0x3000 is about to be loaded into CR3"), ("de", "31db f7f3", "#DE divide error"),
     ("msr", "66b9 74010000 0f32", "MSR 0x174 is about to be read"), ("msr 0x174", "66b9 74010000 0f30", "MSR 0x174"),
 ])  # fmt: skip
@@ -307,6 +307,17 @@ def test_while_gdb_holds_the_machine(tmp_path: Path) -> None:
                 ask(line)
         assert b.step() and "CS  =f000" in ask("regs") and ask("status").startswith("held by gdb")
         assert b.machine.vcpus[0].retired == 1, "nothing let it go"
+
+
+def test_steps_through_gdb_are_not_told_as_stops(tmp_path: Path) -> None:
+    with bench(rom(tmp_path, "90 0f0b 90")) as b:
+        said: list[str] = []
+        b.target.monitor("step 2", said.append)
+        assert b.pc == 0xF0001 and "f000:00000001" in said[-1] and b.stops.empty()
+        b.target.monitor("catch ud", said.append)
+        b.target.monitor("step", said.append)
+        assert said[-1].startswith("vector 6 is about to be delivered: #UD") and b.pc == 0xF0001 and b.stops.empty()
+        assert b.step() and b.stops.empty(), "the next stop is the client's again"
 
 
 def test_the_monitor_through_gdb(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from gdbstub.x86 import types
 
 SEGMENTS = "es cs ss ds fs gs".split()
 SYSTEM = "system"
-"""The group of registers that `info registers` leaves out and `info registers system` shows."""
+"""The group of registers that programs do not use: a set of its own in lldb.  gdb 13 has groups of its own on x86."""
 
 
 def _core(general: str, size: int, pc: str, pointers: str) -> Feature:

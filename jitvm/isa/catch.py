@@ -33,8 +33,8 @@ def tell(c, word, bit):
     return W1
 
 
-def catch_vector(c, vector, has_error, error):
-    """1 when the event `vector` is caught before its delivery."""
+def catch_vector(c, vector, soft, has_error, error):
+    """1 when the event `vector` is caught before its delivery; `soft`: INT n, INT3 or INTO asks for it."""
     if tell(c, vector >> W6, W1 << (vector & W63)) == W0:
         return W0
     c.caught_kind = W0
@@ -43,6 +43,7 @@ def catch_vector(c, vector, has_error, error):
     if has_error != W0:
         c.caught_error = error
     c.caught_value = c.cr2
+    c.caught_soft = soft
     return W1
 
 

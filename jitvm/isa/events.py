@@ -194,7 +194,7 @@ def enter(c, vector, soft, ext, ret, has_error, error, rf):
     """
     if c.deliver == W0:
         return stopped(c, vector, ret)
-    if c.n_catch != W0 and catch_vector(c, vector, has_error, error) != W0:
+    if c.n_catch != W0 and catch_vector(c, vector, soft, has_error, error) != W0:
         return EXIT
     c.step_armed = W0
     if c.cr0 & CR0_PE == W0:
@@ -306,7 +306,7 @@ def deliver(c):
 # ---- interrupts -----------------------------------------------------------------------------------------------------
 def interrupt_redirected(c, vector):
     """INT n to the virtual-8086 program's own handler."""
-    if c.n_catch != W0 and catch_vector(c, vector, W0, W0) != W0:
+    if c.n_catch != W0 and catch_vector(c, vector, W1, W0, W0) != W0:
         return EXIT
     if redirect(c, vector) != JUMP:
         return c.status

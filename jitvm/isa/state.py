@@ -185,6 +185,7 @@ ARCHITECTURAL = [
     ("caught_vector", U),  # vector, or number of the MSR
     ("caught_error", U),  # error code, ONES: it has none; or 1: WRMSR
     ("caught_value", U),  # CR2, or the value that is written
+    ("caught_soft", U),  # 1: the vector is an instruction's, INT n, INT3 or INTO
     # ---- memory
     ("ram", U),  # host address of offset 0 of guest memory
     ("page_read", U),  # host addresses of GuestMemory.page_read and page_write, and their number of entries

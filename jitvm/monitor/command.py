@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Context:
     """The machine, and what commands remember.
 
+    `chosen`: index of the vCPU that is looked at.
     `stops` commands the machine while no gdb does; `raw_pc`: program counters are shown without the base of CS.
     `catches` and `watches` are those set here, as they were written.
     """
@@ -28,6 +29,7 @@ class Context:
     machine: Machine
     stops: Stops
     raw_pc: bool = False
+    chosen: int = 0
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     catches: list[str] = field(default_factory=list)
     watches: list[str] = field(default_factory=list)
@@ -36,7 +38,7 @@ class Context:
     @property
     def c(self) -> Any:
         """The CPU record of the vCPU that is looked at."""
-        return self.machine.vcpus[0].engine.c
+        return self.machine.vcpus[self.chosen].engine.c
 
     def memory(self) -> LinearMemory:
         """Memory as that vCPU sees it."""

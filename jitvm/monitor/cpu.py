@@ -105,13 +105,27 @@ def step(context: Context, words: Sequence[str]) -> str:
     n = number("step", words[0]) if words else 1
     if not 0 < n <= MAX_STEPS:
         raise ConfigError(f"step: 1 to {MAX_STEPS} instructions")
-    if context.gdb_holds():
-        raise ConfigError("step: gdb holds the machine; use its stepi")
-    context.stops.step(n)
+    client = context.machine.gate.debugger if context.gdb_holds() else context.stops
+    words = (client or context.stops).step(n, context.chosen)
     c = context.c
     stands = place(c, context.symbols, int(c.sel[1]), code_base(c), int(c.rip))
-    said = "" if context.stops.words == "stepped" else f"{context.stops.words}\n"
+    said = f"{words}\n" if words else ""
     return f"{said}{stands}\n{dump(c, context.machine.memory).splitlines()[-1]}"
+
+
+def cpu(context: Context, words: Sequence[str]) -> str:
+    """Which vCPU the other commands look at."""
+    vcpus = context.machine.vcpus
+    if len(words) > 1:
+        raise ConfigError("write cpu [N]")
+    if words:
+        context.chosen = number("cpu", words[0], len(vcpus))
+    with context.machine.standing():
+        return "\n".join(
+            f"{'*' if vcpu.index == context.chosen else ' '} CPU{vcpu.index} {mode_name(vcpu.engine.c)}"
+            f"{', halted' if int(vcpu.engine.c.halted) else ''}"
+            for vcpu in vcpus
+        )
 
 
 def _none(name: str, words: Sequence[str]) -> None:
@@ -121,6 +135,8 @@ def _none(name: str, words: Sequence[str]) -> None:
 
 COMMANDS = (
     Command("regs", "the CPU's registers, segments with what is hidden, and the instruction at CS:IP", regs),
+    Command("cpu [N]", "the vCPUs; N is the one that pc, frame, step, x and the tables are about from now on", cpu,
+            "In gdb it is the selected thread's."),
     Command("pc [raw|linear]", "where the CPU stands; $pc as IP alone (raw) or with the base of CS (linear)", pc,
             "gdb's $pc is linear unless raw is chosen: breakpoints, symbols and x/i at $pc then work in real mode.\n"
             "gdb sees a change after: maintenance flush register-cache"),
@@ -134,5 +150,5 @@ COMMANDS = (
             "with the values of a frame as arguments: PC SP BP CS CS_BASE SS_BASE."),
     Command("step [N]", "one instruction, or N, of a machine that is stopped", step,
             "Interrupts that are due are delivered; the instruction is then the first one of the handler.\n"
-            "While gdb holds the machine its stepi is what steps."),
+            "While gdb holds the machine it is gdb that may ask; its stepi does the same, and shows where that led."),
 )  # fmt: skip

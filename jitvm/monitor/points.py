@@ -48,7 +48,8 @@ def catch(context: Context, words: Sequence[str]) -> str:
             debugger.catch(kind, which)
             if name not in context.catches:
                 context.catches.append(name)
-            return f"caught from now on: {vector_words(which) if kind == 'vector' and which is not None else name}"
+            by_name = kind == "vector" and which is not None and not name.startswith("int")
+            return f"caught from now on: {vector_words(which or 0) if by_name else name}"
         if name not in context.catches:
             raise ConfigError(f"catch: {name} is not caught")
         debugger.uncatch(kind, which)

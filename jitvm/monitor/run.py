@@ -8,6 +8,7 @@ from jitvm.checkpoint import lasting_disks, restore, take
 from jitvm.config import MIB
 from jitvm.errors import ConfigError
 from jitvm.monitor.command import Command, Context
+from jitvm.stats import flat
 
 MILLISECOND = 1e6
 GDB_HOLDS = "gdb holds the machine; {}"
@@ -63,7 +64,7 @@ def stats(context: Context, words: Sequence[str]) -> str:
     """What the run has cost."""
     with context.machine.standing():
         found = context.machine.stats()
-    return "\n".join(f"{key}: {value}" for key, value in found.items() if key != "marks")
+    return "\n".join(f"{key}: {value}" for key, value in flat(found) if key != "marks")
 
 
 def leave(context: Context, words: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jitvm.machine import Machine, RunResult
 
 STEP_PATIENCE_S = 60.0
+STEPPED = "stepped"
 
 
 class Stops:
@@ -23,6 +24,8 @@ class Stops:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._stepped = machine.vcpus[0]
+        """The vCPU that was stepped last."""
         self.tell: Callable[[str], None] = lambda line: None
         self.stopped = threading.Event()
         """Set by every stop."""
@@ -34,9 +37,10 @@ class Stops:
         if self._machine.gate.debugger is None:
             self._machine.gate.debugger = self
 
-    def step(self, n: int) -> None:
-        """Let a machine that stands do `n` instructions, and wait until it stands again."""
-        machine, vcpu = self._machine, self._machine.vcpus[0]
+    def step(self, n: int, vcpu: int) -> str:
+        """Let a machine that stands do `n` instructions of a vCPU, and wait until it stands again."""
+        machine = self._machine
+        self._stepped = chosen = machine.vcpus[vcpu]
         with machine.lock:
             self.take()
             if not machine.running:
@@ -44,24 +48,27 @@ class Stops:
             if not machine.gate.held and not machine.paused:
                 raise ConfigError("step: the machine runs; stop it first")
             self.stopped.clear()
-            vcpu.halt_at = vcpu.retired + n
-            vcpu.engine.c.step_stop = n == 1  # a step that ends in an event stops at its handler, as gdb's do
-            machine.release()
+            chosen.halt_at = chosen.retired + n
+            chosen.engine.c.step_stop = n == 1  # a step that ends in an event stops at its handler, as gdb's do
+            machine.release(frozenset(other.index for other in machine.vcpus if other is not chosen))
         if not self.stopped.wait(STEP_PATIENCE_S):
             machine.pause()
             raise ConfigError(f"step: not done after {STEP_PATIENCE_S:g} seconds; the machine is stopped")
+        return "" if self.words == STEPPED else self.words
 
     # ---- debugger.Client, with the lock held
     def standing(self, outcomes: Mapping[int, Outcome]) -> bool:
         """Whether the vCPU, which stands, stays so."""
-        vcpu, debugger, outcome = self._machine.vcpus[0], Debugger.of(self._machine), outcomes.get(0)
-        found = debugger.reason() if outcome is Outcome.DEBUG else debugger.take_dma()
+        debugger, vcpu = Debugger.of(self._machine), self._stepped
+        stopped = [index for index, outcome in outcomes.items() if outcome is Outcome.DEBUG]
+        reasons = [reason for index in stopped if (reason := debugger.reason(index)) is not None]
+        found = reasons[0] if reasons else None if stopped else debugger.take_dma()
         stepped = vcpu.halt_at <= vcpu.retired or (
-            outcome is Outcome.DEBUG and int(vcpu.engine.c.stop_why) == int(STOP_STEP)
+            vcpu.index in stopped and int(vcpu.engine.c.stop_why) == int(STOP_STEP)
         )
         if found is None and not stepped:
             return False
-        self.words = found.text() if found is not None else "stepped"
+        self.words = found.text() if found is not None else STEPPED
         vcpu.halt_at, vcpu.engine.c.step_stop = NEVER, 0
         if found is not None:
             self.tell(self.words)

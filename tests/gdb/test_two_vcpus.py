@@ -111,6 +111,15 @@ def test_both_are_threads(two: Two) -> None:
     assert [(info.thread, info.name, info.core) for info in infos] == [(1, "CPU0 real16", 0), (2, "CPU1 real16", 1)]
 
 
+def test_the_monitor_is_about_the_chosen_thread(two: Two) -> None:
+    said: list[str] = []
+    before = [vcpu.retired for vcpu in two.machine.vcpus]
+    two.target.monitor("cpu", said.append, 2)
+    two.target.monitor("step 3", said.append, 2)
+    assert "* CPU1" in said[0] and "  CPU0" in said[0]
+    assert [vcpu.retired - n for vcpu, n in zip(two.machine.vcpus, before, strict=True)] == [0, 3]
+
+
 @pytest.mark.parametrize("mover", [1, 2])
 def test_a_step_moves_one_thread_by_one_instruction(two: Two, mover: int) -> None:
     before = two.retired()

@@ -241,7 +241,7 @@ class FakeTarget(MandatoryTarget):
     def can_range_step(self) -> bool:
         return True
 
-    def monitor(self, command: str, write: Callable[[str], None]) -> None:
+    def monitor(self, command: str, write: Callable[[str], None], thread: int) -> None:
         self.commands.append(command)
         if command == "help":
             write("help   this list\n")
