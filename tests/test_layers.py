@@ -38,7 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(
         {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target", "symbols"}
-        | {"crash_report"}
+        | {"crash_report", "stats"}
     ),
     "__main__": frozenset({"cli"}),
 }
