@@ -41,6 +41,7 @@ WORKLOADS: dict[str, tuple[str, int]] = {
     "quicksort": ("quicksort.c", 150),
     "matrix": ("matrix.c", 400),
     "mandel_sse2": ("mandel_sse2.c", 300),
+    "mandel": ("mandel.c", 20),
     "rep_movsd": ("rep_movsd.S", 1_000),
     "rep_stosb": ("rep_stosb.S", 500),
     "rep_short": ("rep_short.S", 50_000),
