@@ -201,6 +201,11 @@ def in_range(b: Builder, s: Shape, args: Sequence[Value]) -> Sequence[Value]:
     ] or args
 
 
+def effective_address(b: Builder, shape: Shape) -> Value:
+    """Offset of the memory operand."""
+    return _Composer(b, shape, False, -1).address()
+
+
 class _Composer:
     def __init__(self, b: Builder, shape: Shape, dead: bool, fused: int) -> None:
         self.b, self.s, self.dead, self.fused = b, shape, dead, fused

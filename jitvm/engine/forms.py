@@ -333,7 +333,7 @@ class Forms:
             ADDRESSED[key >> 21 & 3] if memory else "",
             memory and bool(key >> 32 & 1),
             8 if key & int(fb.K_LONG) else 4,
-            dst=row.dst,
+            dst=row.dst if row.kind == "fpu_store" else "",
             feature=" ".join(["fpu", *(FPU_ALSO[f] for f in sorted(features & FPU_ALSO.keys()))]),
         )
         return self._finish(shape, word)

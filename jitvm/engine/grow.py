@@ -21,6 +21,7 @@ from jitvm.engine.formbits import F_COUNT, F_KILLS, F_READS
 from jitvm.engine.forms import Shape
 from jitvm.engine.gate import GATE
 from jitvm.engine.region import OUT, Node, Op
+from jitvm.engine.region_x87 import ALL_MASKED
 from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED, is_breakpoint
 from jitvm.isa.memory import is_code
@@ -220,6 +221,7 @@ class _Grower:
         done, kept = _cycle(done)
         if not done or not done[0].ops:
             return None
+        done[0] = replace(done[0], x87=self.x87(done))
         c = self.c
         index = [self.block_at(order[k]) for k in kept]
         used = dict.fromkeys(self.linear(int(c.block_rip[b])) >> PAGE_SHIFT for b in index)
@@ -230,6 +232,14 @@ class _Grower:
             int(c.generation),
             self.linear(self.rip),
         )
+
+    def x87(self, nodes: list[Node]) -> tuple[int, int, int] | None:
+        """`Node.x87` of the first node."""
+        if not any(op.shape.unit.startswith("x87") for node in nodes for op in node.ops):
+            return None
+        control = int(self.c.fcw)
+        stack = int(self.c.fsw) >> 11 & 7, int(self.c.fpu_used)
+        return (*stack, control) if control & ALL_MASKED == ALL_MASKED else None
 
     def version(self, linear: int) -> int:
         """How often code on a page was dropped."""

@@ -55,7 +55,8 @@ class Node:
 
     `taken`, `fall`: nodes that the jump leads to, or OUT.  `returns`: (EIP, node) that an indirect jump may find.
     `stop`: the micro-op at which the region is left for good, before an instruction that it can't hold; -1: none.
-    `jumps`: its last instruction is a jump; else it goes on in `taken`.
+    `jumps`: its last instruction is a jump; else it goes on in `taken`.  `x87`: how the stack stood when the region was
+    grown (TOP, registers in use, control word); of the first node, where there are x87 instructions and all is masked.
     """
 
     rip: int
@@ -67,6 +68,7 @@ class Node:
     returns: tuple[tuple[int, int], ...] = ()
     stop: int = -1
     jumps: bool = True
+    x87: tuple[int, int, int] | None = None
 
     def successors(self) -> list[int]:
         """Nodes that may follow."""

@@ -16,7 +16,8 @@ from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.layout import at
 from jitvm.engine.region import MODES, OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE
-from jitvm.engine.region_pages import SharedLookups, busiest
+from jitvm.engine.region_pages import busiest
+from jitvm.engine.region_x87 import X87Values
 from jitvm.engine.simd_forms import WIDE
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, SIGNATURE, module
 from jitvm.engine.units import Units
@@ -34,11 +35,11 @@ INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
 
-class RegionBuilder(SharedLookups):
+class RegionBuilder(X87Values):
     """The handler builder with constants for operands, local variables for registers, and edges for links."""
 
     def __init__(self, units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> None:
-        super().__init__(units, name, long=any(op.shape.long for node in nodes for op in node.ops))
+        super().__init__(units, name, nodes)
         self._word, self._word_size = ("i64", 8) if self.long else ("i32", 4)
         """A guest register's local variable: LLVM's type, and bytes."""
         self.eager_flags, self._counting, apart = (mode in modes for mode in MODES)
@@ -252,6 +253,8 @@ class RegionBuilder(SharedLookups):
             self.place(go)
             self.put(RELOAD)
             self.flags_settled()
+            if self.stacks:
+                self.x87_stands(self.stack, changed)
         else:
             for r in registers:
                 v = self.new(f"load {self._word}, ptr {self.gep('%cpu', 8 * r)}")
@@ -320,6 +323,8 @@ class RegionBuilder(SharedLookups):
         """All nodes, then the ways out."""
         first = self.nodes[0]
         self._count(0)
+        if self.stacks:
+            self.x87_stands(self.stacks[0], "unlike")
         more = self.need[0] - first.charge
         if more:
             self._short(self.new(f"sub i64 %budget, {more}"), "B0", "short")
@@ -327,6 +332,9 @@ class RegionBuilder(SharedLookups):
             self._leave_at(first.ops[0].uop)
         else:
             self.put("br label %B0")
+        if self.stacks:
+            self.place("unlike")
+            self._leave_at(first.ops[0].uop)
         for n, node in enumerate(self.nodes):
             self._number, self._node = n, node
             self._place_edge(n)
@@ -371,9 +379,13 @@ class RegionBuilder(SharedLookups):
     def _body(self) -> None:
         node = self._node
         self.forget_flags()
+        if self.stacks:
+            self.stack = self.stacks[self._number]
         for k, op in enumerate(node.ops):
             self.op = op
             self._next_uop = node.ops[k + 1].uop if k + 1 < len(node.ops) else max(node.stop, op.uop + 1)
+            if self.stacks and self.x87_op(op, node.ops[k + 1 :]):
+                continue
             fused = op.variant - int(VARIANT_FUSED) if op.variant >= VARIANT_FUSED else -1
             compose(self, op.shape, dead=op.variant == VARIANT_DEAD, fused=fused)
         if node.stop >= 0:
@@ -398,7 +410,7 @@ class RegionBuilder(SharedLookups):
         for n in sorted(self._wide_written):
             v = self.fresh()
             lines += [f"  {v} = load {WIDE}, ptr %x{n}", f"  store {WIDE} {v}, ptr %px{n}, align 8"]
-        return [*lines, self._memcpy("%plazy", "%lazy")]
+        return [*lines, self._memcpy("%plazy", "%lazy"), *self.x87_store()]
 
     def _load_all(self) -> list[str]:
         """Text that loads what the region uses."""
@@ -409,7 +421,7 @@ class RegionBuilder(SharedLookups):
         for n in sorted(self._wide_touched):
             v = self.fresh()
             lines += [f"  {v} = load {WIDE}, ptr %px{n}, align 8", f"  store {WIDE} {v}, ptr %x{n}"]
-        return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy")]
+        return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy"), *self.x87_load()]
 
     def _load_words(self) -> list[str]:
         """Text that loads the record's words that only out-of-line semantics change."""
@@ -427,7 +439,7 @@ class RegionBuilder(SharedLookups):
         lines = [f"define preserve_nonecc i64 @{self.name}{SIGNATURE} nounwind {NO_TABLES} {{", "entry:"]
         lines += [f"  %{name} = alloca [24 x i8], align 8" for name in ("flags", "lazy")]
         lines += [f"  %{name} = alloca {ty}" for name, ty in (("left", "i64"), ("target", "i64"), ("to", "ptr"))]
-        lines += ["  %base = alloca i32", "  %top = alloca i32", *self.pages()]
+        lines += ["  %base = alloca i32", "  %top = alloca i32", *self.pages(), *self.x87_places()]
         lines += [f"  %{name} = alloca i64" for name in ("base0", "base1", "top0")]
         places = {f"r{r}": 8 * r for r in sorted(self._touched)}
         places |= {f"c_{name}": offset for name, offset in self._invariants.items()}

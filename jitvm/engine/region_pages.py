@@ -23,6 +23,7 @@ MOST_STREAMS = 6
 """Streams of a region that share their look-ups; each keeps two host registers or stack words busy."""
 NO_PAGE = -(1 << 63)
 """No 32-bit address is within a page behind this one."""
+STORING_KINDS = frozenset({"pop", "fpu_store", "fpu_put"})
 STACK_KINDS = frozenset({"push", "pop", "call", "calli", "ret", "leave"})
 PAGE = 4096
 Stream = tuple[int, ...]
@@ -47,7 +48,7 @@ def _accesses(op: Op) -> Iterable[tuple[Stream, bool]]:
     if shape.kind in STACK_KINDS:
         yield stream(op, int(SS)), shape.kind in ("push", "call", "calli")
     if shape.mem:
-        yield stream(op, op.seg >> 3), shape.kind == "pop" or (shape.dst == "0" and shape.ops[0] == "m")
+        yield stream(op, op.seg >> 3), shape.kind in STORING_KINDS or (shape.dst == "0" and shape.ops[0] == "m")
 
 
 def busiest(nodes: Sequence[Node]) -> dict[Stream, bool]:

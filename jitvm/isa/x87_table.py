@@ -103,3 +103,48 @@ SUFFIXES = {"FLOAT32": "M32", "FLOAT64": "M64", "FLOAT80": "M80", "INT16": "I16"
 """iced-x86's name of a memory operand's type to a row's suffix."""
 SIZED = frozenset({"FNSTENV", "FLDENV", "FNSAVE", "FRSTOR"})
 """Rows whose size is that of the environment's words."""
+
+NATIVE = {
+    "x87_arith.arith": ("0i", 0),
+    "x87_arith.arith_to": ("0i", 0),
+    "x87_arith.arith_pop": ("0i", -1),
+    "x87_arith.arith_m32": ("0", 0),
+    "x87_arith.arith_m64": ("0", 0),
+    "x87_arith.arith_i32": ("0", 0),
+    "x87_arith.arith_i16": ("0", 0),
+    "x87_arith.com": ("0i", 0),
+    "x87_arith.comp": ("0i", -1),
+    "x87_arith.ucom": ("0i", 0),
+    "x87_arith.ucomp": ("0i", -1),
+    "x87_arith.compp": ("01", -2),
+    "x87_arith.ucompp": ("01", -2),
+    "x87_arith.com_m32": ("0", 0),
+    "x87_arith.com_m64": ("0", 0),
+    "x87_arith.com_i32": ("0", 0),
+    "x87_arith.com_i16": ("0", 0),
+    "x87_arith.tst": ("0", 0),
+    "x87_move.ld_m32": ("", 1),
+    "x87_move.ld_m64": ("", 1),
+    "x87_move.ild_i16": ("", 1),
+    "x87_move.ild_i32": ("", 1),
+    "x87_move.ild_i64": ("", 1),
+    "x87_move.ld_sti": ("i", 1),
+    "x87_move.ld_constant": ("", 1),
+    "x87_move.m32_value": ("0", 0),
+    "x87_move.m64_value": ("0", 0),
+    "x87_move.i16_value": ("0", 0),
+    "x87_move.i32_value": ("0", 0),
+    "x87_move.i64_value": ("0", 0),
+    "x87_move.i16_truncated": ("0", 0),
+    "x87_move.i32_truncated": ("0", 0),
+    "x87_move.i64_truncated": ("0", 0),
+    "x87_move.st_sti": ("0", 0),
+    "x87_move.stp_sti": ("0", -1),
+    "x87_move.xch": ("0i", 0),
+    "x87_move.cmov": ("0i", 0),
+    "x87_move.sign": ("0", 0),
+    "x87_move.nop": ("", 0),
+    "x87_env.nstsw_ax": ("", 0),
+}
+"""Units whose work regions may have done in place, on values of their own: which registers they read ("0", "1", ST(i)), and
+by how much the stack grows.  A comparison with memory pops when ModRM.reg says so, a store when it ends in `stored_pop`."""

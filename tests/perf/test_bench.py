@@ -45,6 +45,7 @@ CHECKSUMS = {
     "cmix": "571cd71d",
     "quicksort": "8077ed64",
     "matrix": "dfeba740",
+    "mandel": "950ab5ce",
     "memcpy_loop": "5fce8ace",
     "calls": "4e13a9aa",
     "real16": "5c27a73d",
