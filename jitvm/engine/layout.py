@@ -31,7 +31,7 @@ SCRATCH = 8192
 UOP_HANDLER, UOP_D, UOP_S, UOP_B, UOP_I, UOP_SEG, UOP_SCALE, UOP_LEN = 0, 8, 9, 10, 11, 12, 13, 14
 UOP_IMM, UOP_DISP, UOP_REST, UOP_EIP, UOP_TAKEN, UOP_FALL = 16, 24, 28, 32, 40, 48
 UOP_SIZE, UOP_END = 40, 16
-N_NOTED = 4
+N_NOTED = 8
 """Targets that an indirect jump remembers, in words behind its block: as many as a link's slots and stub have room."""
 """`d s b i`: byte offsets in `gpr` (for other register files: number times 8).  `seg`: number times 8.  `rest` (16 bits):
 instructions of the block from this one to the end, as charged; `imm` 64 bits; `disp` 32 bits, signed; `taken`, `fall`:
