@@ -592,4 +592,4 @@ class _Composer:
         v, sp = self.pop_value(b.imm() if s.ops else None)
         target = self.target(v)
         b.set_gpr(RSP_AT, s.ssize, sp)
-        b.indirect(target)
+        b.indirect(target, noted=True)

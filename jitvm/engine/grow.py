@@ -4,12 +4,14 @@ The region is the cycle through its first block: all blocks that lie on a way fr
 
 A block belongs when it has machine code (it was executed often), is of the same context and does not run over its page's
 end.  Other pages are known by the jumps that were seen to go there; a region remembers what pages it is made from.  Calls
-are followed into the callee, a RET to the places behind the region's own calls, an indirect jump to where it went.
+are followed into the callee, a RET to the places behind the region's own calls, an indirect jump, and the RET of the
+function that the region begins in, to where it went.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -109,8 +111,11 @@ class _Grower:
         u = int(self.c.block_uop[b])
         return int(self.c.copy_drops) > int(self.c.block_state[b]) & 0x18 and _word(u + 16) != 0
 
-    def describe(self, b: int) -> tuple[Node, list[int], int] | None:
-        """A block as a node whose `taken` and `fall` are EIPs; where its calls return to; kind of its end."""
+    def describe(self, b: int, outermost: bool) -> tuple[Node, list[int], bool] | None:
+        """A block as a node whose `taken` and `fall` are EIPs; where its call returns to; whether it ends in a RET.
+
+        `outermost`: no call of the region led here, so that a RET goes where it was seen to go.
+        """
         c = self.c
         n = self.engine.accel.describe(self.engine.address, b)
         if not n:
@@ -149,7 +154,8 @@ class _Grower:
             fall = OUT
         rip = int(c.block_rip[b])
         node = Node(rip, n, count, tuple(ops), taken, fall, (), stop, jumps)
-        if last.kind in ("jmpi", "calli") and stop < 0 and self.options.targets:
+        seen = last.kind in ("jmpi", "calli") or (last.kind == "ret" and outermost)
+        if seen and stop < 0 and self.options.targets:
             node = replace(node, returns=tuple((rip, OUT) for rip in self.noted(slot)))
         return node, call_returns, last.kind == "ret" and stop < 0
 
@@ -189,9 +195,10 @@ class _Grower:
         nodes: list[Node] = []
         number: dict[int, int] = {self.rip: 0}
         order, returning, rets = [self.rip], [], []
+        depth = {self.rip: 0}
         total = 0
         for rip in order:
-            found = self.describe(self.block_at(rip))
+            found = self.describe(self.block_at(rip), depth[rip] == 0)
             if found is None:
                 return None
             node, call_returns, is_ret = found
@@ -205,16 +212,19 @@ class _Grower:
                     if to != OUT and to not in number and len(order) < MOST_NODES and self.block_at(to) >= 0:
                         number[to] = len(order)
                         order.append(to)
+                        depth[to] = depth[rip] + bool(call_returns and to not in call_returns)
         def inside(rip: int) -> int:
             return number.get(rip, OUT) if rip != OUT else OUT
 
-        returns = tuple((r, number[r]) for r in dict.fromkeys(returning) if r in number)[:MOST_RETURNS]
+        def known(rips: Iterable[int]) -> tuple[tuple[int, int], ...]:
+            return tuple((r, number[r]) for r in dict.fromkeys(rips) if r in number)[:MOST_RETURNS]
+
         done = [
             replace(
                 n,
                 taken=inside(n.taken),
                 fall=inside(n.fall),
-                returns=returns if k in rets else tuple((r, number[r]) for r, _ in n.returns if r in number),
+                returns=known([*(r for r, _ in n.returns), *(returning if k in rets else ())]),
             )
             for k, n in enumerate(nodes)
         ]
