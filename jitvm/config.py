@@ -45,7 +45,7 @@ OPTIMISATIONS: Mapping[str, str] = {
     "pads": "copied blocks jump to each other directly",
     "jump_cache": "indirect jumps find their block in a table by address",
     "targets": "a region goes on where its indirect jumps were seen to go",
-    "returns": "a region goes on behind its own calls",
+    "returns": "a region goes on behind calls",
     "lazy_flags": "a region makes flags where they are read",
     "shared_lookups": "accesses of a region that stay on a page look into the TLB once",
 }

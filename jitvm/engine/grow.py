@@ -154,8 +154,11 @@ class _Grower:
             fall = OUT
         rip = int(c.block_rip[b])
         node = Node(rip, n, count, tuple(ops), taken, fall, (), stop, jumps)
-        seen = last.kind in ("jmpi", "calli") or (last.kind == "ret" and outermost)
-        if seen and stop < 0 and self.options.targets:
+        if last.kind == "ret":
+            seen = outermost and self.options.returns
+        else:
+            seen = last.kind in ("jmpi", "calli") and self.options.targets
+        if seen and stop < 0:
             node = replace(node, returns=tuple((rip, OUT) for rip in self.noted(slot)))
         return node, call_returns, last.kind == "ret" and stop < 0
 
