@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.needs import REQUIRE, missing_of_all, need, required
@@ -12,6 +14,23 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     absent = missing_of_all() if required() else []
     if absent:
         pytest.exit(f"{REQUIRE} is set and these are missing: {', '.join(absent)}", returncode=3)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    parser.addoption("--prove-ir", action="store_true", help="prove all handlers, stencils and regions as they are made")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _proved(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --prove-ir: where each load and store of what is stitched goes (tests/engine/ir_proof.py)."""
+    if not request.config.getoption("--prove-ir"):
+        yield
+        return
+    from tests.engine.ir_proof import proving
+
+    with proving():
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

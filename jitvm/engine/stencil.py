@@ -184,14 +184,20 @@ def _declarations() -> str:
     return jumps + holes + ranges
 
 
+def builder(units: Units, shapes: Sequence[Shape], key: int, name: str) -> StencilBuilder:
+    """The stencil of a key, put together."""
+    shape, variant = shapes[key & 0xFFFF], key >> 16 & 0xFF
+    b = StencilBuilder(units, name, shape, key >> SEG_SHIFT & 7, key >> SCALE_SHIFT & 3)
+    compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+    return b
+
+
 def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[int, Stencil | None]:
     """Stencils by key (shape, variant, segment, scale); None where the code can't be cut."""
     builders: list[HandlerBuilder] = []
     wanted: dict[str, int] = {}
     for key in keys:
-        shape, variant = shapes[key & 0xFFFF], key >> 16 & 0xFF
-        b = StencilBuilder(units, f"s{len(builders)}", shape, key >> SEG_SHIFT & 7, key >> SCALE_SHIFT & 3)
-        compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+        b = builder(units, shapes, key, f"s{len(builders)}")
         wanted[b.name] = key
         builders.append(b)
     text, _, _ = module(units, builders)
