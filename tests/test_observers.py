@@ -19,6 +19,7 @@ from jitvm import perf_map
 from jitvm.bench.workloads import images_folder, load_image, patch
 from jitvm.config import MachineConfig
 from jitvm.engine.accel import Accelerator
+from jitvm.engine.cache import Cache
 from jitvm.errors import BackendError
 from jitvm.exits import ExitReason
 from jitvm.machine import Machine
@@ -193,7 +194,7 @@ def test_trace_adds_up(tmp_path: Path) -> None:
 def test_trace_names_what_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handlers that the cache does not have are compiled, and named by what they do."""
     accel, path = Accelerator(), tmp_path / "trace.json"
-    monkeypatch.setattr(accel.code, "_on_disk", {})
+    monkeypatch.setattr(accel.code, "cache", Cache(None, ""))
     before = accel.code.tallies["handlers"].compiled
     with Machine(replace(sieve(tmp_path, trace_json=path), jit="handlers"), accel=accel) as m:
         m.run()

@@ -19,7 +19,6 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -369,14 +368,10 @@ def proving() -> Iterator[list[str]]:
                 proved.append(name[1])
         return text, outside, specials
 
-    def load(cache: Cache, name: str) -> Any:
-        return None if name == "stencils" else cache_load(cache, name)
-
-    stitch_module, cache_load = stitch.module, Cache.load
+    stitch_module = stitch.module
     for owner in (stitch, stencil, region_ir):
         patch.setattr(owner, "module", module)
-    patch.setattr(Cache, "batches", lambda cache: iter(()))
-    patch.setattr(Cache, "load", load)
+    patch.setattr(Cache, "find", lambda cache, name: None)
     try:
         yield proved
     finally:

@@ -99,7 +99,6 @@ def test_regions_of_a_vcpu_that_is_gone_give_way(own: Accelerator) -> None:
 
 def test_evicted_regions_without_a_cache_are_compiled_again(own: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own.code, "cache", Cache(None, ""))
-    monkeypatch.setattr(own.code, "_on_disk", {})
     source = many_loops(8, 3)
     tiny, usual = ran(source, TINY), ran(source, SOON)
     assert tiny.bare.vcpu.regions.generations >= 2
