@@ -19,6 +19,7 @@ import numpy as np
 
 from jitvm.engine import layout as lay
 from jitvm.engine import stencil
+from jitvm.engine.backend import host_lacks
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import NEIGHBOURS, Code, handler_symbol, source_epoch, tier_of
@@ -33,6 +34,7 @@ from jitvm.engine.observer import CopiedLog, Observer
 from jitvm.engine.region import MODES
 from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
+from jitvm.engine.simd_forms import HOST_NAMES
 from jitvm.engine.specials import SPECIALS
 from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
@@ -363,8 +365,16 @@ class VcpuEngine:
         memory.on_map.append(weakly(self._on_map))
 
     def set_cpu(self, model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-        """Which CPU the guest sees (`--cpu`); ConfigError for an unknown model or feature."""
-        table = cpuid_table(model, add, remove)
+        """Which CPU the guest sees (`--cpu`); ConfigError for an unknown model or feature, or one that this host lacks.
+
+        A model goes without what its host has not: SIMD is done by the host's own instructions.
+        """
+        lacking = host_lacks(HOST_NAMES.values())
+        missing = [name for name, its in HOST_NAMES.items() if its in lacking]
+        for name in add:
+            if name in missing:
+                raise ConfigError(f"CPU feature {name!r}: this host's processor has no such instructions; leave it out")
+        table = cpuid_table(model, add, [*remove, *missing])
         self.c.cpuid[:] = table
         self.c.features[:] = feature_words(table)
         self.c.phys_mask = physical_mask(table)

@@ -45,6 +45,12 @@ def new_machine() -> llvm.TargetMachine:
     return target.create_target_machine(opt=2, jit=True, codemodel="jitdefault", **host_cpu())
 
 
+def host_lacks(names: Iterable[str]) -> frozenset[str]:
+    """Those of some features (LLVM's names) that this host's CPU has not."""
+    has = llvm.get_host_cpu_features()
+    return frozenset(name for name in names if not has.get(name))
+
+
 def host_key() -> str:
     """What compiled code depends on besides its source: LLVM, CPU and its features."""
     features = llvm.get_host_cpu_features().flatten()

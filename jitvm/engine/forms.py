@@ -153,7 +153,7 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
             bits |= fb.A_MODRM
         if "MEM_OFFS" in kinds:
             bits |= fb.A_MOFFS
-        if info.mandatory_prefix == ix.MandatoryPrefix.P66:
+        if info.mandatory_prefix != ix.MandatoryPrefix.NONE:
             bits |= fb.A_66
         if any(k in ("SEG_REG", "CR_REG", "DR_REG", "TR_REG") for k in kinds):
             bits |= fb.A_GROUP | (0 if "SEG_REG" in kinds else fb.A_REGISTER | fb.A_REX_R)

@@ -27,6 +27,11 @@ FEATURES = {
     "CLFSH": "clflush",
 }
 """iced-x86's feature names to those of `cpuid.BUILT`."""
+HOST_NAMES = {
+    **{name: name for name in ("mmx", "sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "aes")},
+    "pclmulqdq": "pclmul",
+}
+"""Features whose operations are the host's: those names to LLVM's."""
 HALVES = frozenset("MOVLPS MOVLPD MOVHPS MOVHPD".split())
 """Their memory operand is half an XMM register."""
 SSE_STATE = frozenset({"LDMXCSR", "STMXCSR"})

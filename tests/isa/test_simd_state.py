@@ -7,7 +7,9 @@ import struct
 import pytest
 
 from jitvm.bare import Bare
-from jitvm.isa.cpuid import BUILT
+from jitvm.engine import accel
+from jitvm.errors import ConfigError
+from jitvm.isa.cpuid import BUILT, is_announced
 from tests.oracle import fx
 
 ENGINES = ("plain", "handlers", "stencils")
@@ -92,6 +94,17 @@ def test_a_feature_that_is_not_announced_is_not_there(engine: str, feature: str)
     assert feature in BUILT
     assert vector(machine(engine), FEATURES[feature]) is None
     assert vector(machine(engine, without=feature), FEATURES[feature]) == UD
+
+
+def test_a_host_without_an_instruction_does_not_announce_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "host_lacks", lambda names: frozenset({"aes", "pclmul"} & set(names)))
+    m = Bare(engine="handlers", memory=RAM)
+    m.vcpu.set_cpu("max")
+    assert not is_announced(m.c.features, "aes")
+    assert not is_announced(m.c.features, "pclmulqdq")
+    assert is_announced(m.c.features, "sse4.2")
+    with pytest.raises(ConfigError, match=r"aes.*this host"):
+        m.vcpu.set_cpu("pentium3", add=["aes"])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
