@@ -240,7 +240,7 @@ class X87Values(SharedLookups):
 
     def _note_x87(self, op: Op, off: str) -> None:
         """The last instruction, and its memory operand."""
-        self.put(f"store i64 {op.eip}, ptr %x_fip")
+        self.put(f"store i64 {op.eip - (op.eip >> 63 << 64)}, ptr %x_fip")
         self.put(f"store i64 {op.imm}, ptr %x_fop")
         self.put(f"store i64 {self._at_entry('sel1', at('sel') + 8)}, ptr %x_fcs")
         if off:

@@ -40,7 +40,7 @@ def engine(engine_name: str) -> Iterator[IsolatedBareCpu]:
 
 def notes_pointers(case: Case, truth: Fx) -> bool:
     """Whether this host has noted opcode and operand: it was given them, or has an unmasked exception."""
-    code = case.code.lstrip(b"\x66")
+    code = case.code.lstrip(b"\x66\x48")
     loads = (code[0], code[1] >> 3 & 7) in ENVIRONMENTS if len(code) > 1 and code[1] < 0xC0 else False
     return loads or (truth.fsw & ES != 0)
 
@@ -73,11 +73,11 @@ def fx_differences(case: Case, truth: Result, result: Result) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", [16, 32])
+@pytest.mark.parametrize("mode", [16, 32, 64])
 def test_every_form_does_what_silicon_does(
     engine_name: str, engine: IsolatedBareCpu, mode: int, times: int, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    native.need(mode, Layout.FLAT if mode == 32 else Layout.WINDOW)
+    native.need(mode, Layout.WINDOW if mode == 16 else Layout.FLAT)
     count = request.config.getoption("cases", None) or CASES[engine_name] * times
     cases = list(generate(mode, count, seed + times - 1))
     truths = native.NativeCpu().run(cases)

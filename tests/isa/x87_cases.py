@@ -156,22 +156,24 @@ def contents(rng: random.Random, escape: int, reg: int) -> bytes:
 
 
 def memory_case(rng: random.Random, mode: int, escape: int, reg: int) -> Case:
-    """A case of a memory form: [EBX] or [BX], sometimes with a displacement."""
+    """A case of a memory form: [EBX], [RBX] or [BX], sometimes with a displacement."""
     offset = OPERAND + rng.randrange(64)
-    wide = mode == 32
+    wide = mode != 16
     base = offset + (WINDOW if wide else 0)
     mod = rng.getrandbits(1)
     disp = rng.randrange(-64, 64) if mod else 0
     prefix = b"\x66" if rng.random() < (0.5 if (escape, reg) in ENVIRONMENTS else 0.05) else b""
+    if mode == 64 and rng.random() < 0.1:
+        prefix += b"\x48"
     code = prefix + bytes([escape, mod << 6 | reg << 3 | (3 if wide else 7)]) + struct.pack("<b", disp) * mod
     return _case(rng, mode, code, base - disp, {offset: contents(rng, escape, reg)})
 
 
 def _case(rng: random.Random, mode: int, code: bytes, ebx: int, memory: dict[int, bytes]) -> Case:
-    base = WINDOW if mode == 32 else 0
-    regs = (rng.getrandbits(32), 0, 0, ebx, base + 0x8000, 0, 0, 0)
+    base = WINDOW if mode != 16 else 0
+    regs = (rng.getrandbits(32), 0, 0, ebx, base + 0x8000, 0, 0, 0) + (0,) * (8 if mode == 64 else 0)
     flags = IF | 2 | rng.getrandbits(12) & STATUS
-    layout = Layout.FLAT if mode == 32 else Layout.WINDOW
+    layout = Layout.FLAT if mode != 16 else Layout.WINDOW
     return Case(mode, code, regs, flags, memory, 1, layout, CODE_OFFSET, fx=state(rng).pack())
 
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from tests.oracle import fx
 from tests.oracle.case import (
     BACKGROUND,
@@ -40,6 +42,8 @@ from tests.oracle.case import (
 
 OSFXSR, OSXMMEXCPT = 1 << 9, 1 << 10
 """CR4: SSE instructions and #XM are allowed."""
+CR0_NE = np.uint64(0x20)
+"""x87 exceptions are exceptions, as on the host."""
 _GDT, _GDTR, _SETUP = 0x1000, 0x1100, 0x2000
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 _LOADS = {
@@ -132,6 +136,7 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
     )
     if case.fx:
         fx.put(machine.c, case.fx)
+        machine.c.cr0 |= CR0_NE
     stop = machine.run(steps)
     memory = changed_bytes(before, machine.read(WINDOW, WINDOW_SIZE))
     for offset in memory:
