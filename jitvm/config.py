@@ -26,6 +26,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 DEFAULT_MEMORY = 128 * MIB
 MIN_MEMORY, MAX_MEMORY = MIB, 3 * GIB
 """RAM ends below the PCI hole; more than that needs the 64-bit CPU."""
+MAX_CPUS = 16
+"""More would take more of the host's memory for translated code than they are worth."""
 BIOS_UNIT, MAX_BIOS = 64 * KIB, 16 * MIB
 DEFAULT_CODE_CACHE, MIN_CODE_CACHE = 256 * MIB, MIB
 N_IDE = 4
@@ -188,10 +190,8 @@ class MachineConfig:
             fail(f"-m: {show_size(self.memory)} of memory is not from 1 MiB to {show_size(MAX_MEMORY)}")
         if self.memory % (4 * KIB):
             fail(f"-m: {self.memory} bytes are no whole 4 KiB pages; round to {show_size(-(-self.memory >> 20) << 20)}")
-        if self.smp < 1:
-            fail(f"--smp: {self.smp} CPUs; give 1")
-        if self.smp > 1:
-            not_yet("--smp", f"{self.smp} CPUs are", "give 1")
+        if not 1 <= self.smp <= MAX_CPUS:
+            fail(f"--smp: {self.smp} CPUs; give 1 to {MAX_CPUS}")
         if self.floppies:
             not_yet("--fda", "floppy disks are", "use --drive file=FILE")
         for option, value in (("--kernel", self.kernel), ("--initrd", self.initrd), ("--append", self.append)):

@@ -37,6 +37,8 @@ class Outcome(IntEnum):
     DEBUG = 3
     SHUTDOWN = 4
     ERROR = 5
+    TURN = 6
+    """Another vCPU's turn (`jitvm.smp`)."""
 
 
 IO, MMIO, INTR = int(ExitReason.IO), int(ExitReason.MMIO), int(ExitReason.INTR)

@@ -49,6 +49,7 @@ from jitvm.observe import Watchers
 from jitvm.pace import Pace
 from jitvm.processor import ProcessorPins
 from jitvm.registers import read_registers, write_registers
+from jitvm.smp import Rotation, TurnVcpu
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
 
@@ -136,11 +137,16 @@ class Machine:
             self.marks: stats.Marks | None = None
             self.serials = [self._open_chardev(spec) for spec in config.serials]
             self.serial_tails = [Tail(backend) for backend in self.serials]
+            if config.smp > 1 and not self._has_apic:
+                raise ConfigError(f"--smp: {config.smp} CPUs need a local APIC each, which --cpu {config.cpu} lacks")
             parts = self._parts()
             self.board = Board(parts, self.clock, lines, self.trace)
             interrupts.inta = self.board.pic.acknowledge
             self.memory = self.board.memory
-            self._add_vcpu(interrupts)
+            self._rotation = Rotation()
+            self._rotation.is_held = lambda index: index in self.gate.frozen
+            for _ in range(config.smp):
+                self._add_vcpu(interrupts)
             watchers.watch(self.vcpus)
             undo.pop_all()
         self.monitor = Monitor(self)
@@ -206,8 +212,10 @@ class Machine:
         options = Options(**{**JITS[config.jit], **dict(config.engine)}, code_cache=config.code_cache // config.smp)
         engine = VcpuEngine(self.accel, self.memory, options)
         engine.set_cpu(*self._cpu())
-        vcpu = Vcpu(len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts)
+        arguments = len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts
+        vcpu = Vcpu(*arguments) if config.smp == 1 else TurnVcpu(self._rotation, *arguments)
         if self._has_apic:
+            engine.set_apic_id(vcpu.index)
             vcpu.apic = vcpu.interrupts = board.add_apic(vcpu.index, ProcessorPins(vcpu))
             vcpu.apic_window = board.apic_window
             engine.c.apic[0] = 1
@@ -363,6 +371,9 @@ class Machine:
             vcpu.engine.reset()
             vcpu.half_done = vcpu.exit_request = False
             vcpu.smi_pending = vcpu.nmi_pending = vcpu.init_pending = False
+            vcpu.engine.park(vcpu.index != 0)
+        if self.config.smp > 1:
+            self._rotation.reset()
         self._changed.notify_all()
 
     # ---- running

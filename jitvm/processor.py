@@ -46,8 +46,7 @@ class ProcessorPins:
 
     def init(self) -> None:
         """INIT: the processor stops where it is."""
-        self._vcpu.init_pending = True
-        self._vcpu.notice()
+        self._vcpu.assert_init()
 
     def startup(self, vector: int) -> None:
         """SIPI: a processor that waits for it begins at page `vector`; others pay no attention."""

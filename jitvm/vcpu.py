@@ -42,7 +42,7 @@ REASON_OF_WHY = {
     lay.WHY_WINDOW: int(ExitReason.IRQ_WINDOW_OPEN),
     WHY_FAILED: int(ExitReason.INTERNAL_ERROR),
 }
-IF, NMI_VECTOR = 0x200, 2
+IF, NMI_VECTOR, NO_STARTUP = 0x200, 2, -1
 PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
 BOUNDARY = struct.Struct(f"=QqQ16x6Q{lay.at('io_n') - lay.at('io_data') - 8}xQ")
 """The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data[0],
@@ -100,6 +100,7 @@ class Vcpu:
         self.apic: Apic | None = None
         self.apic_window: ApicPage | None = None
         """The page that shows the APIC of the processor whose access is served."""
+        self._startup = NO_STARTUP
         self.hold_interrupts = False
         """A debugger's step keeps them away."""
         self.real_time = False
@@ -141,6 +142,10 @@ class Vcpu:
         A kick is kept until the loop has looked, wherever the loop is when it comes.
         """
         self.engine.kick()
+        self.ring()
+
+    def ring(self) -> None:
+        """End a sleep."""
         try:
             self._bell.release()
         except RuntimeError:
@@ -160,9 +165,29 @@ class Vcpu:
         if not self._in_turn:
             self.kick()
 
+    def assert_init(self) -> None:
+        """INIT, with the lock held: at once, or when the turn ends if it is this vCPU's own."""
+        if not self._in_turn and not self._words[self._smm]:
+            self._init()
+            return
+        self.init_pending = True
+        self.request_exit()
+
+    def _init(self) -> None:
+        """An application processor waits for SIPI, the bootstrap processor begins at the reset vector."""
+        self.init_pending = self.smi_pending = self.nmi_pending = self.half_done = False
+        self.engine.init(park=self.index != 0)
+        if self.apic is not None:
+            self.apic.init()
+        vector, self._startup = self._startup, NO_STARTUP
+        if vector != NO_STARTUP:
+            self.startup(vector)
+
     def startup(self, vector: int) -> None:
         """SIPI, with the lock held: a processor that waits for it begins at page `vector`."""
-        if self._words[self._parked] and not self.init_pending:
+        if self.init_pending:
+            self._startup = vector
+        elif self._words[self._parked]:
             self.engine.startup(vector)
             self.notice()
 
@@ -295,21 +320,23 @@ class Vcpu:
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
+        if self.init_pending and not self.half_done and not self._words[self._smm]:
+            self._init()
         if not self._words[self._halted] or self.exit_request or self._end <= self.retired:
             return False
         if self.wakes():
-            if not self.urgent():  # else the save area says that the CPU was halted; INIT and NMI end it themselves
+            if not self.urgent():  # else the save area says that the CPU was halted; an NMI ends it itself
                 self._words[self._halted] = 0
             return False
         return True
 
     def wakes(self) -> bool:
-        """Whether something ends HLT: INIT, SMI, NMI, an interrupt that is let in, the trap of a single-stepped HLT."""
+        """Whether something ends HLT: an SMI, an NMI, an interrupt that is let in, the trap of a single-stepped HLT."""
         words, source = self._words, self.interrupts
-        if self.urgent() and not words[self._smm]:
-            return self.init_pending or not words[self._parked]
         if words[self._parked]:
             return False
+        if self.urgent() and not words[self._smm]:
+            return True
         return bool(words[self._step] or (source is not None and source.pending and words[self._rflags] & IF))
 
     def push_registers(self) -> None:
@@ -335,20 +362,17 @@ class Vcpu:
         return n if n > 1 else 1
 
     def urgent(self) -> bool:
-        """Whether INIT, an SMI or an NMI waits."""
-        return self.smi_pending or self.nmi_pending or self.init_pending
+        """Whether an SMI or an NMI waits."""
+        return self.smi_pending or self.nmi_pending
 
     def offer_urgent(self) -> bool:
-        """Take INIT, SMI or NMI; True when one instruction must be entered alone before (SDM vol. 3, 6.9, 34.3.1)."""
+        """Take SMI or NMI; True when one instruction must be entered alone before (SDM vol. 3, 6.9, 34.3.1)."""
         words = self._words
         if words[self._smm]:
             return False
         if self.half_done or self.engine.injecting or words[self._step]:
             return True
-        if self.init_pending:
-            self.init_pending = self.smi_pending = self.nmi_pending = False
-            self._init()
-        elif self.smi_pending:
+        if self.smi_pending:
             self.smi_pending = False
             self.trace("smi", vcpu=self.index)
             self.engine.smi()
@@ -360,12 +384,6 @@ class Vcpu:
                 self.trace("irq_inject", vcpu=self.index, vector=NMI_VECTOR)
             self.engine.inject_nmi()
         return False
-
-    def _init(self) -> None:
-        """INIT: an application processor waits for SIPI, the bootstrap processor begins at the reset vector."""
-        self.engine.init(park=self.index != 0)
-        if self.apic is not None:
-            self.apic.init()
 
     def offer_interrupt(self) -> bool:
         """Inject a pending interrupt or ask for the window; True when one instruction must be entered alone."""

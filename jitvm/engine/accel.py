@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from jitvm.engine import layout as lay
 from jitvm.engine import stencil
@@ -40,11 +41,11 @@ from jitvm.engine.tables import Tables
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
-from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced, physical_mask
+from jitvm.isa.cpuid import DEFAULT_MODEL, N_ROWS, ROW_WORDS, cpuid_table, feature_words, is_announced, physical_mask
 from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
-from jitvm.isa.reset import reset_cpu
+from jitvm.isa.reset import APIC_BSP, reset_cpu
 from jitvm.isa.state import CR0_CD, CR0_NW, CS, EXIT, FAULT, OK
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory, weakly
@@ -484,6 +485,28 @@ class VcpuEngine:
         if mask != self.words[self._a20]:
             self.words[self._a20] = mask
             self.accel.flush(self.address)
+
+    def translated_pages(self) -> npt.NDArray[np.int64]:
+        """Numbers of the pages of guest memory on which translated code is."""
+        return np.flatnonzero(self._tables["code_pages"])
+
+    def drop_code(self, offset: int, size: int) -> None:
+        """Guest memory was written, not by this vCPU."""
+        self.accel.written(self.address, offset, size)
+
+    def set_apic_id(self, number: int) -> None:
+        """What CPUID leaf 1 tells in EBX; all but number 0 are application processors, which wait for SIPI."""
+        rows = self.c.cpuid[: ROW_WORDS * N_ROWS].reshape(N_ROWS, ROW_WORDS)
+        for row in rows[rows[:, 0] == 1]:
+            row[3] = int(row[3]) & 0x00FF_FFFF | number << 24
+        self.park(number != 0)
+
+    def park(self, waits: bool) -> None:
+        """After a reset: the bootstrap processor goes, the others wait for SIPI."""
+        c = self.c
+        c.parked = c.halted = int(waits)
+        if waits:
+            c.msr_apic_base = int(c.msr_apic_base) & ~int(APIC_BSP)
 
     def inject_nmi(self) -> None:
         """A non-maskable interrupt, in the place of an external one (`inject`)."""

@@ -1,0 +1,164 @@
+"""Several vCPUs that take turns by instruction count: `--smp N`, reproducible.
+
+Each vCPU keeps its thread, as the debugger knows it; but one at a time has the turn, in the order of their numbers, and
+only that one enters translated code.  A turn lasts `SLICE_NS` of virtual time, which each vCPU counts for itself
+(`retired + extra_ns`): it ends with the first instruction behind that.  One that is halted, or waits for SIPI, gets no turn,
+and its time goes on with the others'.  While only one can go it goes on without turns.
+
+What one vCPU does to memory the others see between turns.  Code: a vCPU that gets the turn back compares the pages of
+which it has translations with what they held when it left, and drops what was written.  TLBs are the guest's affair, by
+INVLPG and inter-processor interrupts, as on every multiprocessor.  LOCK and XCHG need nothing: no turn ends inside of an
+instruction.
+
+Source: Intel SDM vol. 3, 8.1 (locked operations), 8.1.3 (cross-modifying code), 8.4 (starting processors).
+
+Not modelled: vCPUs that run at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jitvm.clock import NEVER
+from jitvm.exits import HANDLED, Outcome
+from jitvm.memory import PAGE
+from jitvm.vcpu import IDLE_S, Vcpu
+
+SLICE_NS = 100_000
+
+
+class Rotation:
+    """Whose turn it is; all of it under the machine lock.  `is_held(index)`: a debugger keeps that vCPU standing."""
+
+    def __init__(self) -> None:
+        self.vcpus: list[TurnVcpu] = []
+        self.current = 0
+        self.end = SLICE_NS
+        """Virtual time at which the turn ends; NEVER while nobody else can go."""
+        self.is_held: Callable[[int], bool] = lambda index: False
+
+    def can_go(self, vcpu: TurnVcpu) -> bool:
+        """It is neither halted nor held."""
+        return not self.is_held(vcpu.index) and (not vcpu.is_halted() or vcpu.wakes())
+
+    def others_can_go(self, vcpu: TurnVcpu) -> bool:
+        """Whether anybody but `vcpu` is ready."""
+        return any(v is not vcpu and self.can_go(v) for v in self.vcpus)
+
+    def pass_on(self, vcpu: TurnVcpu) -> bool:
+        """The turn of `vcpu` is over: True when another one has it now."""
+        if not self.others_can_go(vcpu):
+            self.end = NEVER
+            return False
+        if self.end == NEVER:
+            self.end = vcpu.now()
+        chosen = self._next(vcpu.index)
+        if chosen is vcpu:
+            return False
+        vcpu.leave()
+        self.current = chosen.index
+        chosen.take()
+        return True
+
+    def _next(self, index: int) -> TurnVcpu:
+        """The next one in the circle that has time left; a new round begins with the first vCPU."""
+        while True:
+            index += 1
+            if index == len(self.vcpus):
+                index = 0
+                self.end += SLICE_NS
+            vcpu = self.vcpus[index]
+            if self.can_go(vcpu):
+                vcpu.skip(max(0, self.end - SLICE_NS - vcpu.now()))
+                if vcpu.now() < self.end:
+                    return vcpu
+
+    def changed(self) -> None:
+        """Somebody may have become ready: the turn of the one that goes alone gets an end."""
+        holder = self.vcpus[self.current]
+        if self.end == NEVER and self.others_can_go(holder):
+            self.end = holder.now() + SLICE_NS
+
+    def acquire(self, vcpu: TurnVcpu) -> bool:
+        """Wait for the turn; False when the vCPU shall stop first."""
+        while self.current != vcpu.index:
+            if vcpu.exit_request:
+                vcpu.exit_request = False
+                return False
+            holder = self.vcpus[self.current]
+            if self.is_held(holder.index) and self.pass_on(holder):
+                continue
+            vcpu.sleep(IDLE_S)
+        self.changed()
+        return True
+
+    def reset(self) -> None:
+        """The machine was reset: the first vCPU begins."""
+        self.current = 0
+        self.end = max(vcpu.now() for vcpu in self.vcpus) + SLICE_NS
+
+
+class TurnVcpu(Vcpu):
+    """A vCPU that runs when it has the turn."""
+
+    def __init__(self, rotation: Rotation, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rotation = rotation
+        rotation.vcpus.append(self)
+        memory = self.engine.memory
+        self._pages = memory.bytes.reshape(-1, PAGE)
+        self._left: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None = None
+
+    def is_halted(self) -> bool:
+        """HLT, or waiting for SIPI."""
+        return bool(self._words[self._halted])
+
+    def sleep(self, seconds: float) -> None:
+        """Until a kick, at most for `seconds`; the lock is dropped meanwhile."""
+        self._sleep(seconds)
+
+    def notice(self) -> None:
+        super().notice()
+        self.rotation.changed()
+
+    # ---- turns
+    def leave(self) -> None:
+        """The turn goes to another one: remember the pages with translations."""
+        numbers = self.engine.translated_pages()
+        self._left = numbers, self._pages[numbers]
+
+    def take(self) -> None:
+        """The turn comes: drop translations of what the others have written, and wake the thread."""
+        if self._left is not None:
+            numbers, before = self._left
+            for page in numbers[(self._pages[numbers] != before).any(axis=1)].tolist():
+                self.engine.drop_code(page * PAGE, PAGE)
+            self._left = None
+        self.ring()
+
+    def run_until_stopped(self) -> Outcome:
+        with self.lock:
+            while self.rotation.acquire(self):
+                outcome = self.execute()
+                if outcome is Outcome.TURN:
+                    self.rotation.pass_on(self)
+                elif outcome is not Outcome.HLT:
+                    return outcome
+                elif self.halt_at <= self.retired:
+                    return Outcome.INTERRUPT
+                elif not self.rotation.pass_on(self):
+                    self.wait()
+            return Outcome.INTERRUPT
+
+    def pre_run(self) -> int:
+        n = super().pre_run()
+        return max(1, min(n, self.rotation.end - self._retired - self._extra))
+
+    def look_around(self) -> Outcome:
+        outcome = super().look_around()
+        over = outcome is HANDLED and self._retired + self._extra >= self.rotation.end and not self.half_done
+        return Outcome.TURN if over else outcome
