@@ -120,7 +120,7 @@ def boot_parser() -> Parser:
     add = result.option
     result.add_argument("image", nargs="?", metavar="IMAGE", help="BIOS image, the same as --bios")
     add("m", "memory (default 128M)", "SIZE")
-    add("smp", "CPUs (one, for now)", "N")
+    add("smp", "CPUs, which take turns", "N")
     add("cpu", "CPU model, with features: pentiumpro,-cmov", "MODEL[,+F][,-F]")
     add("bios", "firmware image, a multiple of 64 KiB (default: the embedded one)", "IMAGE")
     add("drive", "disk: file=...,format=raw,if=ide,index=N,media=disk|cdrom,readonly=on,snapshot=on", "KEYS",

@@ -174,7 +174,7 @@ def test_cpu_and_boot_and_trace_and_opt() -> None:
         ({"memory": 4 * GIB}, "-m"),
         ({"memory": MIB + 1}, "whole 4 KiB pages"),
         ({"smp": 0}, "--smp"),
-        ({"smp": 2}, "--smp: 2 CPUs are not yet"),
+        ({"smp": 17}, "--smp: 17 CPUs; give 1 to 16"),
         ({"floppies": ("a",)}, "--fda.*not yet"),
         ({"kernel": Path("k")}, "--kernel.*not yet"),
         ({"append": ""}, "--append.*not yet"),

@@ -57,6 +57,8 @@ COPIED_MOST = 32 << 20
 LEAST_CODE_CACHE = 256 << 10
 """Bytes: the room for a block of the greatest length, and for some regions."""
 KICK = 1 << 62
+EBX_WORD = 3
+"""In a row of `c.cpuid`."""
 NMI_NUMBER = 1 << 8
 """In the place of an external interrupt's vector: a non-maskable one."""
 KEPT_BY_INIT = (
@@ -497,8 +499,8 @@ class VcpuEngine:
     def set_apic_id(self, number: int) -> None:
         """What CPUID leaf 1 tells in EBX; all but number 0 are application processors, which wait for SIPI."""
         rows = self.c.cpuid[: ROW_WORDS * N_ROWS].reshape(N_ROWS, ROW_WORDS)
-        for row in rows[rows[:, 0] == 1]:
-            row[3] = int(row[3]) & 0x00FF_FFFF | number << 24
+        for k in np.flatnonzero(rows[:, 0] == 1).tolist():
+            rows[k, EBX_WORD] = int(rows[k, EBX_WORD]) & 0x00FF_FFFF | number << 24
         self.park(number != 0)
 
     def park(self, waits: bool) -> None:
