@@ -185,7 +185,9 @@ def test_programs(name: str, tmp_path: Path) -> None:
             assert machine.run(90_000_000).reason == "debug-exit"
             assert machine.debug_output(0xE9).decode() == wanted
             counts = [vcpu.retired for vcpu in machine.vcpus]
-            runs.append((counts, machine.clock.now_ns, hashlib.sha256(machine.memory.bytes[:0x100000]).hexdigest()))
+            runs.append(
+                (counts, machine.clock.now_ns, hashlib.sha256(machine.memory.bytes[:0x100000].tobytes()).hexdigest())
+            )
     assert runs[0] == runs[1], "the same run twice"
     assert all(runs[0][0])
     assert run_qemu(tmp_path, bios, "-smp", "3", *TAKE_TURNS, *DEBUG_EXIT).debug == wanted
