@@ -13,17 +13,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gdbstub.errors import TargetError
 from jitvm.engine.layout import at as field_at
+from jitvm.isa.words import u64
+from jitvm.isa.x87_env import set_tags
 
 M64 = 0xFFFF_FFFF_FFFF_FFFF
 N_FPR, TOP_SHIFT = 8, 11
-VALID, ZERO, SPECIAL, EMPTY = range(4)
-ALL_EMPTY = 0xFFFF
-FPR, USED, STATUS, XMM = (field_at(name) // 8 for name in ("fpr", "fpu_used", "fsw", "xmm"))
+FPR, STATUS, XMM = (field_at(name) // 8 for name in ("fpr", "fsw", "xmm"))
 N_XMM = 16
 Words = Sequence[int] | memoryview
-INTEGER_BIT, LARGEST = 1 << 63, 0x7FFF
 EXCEPTIONS, SUMMARY = 0x3F, 0x8080
 """Six flags or masks of status and control word; ES and B, which say that an unmasked one waits."""
 CONTROL_WRITABLE, CONTROL_ONES = 0x1F3F, 0x40
@@ -38,26 +39,6 @@ WIDTHS = {"fiseg": 16, "foseg": 16, "fop": 11}
 """Bits of those that are not 32 wide."""
 
 
-def tag_of(significand: int, exponent: int) -> int:
-    """The tag of a register that is not empty; `exponent` has the sign in bit 15."""
-    exponent &= LARGEST
-    if exponent == 0 and significand == 0:
-        return ZERO
-    return VALID if significand & INTEGER_BIT and 0 < exponent < LARGEST else SPECIAL
-
-
-def tag_word(words: Words) -> int:
-    """FPU tag word: two bits a physical register."""
-    used = words[USED]
-    if not used:
-        return ALL_EMPTY
-    word = 0
-    for n in range(N_FPR):
-        at = FPR + 2 * n
-        word |= (tag_of(words[at], words[at + 1]) if used >> n & 1 else EMPTY) << 2 * n
-    return word
-
-
 def place(name: str) -> int | None:
     """Byte offset in the record of a register that lies there as it is; None: it does not."""
     if name in WORDS:
@@ -68,8 +49,6 @@ def place(name: str) -> int | None:
 
 def value(words: Words, name: str) -> Callable[[], int] | None:
     """How the value of any other register is found, in the 64-bit words of the record; None: it is none of these."""
-    if name == "ftag":
-        return lambda: tag_word(words)
     found = NUMBERED.fullmatch(name)
     if found is None:
         return None
@@ -104,7 +83,8 @@ def write(c: Any, name: str, value: int) -> bool:
         words, at = (c.xmm, 2 * int(found[2])) if found[1] == "xmm" else (c.fpr, _physical(int(c.fsw), int(found[2])))
         words[at], words[at + 1] = value & M64, value >> 64
     elif name == "ftag":
-        c.fpu_used = sum(1 << n for n in range(N_FPR) if value >> 2 * n & 3 != EMPTY)
+        with np.errstate(over="ignore"):
+            set_tags(c, u64(value))
     elif name == "fctrl":
         c.fcw = value & CONTROL_WRITABLE | CONTROL_ONES
         _summarize(c, int(c.fsw))

@@ -58,6 +58,7 @@ class Registers:
         """`rip` is the instruction pointer without the base of CS."""
         self._record, self._words = engine.array.view(np.uint8).data, engine.words
         self._read_eflags = engine.accel.code.function("mode.read_eflags", 0, short=True)
+        self._tag_word = engine.accel.code.function("x87_env.tag_word", 0, short=True)
         self._rip, self._mode, self._cs_base = (field_at(n) // 8 for n in ("rip", "mode", "base"))
         self._cs_base += CS
 
@@ -115,8 +116,9 @@ class Registers:
         c = self._c
         if name in ("rip", "eip"):
             return self._read_pc
-        if name == "eflags":
-            return lambda: self._read_eflags(self._engine.address)
+        if name in ("eflags", "ftag"):
+            function = self._read_eflags if name == "eflags" else self._tag_word
+            return lambda: function(self._engine.address)
         segment, _, part = name.rpartition("_")
         if segment in SLOTS and part == "attr":
             at = field_at("attr") // 8 + SLOTS[segment]

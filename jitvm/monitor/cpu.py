@@ -15,6 +15,7 @@ from jitvm.gdb_memory import code_base, code_bits
 from jitvm.gdb_registers import MSRS, mode_name
 from jitvm.gdb_tables import Command as Table
 from jitvm.gdb_tables import gdt, idt, ldt, pagewalk
+from jitvm.isa.x87_env import tag_word
 from jitvm.monitor.command import Command, Context, Run, address, number
 from jitvm.unwind import Frame, unwind
 
@@ -39,7 +40,7 @@ def more_registers(engine: VcpuEngine) -> list[str]:
         " ".join(f"DR{n}={int(c.dr[n]):08x}" for n in (0, 1, 2, 3, 6, 7)),
         f"EFER={int(c.efer):08x} CR8={int(c.cr8):x}",
         " ".join(f"{name}={int(getattr(c, own)):x}" for name, own in MSRS.items() if int(getattr(c, own))),
-        f"FCW={int(c.fcw):04x} FSW={int(c.fsw):04x} FTW={gdb_fpu.tag_word(words):04x} FOP={int(c.fop):03x} "
+        f"FCW={int(c.fcw):04x} FSW={int(c.fsw):04x} FTW={int(tag_word(c)):04x} FOP={int(c.fop):03x} "
         f"FIP={int(c.fcs):04x}:{int(c.fip):08x} FDP={int(c.fds):04x}:{int(c.fdp):08x} MXCSR={int(c.mxcsr):08x}",
     ]
     lines += [f"ST{n}={value:020x}" for n, value in enumerate(gdb_fpu.stack(words)) if value]

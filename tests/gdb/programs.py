@@ -37,6 +37,60 @@ gdtr:   .word 39
         .long gdt
 """
 """From the reset vector to `main` with flat segments; selectors 18h and 20h are 16-bit ones, code at F0000h."""
+START_LONG = """
+        .code16
+        .section .text.start, "ax"
+        .globl start16, start32, start64, gdt
+start16: cli
+        lgdtl %cs:gdtr - start16
+        mov %cr0, %eax
+        or $1, %al
+        mov %eax, %cr0
+        ljmpl $8, $start32
+        .code32
+start32: mov $16, %eax
+        mov %eax, %ds
+        mov %eax, %es
+        mov %eax, %ss
+        mov $0x8000, %esp
+        movl $0x11023, 0x10000
+        movl $0x11023, 0x10800
+        movl $0x12023, 0x11000
+        movl $0x0e3, 0x12000
+        mov $0x10000, %eax
+        mov %eax, %cr3
+        mov %cr4, %eax
+        or $0x620, %eax
+        mov %eax, %cr4
+        mov $0xc0000080, %ecx
+        rdmsr
+        or $0x100, %eax
+        wrmsr
+        mov %cr0, %eax
+        or $0x80000000, %eax
+        mov %eax, %cr0
+        ljmp $24, $start64
+        .code64
+start64: mov $0xffff800000000000, %rax
+        mov $16, %ecx
+        mov %ecx, %ss
+        lea 0x8000(%rax), %rsp
+        lea high(%rax), %rax
+        jmp *%rax
+high:   mov $0x1122334455667788, %r9
+        movq %r9, %xmm3
+        fninit
+        fldpi
+        call main
+stop:   hlt
+        jmp stop
+        .balign 8
+gdt:    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff
+        .quad 0x0000890100000067, 0x00000000ffff8000
+gdtr:   .word 47
+        .long gdt
+"""
+"""To `main` in 64-bit code with 4-level paging: the first 2 MiB, and the same from FFFF800000000000h on."""
 COUNTING = """\
 int counter, table[16];
 int leaf(int a, int b)
@@ -71,11 +125,11 @@ class Program:
     symbols: dict[str, int]
 
 
-def link(folder: Path, *objects: Path) -> Program:
+def link(folder: Path, *objects: Path, emulation: str = "elf_i386") -> Program:
     """The ROM of these objects; execution begins with the first one's first byte."""
     image, elf, flat = folder / "program.bin", folder / "program.elf", folder / "program.raw"
     layout = [f"-Ttext={BASE:#x}", f"-Tbss={DATA:#x}", "-e", "start16", "-z", "noexecstack", "--no-warn-rwx-segments"]
-    _do("ld", "-m", "elf_i386", *layout, "-o", elf, *objects)
+    _do("ld", "-m", emulation, *layout, "-o", elf, *objects)
     _do("objcopy", "-O", "binary", "-j", ".text", elf, flat)
     data = bytearray(flat.read_bytes().ljust(ROM_SIZE, b"\xf4"))
     data[0xFFF0 : 0xFFF0 + len(RESET_VECTOR)] = RESET_VECTOR
@@ -85,11 +139,11 @@ def link(folder: Path, *objects: Path) -> Program:
     return Program(image, elf, {row[2]: int(row[0], 16) for row in rows})
 
 
-def assembled(folder: Path, text: str, name: str = "start") -> Path:
+def assembled(folder: Path, text: str, name: str = "start", width: int = 32) -> Path:
     """An object file with lines."""
     source, made = folder / f"{name}.s", folder / f"{name}.o"
     source.write_text(text)
-    _do("as", "--32", "-g", "-o", made, source)
+    _do("as", f"--{width}", "-g", "-o", made, source)
     return made
 
 
@@ -104,6 +158,14 @@ def c_program(folder: Path, text: str = COUNTING) -> Program:
     source.write_text(text)
     _do("gcc", *FLAGS.split(), "-c", source, "-o", made)
     return link(folder, assembled(folder, START), made)
+
+
+def long_program(folder: Path, text: str = COUNTING) -> Program:
+    """`START_LONG` and a C file with a `main` that never returns, which runs at the low addresses that it is linked for."""
+    source, made = folder / "main.c", folder / "main.o"
+    source.write_text(text)
+    _do("gcc", *FLAGS.replace("-m32", "-m64 -mcmodel=large -mno-red-zone").split(), "-c", source, "-o", made)
+    return link(folder, assembled(folder, START_LONG, width=64), made, emulation="elf_x86_64")
 
 
 def _do(*command: str | Path) -> None:
