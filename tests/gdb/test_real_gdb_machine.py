@@ -16,6 +16,7 @@ from tests.boot.guests import BIOS, GUESTS, IMAGES, need, rom
 from tests.gdb.bench import symbol
 from tests.gdbstub.real_gdb import Gdb, GdbError
 from tests.needs import needs
+from tests.warm import WarmProcess
 
 pytestmark = needs("gdb")
 BENCHES = IMAGES / "bench"
@@ -26,26 +27,13 @@ COUNTER = "40 ebfd"
 
 
 class Vm:
-    """`jitvm boot` as a process, and gdbs on it."""
+    """`jitvm boot` as a process (`tests/warm.py`), and gdbs on it."""
 
     def __init__(self, folder: Path, bios: Path, *options: str) -> None:
         self.log = folder / "vm.log"
-        command = [
-            sys.executable,
-            "-m",
-            "jitvm",
-            "boot",
-            str(bios),
-            "--serial",
-            "null",
-            "--gdb",
-            ":0",
-            "--timeout",
-            "90",
-        ]
+        command = ["boot", str(bios), "--serial", "null", "--gdb", ":0", "--timeout", "90"]
         command += ["--device", "isa-debug-exit,iobase=0xf4", *options]
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.process = WarmProcess(command, self.log)
         self.gdbs: list[Gdb] = []
         self.address = self._address()
 
