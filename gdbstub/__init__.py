@@ -11,9 +11,15 @@ Not modelled: non-stop mode, tracepoints, conditions and commands evaluated by t
 guest's own processes and libraries.
 """
 
-from gdbstub.errors import GdbStubError, PacketError, ServerError, TargetError
-from gdbstub.layout import Feature, Layout, Register
-from gdbstub.session import OnDisconnect, Session
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gdbstub.errors import GdbStubError, PacketError, ServerError, TargetError
+    from gdbstub.layout import Feature, Layout, Register
+    from gdbstub.session import OnDisconnect, Session
 
 __all__ = [
     "Feature",
@@ -26,3 +32,11 @@ __all__ = [
     "Session",
     "TargetError",
 ]
+_MODULES = {"Feature": "layout", "Layout": "layout", "Register": "layout", "OnDisconnect": "session", "Session": "session"}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the package's, whose module is loaded now: who only wants an exception does not load a session."""
+    if name not in __all__:
+        raise AttributeError(f"module 'gdbstub' has no attribute '{name}'")
+    return getattr(import_module(f"gdbstub.{_MODULES.get(name, 'errors')}"), name)

@@ -16,14 +16,16 @@ loaded with CR3 and that differ from memory now; 5-level paging.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gdbstub.errors import TargetError
-from gdbstub.target import MemoryRegion
 from jitvm.isa.state import CR0_PG, CR4_PAE, CR4_PSE, EFER_LMA, MODE_CODE32, MODE_CODE64
 from jitvm.memory import PAGE, GuestMemory
+
+if TYPE_CHECKING:
+    from gdbstub.target import MemoryRegion
 
 PG, PSE, PAE, LMA = int(CR0_PG), int(CR4_PSE), int(CR4_PAE), int(EFER_LMA)
 CODE32, CODE64 = int(MODE_CODE32), int(MODE_CODE64)
@@ -94,6 +96,8 @@ def memory_map(memory: GuestMemory, end: int = 1 << 32) -> list[MemoryRegion]:
     edges = np.flatnonzero(np.diff(read_only, prepend=False, append=False)) * PAGE
     roms = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
     taken = sorted([*((start, end, "rom") for start, end in roms), (*HOLE, "")])
+    from gdbstub.target import MemoryRegion  # loads much that only a debugger needs
+
     found: list[MemoryRegion] = []
     at = 0
     for start, stop, kind in [*taken, (end, end, "")]:

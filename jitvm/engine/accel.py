@@ -29,7 +29,7 @@ from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.entry import Entry
-from jitvm.engine.forms import Forms, Shape, opcode_attributes
+from jitvm.engine.forms import Forms, Shape
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.observer import CopiedLog, Observer
 from jitvm.engine.region import MODES
@@ -37,7 +37,7 @@ from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
 from jitvm.engine.simd_forms import HOST_NAMES
 from jitvm.engine.specials import SPECIALS
-from jitvm.engine.tables import Tables
+from jitvm.engine.tables import Tables, first_table
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
@@ -165,7 +165,7 @@ class Accelerator:
         self._stencils: dict[str, int] = {}
         """Address of a stencil's blob by its name, 1 for one that can't be cut."""
         self._blobs: dict[str, np.ndarray] = {}
-        self._attributes = opcode_attributes()
+        self._attributes = first_table(self.cache)
         self._new_forms = False
         self._restore()
         self.code.ensure_specials()

@@ -128,11 +128,12 @@ GOTO = Shape("", "goto")
 """Ends a block that no jump ends."""
 UNDEFINED = Shape("misc.ud", "status", ends=True)
 MOST_SHAPES = 1 << 16
+OPCODES = 4 * 256
 
 
 def opcode_attributes() -> npt.NDArray[np.uint64]:
     """The A_* bits of all opcodes of the four maps."""
-    attr = np.zeros(4 * 256, np.uint64)
+    attr = np.zeros(OPCODES, np.uint64)
     modrm = ("_OR_MEM", "_REG", "_RM", "_MEM")
     for value in _CODES:
         info = ix.OpCodeInfo(value)
