@@ -61,6 +61,7 @@ WORKLOADS = (
     Workload("quicksort", 30, 25, 54_407, compute=True),
     Workload("matrix", 60, 24, 31_145, compute=True),
     Workload("mandel", 2, 24, 191_633, compute=True),
+    Workload("mandel_sse2", 10, 26, 44_194, compute=True),
     Workload("memcpy_loop", 300, 22, 6_151, compute=True),
     Workload("calls", 2_000, 25, 877, compute=True),
     Workload("real16", 50_000, 53, 18, compute=True),

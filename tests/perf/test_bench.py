@@ -46,6 +46,7 @@ CHECKSUMS = {
     "quicksort": "8077ed64",
     "matrix": "dfeba740",
     "mandel": "950ab5ce",
+    "mandel_sse2": "00001c14",
     "memcpy_loop": "5fce8ace",
     "calls": "4e13a9aa",
     "real16": "5c27a73d",
