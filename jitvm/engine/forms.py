@@ -8,7 +8,7 @@ Source of all encoding facts: iced-x86 (OpCodeInfo, ConstantOffsets).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import iced_x86 as ix
@@ -45,6 +45,8 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "RDRAND": "rdrand",
 }
 """iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
+OLDER = {"TZCNT": "BSF", "LZCNT": "BSR"}
+"""What a CPU that does not know an instruction makes of its bytes: it ignores F3 (SDM vol. 2, TZCNT, LZCNT)."""
 FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387"})
 FPU_ALSO = {"CMOV": "cmov", "SSE3": "sse3"}
 """What FCMOV, FCOMI and FISTTP need besides an FPU."""
@@ -117,6 +119,8 @@ class Shape:
     """Of a SIMD instruction, a letter an operand: what the operation takes ("x" XMM, "y" MMX, "r" general register)."""
     odd: bool = False
     """Its 16-byte memory operand may lie anywhere."""
+    older: str = ""
+    """The unit that takes the place of `unit` on a CPU without the feature."""
 
     @property
     def long(self) -> bool:
@@ -290,13 +294,16 @@ class Forms:
         if ins.code == ix.Code.INVALID:
             return self.undefined(undefined_immediates(data, bits))
         features = feature_names(ins)
+        older = OLDER.get(_MNEMONIC[ins.mnemonic], "")
         if 0xD8 <= opcode <= 0xDF and features & FPU_FEATURES:
             return self._x87(ins, features, key)
-        if not features <= INTEGER_FEATURES:
+        if not features <= INTEGER_FEATURES and not older:
             return self.undefined()
         info = ins.op_code()
         kinds = [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
         name = row_name(ins, kinds)
+        if name not in ROWS and older:
+            name = older
         row = ROWS.get(name)
         if row is None:
             return self.undefined()
@@ -342,11 +349,14 @@ class Forms:
     def for_cpu(self, form: tuple[int, int], features: npt.NDArray[np.uint64]) -> tuple[int, int]:
         """A form (`describe`), or that of #UD when it belongs to a feature that `c.features` lacks.
 
-        What belongs to the FPU addresses nobody where there is none.
+        What belongs to the FPU addresses nobody where there is none; some instructions are older ones there (OLDER).
         """
-        lacking = [name for name in self.shapes[form[1]].feature.split() if not is_announced(features, name)]
+        word, shape = form[0], self.shapes[form[1]]
+        lacking = [name for name in shape.feature.split() if not is_announced(features, name)]
         if "fpu" in lacking:
             return self._finish(Shape("misc.no_fpu", "status"), 0)
+        if lacking and shape.older:
+            return word, self.number(replace(shape, unit=shape.older, feature="", older=""))
         return self.undefined() if lacking else form
 
     def _known(
@@ -445,6 +455,7 @@ class Forms:
             or ("lahf_lm" if long and name in ("LAHF", "SAHF") else ""),
             letters,
             name in UNALIGNED,
+            ROWS[OLDER[name]].unit if name in OLDER else "",
         )
         return self._finish(shape, word)
 

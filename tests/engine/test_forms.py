@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from jitvm.bare import accelerator
+from jitvm.bare import Bare, accelerator
 from jitvm.engine import layout as lay
 from jitvm.engine.tables import Tables
 from tests.engine.guest import CODE, Guest, same
@@ -119,3 +119,16 @@ def test_more_forms_and_handlers_than_there_is_room_for(n: int, monkeypatch: pyt
     assert guest.go(50_000) == "hlt"
     assert int(guest.c.n_forms) <= n
     same(guest.state(), plain.state(), "small tables")
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "regions"])
+def test_f3_before_bsf_and_bsr_is_nothing_to_an_older_cpu(engine: str) -> None:
+    """TZCNT and LZCNT are BSF and BSR without their features (SDM vol. 2): Linux says REP BSF on every CPU."""
+    bare = Bare(engine)
+    bare.vcpu.set_cpu("pentiumpro")
+    bare.set_mode("prot32")
+    bare.write(0x1000, bytes.fromhex("f30fbcc3 f30fbdcb f4"))
+    for source, lowest, highest in ((0x00F0_0000, 20, 23), (0, 0x1111, 0x2222)):
+        bare.set_registers({"eip": 0x1000, "ebx": source, "eax": 0x1111, "ecx": 0x2222})
+        assert bare.run(10).reason == "hlt"
+        assert (bare.registers()["eax"], bare.registers()["ecx"]) == (lowest, highest)
