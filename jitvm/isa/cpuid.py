@@ -119,7 +119,7 @@ MODELS = {
     "pentium3": Model(0x0673, "jitvm Pentium III", _PENTIUM3, P6_CACHES, 36),
     "core2duo": Model(0x06FB, "jitvm Core 2 Duo", _CORE2, P6_CACHES, 36),
     "nehalem": Model(0x0106A3, "jitvm Nehalem", _NEHALEM, P6_CACHES, 40),
-    "max": Model(0x0506E3, "jitvm max", "max", P6_CACHES, 40),
+    "max": Model(0x0706E5, "jitvm max", "max", P6_CACHES, 40),
 }
 """What the silicon of this name has (Intel's CPUID tables; QEMU's models of the same names); "max" has all that is built."""
 DEFAULT_MODEL = "pentiumpro"
