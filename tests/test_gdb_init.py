@@ -10,7 +10,7 @@ import pytest
 from jitvm import cli
 from jitvm.unwind import Frame, unwind
 from tests.boot.guests import BIOS, rom
-from tests.gdb.test_real_gdb_machine import Vm
+from tests.gdb.vm import Vm
 from tests.gdbstub.real_gdb import Gdb
 from tests.needs import needs
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import pytest
 from gdbstub.errors import TargetError
 from tests.boot.guests import rom
 from tests.gdb.bench import bench
-from tests.gdb.test_real_gdb_machine import Vm
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import Start
 from tests.needs import needs
 
 ONE, MINUS_TWO, PI = 0x3FFF_8000000000000000, 0xC000_8000000000000000, 0x4000_C90FDAA22168C235
@@ -89,7 +87,7 @@ def test_reserved_bits_of_mxcsr_are_refused(tmp_path: Path) -> None:
 
 @needs("gdb")
 @pytest.mark.parametrize("arch", ARCHS)
-def test_real_gdb_shows_and_writes_them(boot: Callable[..., Vm], tmp_path: Path, arch: str) -> None:
+def test_real_gdb_shows_and_writes_them(boot: Start, tmp_path: Path, arch: str) -> None:
     gdb = boot(rom(tmp_path, "ebfe"), "-S", "--gdb-arch", arch).gdb()
     for command in (
         *("set $fctrl = 0x37f", "set $fstat = 0x3800", "set $ftag = 0x3fff", "set $st0 = 3.5", "set $mxcsr = 0x9fc0"),

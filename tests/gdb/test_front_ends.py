@@ -8,21 +8,18 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gdb.programs import Program, c_program
-from tests.gdb.test_real_gdb_machine import Vm
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import Start, Vm
 from tests.gdbstub.real_gdb import Gdb
 from tests.needs import needs
 
 pytestmark = needs("gdb", "gcc")
 README = Path(__file__).resolve().parents[2] / "README.md"
-Start = Callable[..., Vm]
 
 
 def configurations() -> dict[str, dict[str, Any]]:

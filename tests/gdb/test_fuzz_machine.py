@@ -13,7 +13,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +22,7 @@ import pytest
 from gdbstub.framing import PACKET_SIZE, escape, frame
 from gdbstub.x86 import LAYOUTS
 from tests.boot.guests import rom
-from tests.gdb.test_real_gdb_machine import Vm, interrupt, let_run
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import Start, Vm, interrupt, let_run
 from tests.gdbstub.real_gdb import GdbError
 from tests.gdbstub.test_fuzz import packet
 from tests.needs import needs
@@ -249,7 +248,7 @@ def ended_by_guest(vm: Vm, seed: int) -> bool:
     return True
 
 
-def fuzz(boot: Callable[..., Vm], folder: Path, seed: int, n_packets: int, arch: str, policy: str) -> None:
+def fuzz(boot: Start, folder: Path, seed: int, n_packets: int, arch: str, policy: str) -> None:
     """Attack, look, and see that memory has not grown; another machine where the guest has ended one."""
     rng = random.Random(seed)
     image = rom(folder, GUEST)
@@ -282,11 +281,11 @@ def fuzz(boot: Callable[..., Vm], folder: Path, seed: int, n_packets: int, arch:
 @pytest.mark.parametrize(
     ("seed", "arch", "policy"), [(1, "x86-64", "stop"), (11, "i386", "stop"), (21, "i8086", "run")]
 )
-def test_random_packets(boot: Callable[..., Vm], tmp_path: Path, seed: int, arch: str, policy: str) -> None:
+def test_random_packets(boot: Start, tmp_path: Path, seed: int, arch: str, policy: str) -> None:
     fuzz(boot, tmp_path, seed, 1500, arch, policy)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "policy"), [(1001, "stop"), (1002, "run")])
-def test_many_random_packets(boot: Callable[..., Vm], tmp_path: Path, seed: int, policy: str) -> None:
+def test_many_random_packets(boot: Start, tmp_path: Path, seed: int, policy: str) -> None:
     fuzz(boot, tmp_path, seed, 50_000, "x86-64", policy)

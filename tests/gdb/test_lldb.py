@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.boot.guests import rom
 from tests.gdb.programs import c_program
-from tests.gdb.test_real_gdb_machine import START, Vm
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import START, Start, Vm
 from tests.needs import needs
 
 pytestmark = needs("gcc", "lldb")
-Start = Callable[..., Vm]
 LOOP = "31c0 40 a30005 ebfa"
 """0: xor ax, ax; 2: inc ax; 3: mov [500h], ax; 6: jmp 2"""
 

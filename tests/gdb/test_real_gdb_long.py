@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.gdb.programs import Program, long_program
-from tests.gdb.test_real_gdb_machine import RESET, Vm
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import RESET, Start
 from tests.gdbstub.real_gdb import Gdb, GdbError
 from tests.needs import needs
 
 pytestmark = needs("gdb", "gcc")
 HIGH = 0xFFFF_8000_0000_0000
-Start = Callable[..., Vm]
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.guests import BIOS, GUESTS, rom
-from tests.gdb.test_real_gdb_machine import COUNTER, PATIENCE_S, RESET, START, Start, Vm, interrupt, let_run
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import COUNTER, PATIENCE_S, RESET, START, Start, Vm, interrupt, let_run
 from tests.gdbstub.real_gdb import GdbError
 from tests.needs import needs
 

@@ -8,8 +8,7 @@ import pytest
 
 from tests.boot.guests import BIOS, rom
 from tests.gdb.programs import BASE, START, Program, assembler_program
-from tests.gdb.test_real_gdb_machine import RESET, Start, interrupt, let_run
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import RESET, Start, interrupt, let_run
 from tests.gdbstub.real_gdb import Gdb, GdbError
 from tests.needs import TOOLCHAIN, needs
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.gdb.programs import COUNTING, Program, c_program
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
 from tests.gdbstub.real_gdb import Gdb, GdbError
 from tests.needs import TOOLCHAIN, needs
 

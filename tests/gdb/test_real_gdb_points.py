@@ -8,8 +8,7 @@ import pytest
 
 from tests.boot.guests import IMAGES, rom
 from tests.gdb.bench import symbol
-from tests.gdb.test_real_gdb_machine import START, Start, interrupt, let_run
-from tests.gdb.test_real_gdb_machine import boot as boot  # a fixture
+from tests.gdb.vm import START, Start, interrupt, let_run
 from tests.needs import needs
 
 pytestmark = needs("gdb")

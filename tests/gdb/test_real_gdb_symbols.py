@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from jitvm.symbols import FIRMWARE_BASE, Symbols
 from tests.boot.guests import BIOS, GUESTS, IMAGES, rom
-from tests.gdb.test_real_gdb_machine import Vm
+from tests.gdb.vm import Start
 from tests.gdbstub.real_gdb import GdbError
 from tests.needs import needs
 
 pytestmark = needs("gdb")
-Start = Callable[..., Vm]
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Start]:
-    made: list[Vm] = []
-
-    def start(bios: Path, *options: str) -> Vm:
-        made.append(Vm(tmp_path, bios, *options))
-        return made[-1]
-
-    yield start
-    for vm in made:
-        vm.close()
 
 
 @pytest.mark.parametrize("arch", ["x86-64", "i386", "i8086"])

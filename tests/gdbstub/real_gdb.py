@@ -11,7 +11,8 @@ from typing import Any
 
 from pygdbmi import gdbmiparser
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
+"""As a machine may have to compile first what no run before it has used."""
 
 
 class GdbError(Exception):
