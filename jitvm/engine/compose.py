@@ -285,6 +285,8 @@ class _Composer:
             return b.const(s.sizes[1])
         if name == "acc":
             return b.gpr(RAX_AT, s.size)
+        if name == "rdx":
+            return b.gpr(RDX_AT, s.size)
         if name == "seg":
             return b.segment()
         if name == "off":

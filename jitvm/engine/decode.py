@@ -1,9 +1,10 @@
-"""Decoding one instruction of a known form, natively: prefixes, REX, ModRM, SIB, displacement, immediates.
+"""Decoding one instruction of a known form, natively: prefixes, REX, VEX, ModRM, SIB, displacement, immediates.
 
 Writes the words of `c.t` (T_*).  Everything that depends on the encoding comes from `opcode_attr` and the form word,
 which were filled from iced-x86's tables; a form not met before comes back as `why` = WHY_FORM.
 
-Source: Intel SDM vol. 2, 2.1 (formats), tables 2-1 to 2-3 (ModRM and SIB), 2.2.1 (REX, RIP-relative addressing).
+Source: Intel SDM vol. 2, 2.1 (formats), tables 2-1 to 2-3 (ModRM and SIB), 2.2.1 (REX, RIP-relative addressing),
+2.3 (VEX).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from jitvm.engine.formbits import (
     A_66,
     A_GROUP,
     A_GROUP3,
+    A_KNOWN,
     A_MODRM,
     A_MOFFS,
     A_REGISTER,
@@ -36,9 +38,12 @@ from jitvm.engine.formbits import (
     FROM_R0,
     FROM_REG,
     FROM_RM,
+    FROM_VVVV,
     K_EXTENDED,
     K_LONG,
     K_REX,
+    K_VEX,
+    K_VEX_L,
     KIND_ENDS,
     form_key,
     immediate_key,
@@ -46,8 +51,8 @@ from jitvm.engine.formbits import (
 )
 from jitvm.engine.layout import T_WORDS
 from jitvm.isa.host import peek
-from jitvm.isa.state import MODE_CODE32, MODE_CODE64, MODE_FLAT, MODE_STACK32
-from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W6, W7, W8, cut, sext, u64
+from jitvm.isa.state import MODE_CODE32, MODE_CODE64, MODE_FLAT, MODE_PE, MODE_STACK32, MODE_VM
+from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W6, W7, W8, W20, W21, W31, cut, sext, u64
 
 T_FORM, T_SHAPE, T_EIP, T_D, T_S, T_B, T_I, T_SEG, T_SCALE, T_DISP, T_IMM, T_NEXT, T_LEN, T_VARIANT, T_UOP = (
     u64(n) for n in range(15)
@@ -62,6 +67,7 @@ ZERO_AT, RIP_AT = u64(16 * 8), u64(17 * 8)
 """In place of a base register's offset: none; RIP."""
 SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, NO_SEG = (u64(n) for n in range(7))
 MAP_0F, MAP_0F38, MAP_0F3A = u64(1 << 8), u64(2 << 8), u64(3 << 8)
+VEX, M10, W10 = u64(0xC4), u64(0x3FF), u64(10)
 REX_W, REX_R, REX_X, REX_B, REX = (u64(n) for n in (8, 4, 2, 1, 0x40))
 HASH = u64(0x9E37_79B9_7F4A_7C15)
 W34, LOW_REGISTERS = u64(34), u64(7 * 8)
@@ -158,7 +164,7 @@ def address32(c, p, modrm, rex):
     return n
 
 
-def register_at(way, reg, rm, opcode, byte):
+def register_at(way, reg, rm, vvvv, opcode, byte):
     """Byte offset in `gpr` of a register operand."""
     n = W0
     if way == FROM_REG:
@@ -167,11 +173,40 @@ def register_at(way, reg, rm, opcode, byte):
         n = rm
     elif way == FROM_OPCODE:
         n = (opcode & W7) | (rm & W8)
+    elif way == FROM_VVVV:
+        n = vvvv
     elif way > FROM_R0:
         n = way - FROM_R0
     if byte != W0 and way < FROM_R0:
         return ((n & W3) << W3) | (n >> W2)
     return n << W3
+
+
+def vex_fields(q, short, long):
+    """A VEX prefix, of which q is the second byte (`short`: it has two), and the opcode behind it.
+
+    In bits 0-9 opcode and map, 10-13 REX's bits, 14-17 vvvv, 18-19 pp as the prefix that it stands for (0; 1: 66, 2: F2, 3:
+    F3), 20 L, 21: vvvv is not 1111b.  Outside of 64-bit code there are 8 registers, and W is ignored.
+    """
+    first = peek(q, W1)
+    last = first
+    rex = (~first >> W5) & REX_R
+    opcode = MAP_0F | peek(q + W1, W1)
+    if short == W0:
+        last = peek(q + W1, W1)
+        rex = ((~first >> W5) & W7) | ((last >> W4) & REX_W)
+        opcode = peek(q + W2, W1)
+        if first & W31 <= W3:
+            opcode = opcode | ((first & W31) << W8)
+    vvvv = (~last >> W3) & u64(15)
+    named = u64(vvvv != W0)
+    if long == W0:
+        rex = W0
+        vvvv = vvvv & W7
+    pp = last & W3
+    if pp >= W2:
+        pp = pp ^ W1
+    return opcode | (rex << W10) | (vvvv << u64(14)) | (pp << u64(18)) | (((last >> W2) & W1) << W20) | (named << W21)
 
 
 def decode(c, p, avail, rip, mode, k):
@@ -220,8 +255,21 @@ def decode(c, p, avail, rip, mode, k):
             rex = W0
     if rex & REX_W != W0:
         osize = W8
-    opcode = byte
-    if byte == u64(0x0F):
+    opcode, vex, vvvv = byte, W0, W0
+    if byte & u64(0xFE) == VEX and rex | rep | lock | p66 == W0 and mode & (MODE_PE | MODE_VM) == MODE_PE:
+        if q >= end:
+            return TRUNCATED
+        if long != W0 or peek(q, W1) >= u64(0xC0):
+            n = W3 - (byte & W1)
+            if q + n > end:
+                return TRUNCATED
+            vex = vex_fields(q, byte & W1, long)
+            q += n
+            opcode, rex, vvvv, rep = vex & M10, (vex >> W10) & u64(15), (vex >> u64(14)) & u64(15), (vex >> u64(18)) & W3
+            osize = W4 + ((rex & REX_W) >> W1)
+    if vex != W0:
+        byte = W0
+    elif byte == u64(0x0F):
         if q >= end:
             return TRUNCATED
         byte = peek(q, W1)
@@ -236,6 +284,8 @@ def decode(c, p, avail, rip, mode, k):
             opcode = opcode | peek(q, W1)
             q += W1
     attr = c.opcode_attr[opcode]
+    if vex != W0:
+        attr = A_KNOWN | A_MODRM | A_GROUP
     reg, rm, cls, select, modrm, moffs = W0, (rex & REX_B) << W3, W0, W0, W0, W0
     c.dec_stack = W0
     c.dec_base = ZERO_AT
@@ -271,11 +321,15 @@ def decode(c, p, avail, rip, mode, k):
             select = select | u64(0xC0)
             if attr & A_GROUP3 != W0:
                 select = modrm
+            if vex != W0:
+                c.dec_base = rm << W3
     elif attr & A_MOFFS != W0:
         moffs = peek(q, asize)
         c.dec_disp = moffs
         q += asize
         cls = W1
+    if q - p > MAX_LENGTH:
+        return TOO_LONG
     if q > end:
         return TRUNCATED
     if seg == NO_SEG:
@@ -289,9 +343,11 @@ def decode(c, p, avail, rip, mode, k):
     key = form_key(opcode, osize, asize, rep, lock, cls, select, u64(mode & MODE_STACK32 != W0), flat, mode_flat)
     if attr & A_66 != W0:
         key = key | (p66 << W34)
+    if vex != W0:
+        key = key | K_VEX | (((vex >> W20) & W1) * K_VEX_L) | (((vex >> W21) & W1) * K_EXTENDED)
     if long != W0:
         key = key | K_LONG
-        if rex != W0:
+        if rex != W0 and vex == W0:
             key = key | K_REX
         if (attr & A_REX_R != W0 and rex & REX_R != W0) or (attr & A_REX_B != W0 and rex & REX_B != W0):
             key = key | K_EXTENDED
@@ -344,10 +400,10 @@ def decode(c, p, avail, rip, mode, k):
     c.t[k + T_FORM] = word
     c.t[k + T_SHAPE] = shape
     c.t[k + T_EIP] = rip
-    d = register_at(word & W7, reg, rm, opcode, word & F_D_BYTE)
+    d = register_at(word & W7, reg, rm, vvvv, opcode, word & F_D_BYTE)
     if word & F_D_LOW != W0:
         d = d & LOW_REGISTERS
-    s = register_at((word >> F_S_SHIFT) & W7, reg, rm, opcode, word & F_S_BYTE)
+    s = register_at((word >> F_S_SHIFT) & W7, reg, rm, vvvv, opcode, word & F_S_BYTE)
     if word & F_S_LOW != W0:
         s = s & LOW_REGISTERS
     c.t[k + T_D] = d

@@ -17,8 +17,8 @@ ModRM.mod is ignored, as if it were 3; prefix 66 selects the instruction, beside
 selects the form; REX.B does."""
 
 # ---- form word ----------------------------------------------------------------------------------------------------------
-FROM_NONE, FROM_REG, FROM_RM, FROM_OPCODE, FROM_R0, FROM_R1, FROM_R2 = (u64(n) for n in range(7))
-"""Where a register operand's number comes from: ModRM.reg, ModRM.rm, the opcode, or fixed (AX, CX, DX)."""
+FROM_NONE, FROM_REG, FROM_RM, FROM_OPCODE, FROM_R0, FROM_R1, FROM_R2, FROM_VVVV = (u64(n) for n in range(8))
+"""Where a register operand's number comes from: ModRM.reg, ModRM.rm, the opcode, fixed (AX, CX, DX), or VEX.vvvv."""
 F_S_SHIFT, F_D_BYTE, F_S_BYTE = u64(3), u64(1 << 6), u64(1 << 7)
 F_IMM_SHIFT, F_IMM_SIGNED, F_IMM_CUT_SHIFT = u64(8), u64(1 << 12), u64(13)
 """Immediate size in bytes (4 bits); sign-extend it; then cut it to 1 << n bytes (2 bits)."""
@@ -52,9 +52,10 @@ VARIANT_DEAD, VARIANT_FUSED = u64(1), u64(2)
 VARIANT_SHIFT = u64(16)
 
 
-K_LONG, K_REX, K_EXTENDED = u64(1 << 35), u64(1 << 36), u64(1 << 37)
+K_LONG, K_REX, K_EXTENDED, K_VEX, K_VEX_L = (u64(1 << n) for n in range(35, 40))
 """Bits of a form key: 64-bit code; a REX prefix, which makes SPL to DIL of AH to BH; REX.R or REX.B where the opcode's
-attributes say that it selects the form."""
+attributes say that it selects the form, or VEX.vvvv is not 1111b; a VEX prefix, whose pp stands in the place of REP (1: 66);
+VEX.L."""
 
 
 def form_key(opcode, osize, asize, rep, lock, cls, modrm, stack32, flat, mode_flat):

@@ -31,7 +31,7 @@ _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)
 
 INTEGER_FEATURES = frozenset(
     "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP "
-    "SEP SYSCALL SMAP RDTSCP X64 CMPXCHG16B MOVBE RDRAND".split()
+    "SEP SYSCALL SMAP RDTSCP X64 CMPXCHG16B MOVBE RDRAND BMI1 BMI2 LZCNT".split()
 ).union(simd_forms.FEATURES)
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
 ANNOUNCED_AS = simd_forms.FEATURES | {
@@ -42,6 +42,9 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "RDTSCP": "rdtscp",
     "CMPXCHG16B": "cx16",
     "MOVBE": "movbe",
+    "BMI1": "bmi1",
+    "BMI2": "bmi2",
+    "LZCNT": "abm",
     "RDRAND": "rdrand",
 }
 """iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
@@ -66,6 +69,8 @@ SEGMENT_GROUP, MAX_LENGTH = 5, 15
 IMMEDIATE_AT, IMMEDIATE_IN_KEY = 40, 48
 """Where a form's key has the immediate that is part of it (`formbits.immediate_key`)."""
 REX, XCHG_AX = 0x40, 0x90
+VEX_SLOTS = {int(fb.FROM_REG): "d", int(fb.FROM_VVVV): "s", int(fb.FROM_RM): "b"}
+"""Where a VEX instruction has its operands' registers in the micro-op: the one that may be memory in the address's place."""
 ADDRESSED = ("", "b", "x", "p")
 """`Shape.mem` by the class of addresses in a form's key."""
 SEGMENT_PREFIXES = (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65)
@@ -289,7 +294,12 @@ class Forms:
         ins = decoder.decode()
         stack = {"ssize": 8 if mode & 2 else 4 if mode & 4 else 2, "stack_flat": bool(key >> 33 & 1)}
         opcode = key & 0x3FF
-        if opcode in HINT_NOPS and not key >> 20 & 1:
+        vex = bool(key & int(fb.K_VEX))
+        if ins.code == ix.Code.INVALID and vex:
+            return self.undefined()
+        if ins.code != ix.Code.INVALID and vex != (ins.op_code().encoding != ix.EncodingKind.LEGACY):
+            return self.undefined()
+        if opcode in HINT_NOPS and not vex and not key >> 20 & 1:
             return self._finish(Shape("misc.nop", "nop"), 0)
         if ins.code == ix.Code.INVALID:
             return self.undefined(undefined_immediates(data, bits))
@@ -356,7 +366,10 @@ class Forms:
         if "fpu" in lacking:
             return self._finish(Shape("misc.no_fpu", "status"), 0)
         if lacking and shape.older:
-            return word, self.number(replace(shape, unit=shape.older, feature="", older=""))
+            keeps = shape.long and shape.size == 4  # BSF and BSR: see MAY_KEEP
+            sizes = (8, 4) if keeps else shape.sizes
+            older = replace(shape, unit=shape.older, size=sizes[0], sizes=sizes, feature="", older="")
+            return word, self.number(older)
         return self.undefined() if lacking else form
 
     def _known(
@@ -387,7 +400,7 @@ class Forms:
             if kind in _SREG:
                 imm = _SREG[kind]
             elif op in ("r", "s", "n", "x", "y"):
-                slot = next(register_slots)
+                slot = VEX_SLOTS[source] if key & int(fb.K_VEX) else next(register_slots)
                 if slot in shifts:
                     word |= int(source) << shifts[slot]
                     if op in ("s", "y"):
@@ -503,6 +516,8 @@ class Forms:
             return "r", int(fb.FROM_RM), size
         if kind.endswith("_REG"):
             return "r", int(fb.FROM_REG), size
+        if kind.endswith("_VVVV"):
+            return "r", int(fb.FROM_VVVV), size
         if kind.endswith("_OPCODE"):
             return "r", int(fb.FROM_OPCODE), size
         return "", 0, size

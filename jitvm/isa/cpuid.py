@@ -84,6 +84,9 @@ BUILT: dict[str, tuple[int, int]] = {
     "movbe": (ECX1, 22),
     "rdrand": (ECX1, 30),
     "lahf_lm": (ECX8, 0),
+    "abm": (ECX8, 5),
+    "bmi1": (EBX7, 3),
+    "bmi2": (EBX7, 8),
 }
 if not AVAILABLE:
     del BUILT["fpu"]

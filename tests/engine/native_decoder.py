@@ -21,6 +21,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self.bare = Bare("handlers", memory=0x10000)
+        self.bare.vcpu.set_cpu("max")
         self.bare.set_mode("prot32")
         self.c: Any = self.bare.c
         self.forms = self.bare.vcpu.accel.forms

@@ -75,9 +75,10 @@ def test_first_met_too_long(engine: str, prefixes: bytes, code: bytes) -> None:
     guest.registers(eip=CODE)
     guest.go(1)
     guest.bare.write(CODE, code)
-    guest.registers(eip=CODE)
+    guest.registers(eip=CODE, eax=7)
     assert guest.go(1) == "limit"
     assert guest.bare.registers()["eip"] == CODE + len(code)
+    assert guest.bare.registers()["eax"] == (8 if code == b"\x40" else 7)
 
 
 @pytest.mark.parametrize("engine", ["plain", "handlers"])

@@ -67,8 +67,8 @@ def check_operands(d: Decoder, ins: ix.Instruction, shape: Shape, bits: int) -> 
     """What differs between the decoded words and iced-x86's operands."""
     for k in range(min(ins.op_count, len(shape.ops))):
         op, slot, kind = shape.ops[k], shape.slots[k], ins.op_kind(k)
-        if op in ("r", "s", "n", "x", "y") and slot in ("d", "s") and kind == ix.OpKind.REGISTER:
-            got = d.field(dec.T_D if slot == "d" else dec.T_S)
+        if op in ("r", "s", "n", "x", "y") and slot in PLACES and kind == ix.OpKind.REGISTER:
+            got = d.field(PLACES[slot])
             if got != register_offset(ins.op_register(k)):
                 yield f"operand {k} is at {got}, not {REGISTER[ins.op_register(k)]}"
         elif kind == ix.OpKind.MEMORY and shape.mem[:1] in ("p", "o"):
@@ -107,6 +107,7 @@ def check_operands(d: Decoder, ins: ix.Instruction, shape: Shape, bits: int) -> 
                 yield f"immediate {got:#x}, not {ins.immediate(k):#x}"
 
 
+PLACES = {"d": dec.T_D, "s": dec.T_S, "b": dec.T_B}
 STACK_BASES = frozenset("RSP ESP RBP EBP".split())
 
 
@@ -146,7 +147,8 @@ def is_announced(ins: ix.Instruction) -> bool:
 
 FEATURES = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)}
 INTEGER = frozenset(
-    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC PAUSE MULTIBYTENOP X64".split()
+    "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC PAUSE MULTIBYTENOP X64 "
+    "BMI1 BMI2 LZCNT MOVBE RDRAND CMPXCHG16B".split()
 )
 ABSENT = frozenset({ix.Mnemonic.UD0, ix.Mnemonic.UD1, ix.Mnemonic.UD2})
 
