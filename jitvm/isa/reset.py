@@ -8,7 +8,7 @@ from jitvm.isa.mode import update_mode
 from jitvm.isa.simd import MXCSR_RESET, put_mxcsr
 from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
 from jitvm.isa.tlb import empty_tlb_part, flush_tlb_all
-from jitvm.isa.words import M16, ONES, W0, W1, W8, W16, W32, u64
+from jitvm.isa.words import M16, ONES, W0, W1, W4, W8, W16, W32, W64, u64
 
 RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)
 DATA_REAL = u64(0x93)
@@ -27,6 +27,26 @@ def reset_segment(c, seg, selector, base, attr):
     c.base[seg] = base
     c.limit[seg] = M16
     c.attr[seg] = attr
+    return W0
+
+
+def reset_msrs(c):
+    """Model-specific registers, but for those that have a value of their own."""
+    c.msr_sysenter_cs = W0
+    c.msr_sysenter_esp = W0
+    c.msr_sysenter_eip = W0
+    c.msr_star = W0
+    c.msr_lstar = W0
+    c.msr_cstar = W0
+    c.msr_fmask = W0
+    c.msr_kernel_gs_base = W0
+    c.msr_tsc_aux = W0
+    k = W0
+    while k < W64:
+        c.msr_misc[k] = W0
+        k += W1
+    c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
+    c.msr_pat = PAT_RESET
     return W0
 
 
@@ -55,6 +75,10 @@ def reset_cpu(c):
     c.cr2 = W0
     c.cr3 = W0
     c.cr4 = W0
+    k = W0
+    while k < W4:
+        c.pdpte[k] = W0
+        k += W1
     c.cr8 = W0
     k = W0
     while k < W8:
@@ -81,8 +105,7 @@ def reset_cpu(c):
     while k < W16:
         c.fpr[k] = W0
         k += W1
-    c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
-    c.msr_pat = PAT_RESET
+    reset_msrs(c)
     c.tsc_offset = W0 - (c.horizon - u64(c.left) + c.extra_ns)
     c.random = W0
     c.cpl = W0

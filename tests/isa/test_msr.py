@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jitvm.isa import state
 from jitvm.isa.cpuid import cpuid_table, feature_words, physical_mask
 from jitvm.isa.msr import rdmsr, rdpmc, rdtsc, wrmsr
+from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import CR4_TSD, FAULT
 from tests.isa.plain_cpu import PlainMemory, fault_of, make_cpu, protect, run
 
@@ -137,6 +139,22 @@ def test_latches_of_the_later_ones() -> None:
     assert read(c, memory, 0xC0000080) == 0x800
     c, memory = cpu("pentium3")
     assert not write(c, memory, 0xC0000080, 0x800)
+
+
+def test_reset() -> None:
+    """RESET# leaves nothing of what was written (SDM vol. 3, table 10-1)."""
+    c, memory = cpu("max")
+    numbers = (0x174, 0x175, 0x176, 0x200, 0x201, 0x250, 0x2FF, 0x277, 0x1A0, *range(0xC0000080, 0xC0000085),
+               *range(0xC0000100, 0xC0000104))  # fmt: skip
+    with np.errstate(over="ignore"):
+        reset_cpu(c)
+    before = {n: read(c, memory, n) for n in numbers}
+    for n in numbers:
+        assert write(c, memory, n, 0x800 if n in (0x201, 0x2FF, 0xC0000080) else 0x0606_0606_0606_0606 if n == 0x250 else 6)
+        assert read(c, memory, n) != before[n], hex(n)
+    with np.errstate(over="ignore"):
+        reset_cpu(c)
+    assert {n: read(c, memory, n) for n in numbers} == before
 
 
 def test_mtrrs_come_with_their_feature() -> None:
