@@ -9,8 +9,9 @@ RAM but what is ROM now, and chipset registers that no program puts memory on.
 Source: Intel SDM vol. 3, 4.3 (32-bit paging), 4.4 (PAE), 4.5 (4-level paging), 4.1.4 (physical addresses); Intel 82441FX
 datasheet (290549), 3.3 (memory map).
 
-Not modelled: what makes an entry fault though it is present (rights, reserved bits); PDPTEs of PAE paging that the CPU
-loaded with CR3 and that differ from memory now; 5-level paging.
+PAE paging goes by the PDPTEs that the CPU loaded with CR3, whatever memory has now (4.4.1).
+
+Not modelled: what makes an entry fault though it is present (rights, reserved bits); 5-level paging.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class LinearMemory:
         found = []
         for name, shift in steps:
             at = table + (lin >> shift & mask) * size
-            entry = self.entry(at, size)
+            entry = int(c.pdpte[lin >> 30]) if name == "PDPTE" and not is_long(c) else self.entry(at, size)
             page = bool(entry & PRESENT) and (shift == 12 or (shift in may_be_large and bool(entry & LARGE)))
             found.append(Level(name, at, entry, size, shift, page))
             if page or not entry & PRESENT:

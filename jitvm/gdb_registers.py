@@ -25,9 +25,11 @@ from gdbstub.errors import TargetError
 from jitvm import gdb_fpu
 from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.layout import at as field_at
+from jitvm.isa.control import is_pae_only
 from jitvm.isa.mode import write_eflags
+from jitvm.isa.paging_long import load_pdptes
 from jitvm.isa.segment import set_null, set_plain, set_segment
-from jitvm.isa.state import EFER_LMA, EFER_LME, MODE_CODE32, MODE_CODE64
+from jitvm.isa.state import EFER_LMA, EFER_LME, MODE_CODE32, MODE_CODE64, OK
 from jitvm.isa.words import u64
 
 M32, M64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
@@ -150,9 +152,7 @@ class Registers:
         elif (slot := name.rpartition("_"))[0] in SLOTS:
             self._set_hidden(SLOTS[slot[0]], slot[2], value)
         elif name in CONTROL:
-            setattr(c, name, value & CONTROL[name])
-            active = int(c.efer) & LME and int(c.cr0) & PG
-            c.efer = int(c.efer) & ~LMA | (LMA if active else 0)
+            self._set_control(name, value & CONTROL[name])
         elif re.fullmatch(r"dr\d", name):
             c.dr[int(name[2:])] = value & M32 if name in ("dr6", "dr7") else value
         elif name == "tsc":
@@ -167,6 +167,19 @@ class Registers:
         c = self._c
         c.cpl = 0 if not self._protected() else 3 if int(c.rflags) & VM else int(c.sel[CS]) & 3
         self._engine.registers_changed()
+
+    def _set_control(self, name: str, value: int) -> None:
+        """A control register with what follows from it: LMA, and the PDPTEs of PAE paging."""
+        c = self._c
+        before = int(getattr(c, name)), int(c.efer)
+        setattr(c, name, value)
+        active = int(c.efer) & LME and int(c.cr0) & PG
+        c.efer = int(c.efer) & ~LMA | (LMA if active else 0)
+        with np.errstate(over="ignore"):
+            if is_pae_only(c, c.cr0, c.cr4) and load_pdptes(c, c.cr3) != OK:
+                c.status, c.efer = OK, before[1]
+                setattr(c, name, before[0])
+                raise TargetError(f"{name}: the PDPTEs at {int(c.cr3):#x} have reserved bits set")
 
     def _code_mask(self) -> int:
         """The bits of a general register that the code can see."""

@@ -29,7 +29,7 @@ class Guest:
         values: dict[str, Any] = {
             "cr0": PE | PG, "cr3": 0x1000, "cr4": 0, "efer": 0, "mode": 0, "a20_mask": (1 << 64) - 1,
             "gdt_base": 0, "gdt_limit": 0, "idt_base": 0, "idt_limit": 0, "sel": [0] * 8, "base": [0] * 8,
-            "limit": [0] * 8,
+            "limit": [0] * 8, "pdpte": [0] * 4,
         }  # fmt: skip
         self.c = SimpleNamespace(**values | registers)
         self.memory = LinearMemory(self.ram, self.c)
@@ -92,7 +92,7 @@ def test_what_is_not_mapped_in_long_mode(long: Guest) -> None:
 
 def test_pae_in_32_bit_mode() -> None:
     guest = Guest(cr4=PAE, cr3=0x1020)
-    guest.put(0x1020, 0x2000 | P, 0, 0x3000 | P)
+    guest.c.pdpte = [0x2000 | P, 0, 0x3000 | P, 0]  # as they were in memory when CR3 was loaded
     guest.put(0x2000, 0x4000 | P | W)
     guest.put(0x3000 + 8 * 511, 0x20_0000 | P | PS | XD)
     guest.put(0x4008, 0x5000 | P)

@@ -92,6 +92,27 @@ def test_a_selector_loads_its_segment(tmp_path: Path) -> None:
             b.write({"ss": 0})
 
 
+def test_paging_that_is_switched_on_by_registers(tmp_path: Path) -> None:
+    """PAE's PDPTEs are loaded as by MOV to CR3; LMA follows LME and PG; what the CPU refuses is refused."""
+    with bench(rom(tmp_path, LOOP), cpu="max") as b:
+        b.target.write_memory(1, 0x4000, (0x5001).to_bytes(8, "little"))
+        b.target.write_memory(1, 0x5000, (0x83).to_bytes(8, "little"))
+        b.target.write_memory(1, 0x6000, (7).to_bytes(8, "little"))
+        b.write({"cr3": 0x4000, "cr4": 0x20, "cr0": 0x11})
+        b.write({"cr0": 0x8000_0011})
+        assert b.target.memory.walk(0x1234) == 0x1234 and b.target.memory.walk(0x20_0000) is None
+        with pytest.raises(TargetError, match="reserved"):
+            b.write({"cr3": 0x6000})
+        assert b.read("cr3") == 0x4000 and b.read("efer") == 0
+        b.write({"cr0": 0x11})
+        b.write({"efer": 0x100})
+        assert b.read("efer") == 0x100
+        b.write({"cr0": 0x8000_0011})
+        assert b.read("efer") == 0x500 and "compat" in b.target.threads()[0].name
+        b.write({"efer": 0x400})
+        assert b.read("efer") == 0
+
+
 # ---- memory ---------------------------------------------------------------------------------------------------------
 def test_memory_ends_at_the_first_byte_that_is_none(tmp_path: Path) -> None:
     with bench(rom(tmp_path, "90")) as b:
