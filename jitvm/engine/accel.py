@@ -12,7 +12,6 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,8 @@ from jitvm.engine.entry import Entry
 from jitvm.engine.forms import Forms, Shape
 from jitvm.engine.layout import CPU, at
 from jitvm.engine.observer import CopiedLog, Observer
-from jitvm.engine.region import MODES
+from jitvm.engine.options import LEAST_CODE_CACHE as LEAST_CODE_CACHE
+from jitvm.engine.options import Options as Options
 from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
 from jitvm.engine.simd_forms import HOST_NAMES
@@ -52,10 +52,6 @@ from jitvm.memory import PAGE, GuestMemory, weakly
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
-CODE_CACHE = 256 << 20
-COPIED_MOST = 32 << 20
-LEAST_CODE_CACHE = 256 << 10
-"""Bytes: the room for a block of the greatest length, and for some regions."""
 KICK = 1 << 62
 EBX_WORD = 3
 """In a row of `c.cpuid`."""
@@ -73,58 +69,6 @@ OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
 LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL, lay.WHY_REGION})
 """Why translated code comes back to be given what the translator lacks."""
 PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64}
-
-
-@dataclass(frozen=True)
-class Options:
-    """`--opt` switches of the engine (experiments): what each of the first ones does is said in `jitvm.config`."""
-
-    stencils: bool = True
-    fuse: bool = True
-    dead_flags: bool = True
-    chain: bool = True
-    pads: bool = True
-    jump_cache: bool = True
-    targets: bool = True
-    returns: bool = True
-    lazy_flags: bool = True
-    shared_lookups: bool = True
-    count: bool = False
-    hot: int = lay.HOT
-    """Executions after which a block is given machine code."""
-    regions: bool = True
-    region_hot: int = lay.REGION_HOT
-    """Executions of a block's machine code after which a region is made that begins with it."""
-    sync: bool = False
-    """Regions are compiled at once, on the vCPU's thread (tests)."""
-    code_cache: int = CODE_CACHE
-    """Bytes of machine code of one vCPU: copied blocks and regions.  What is full is emptied as a whole."""
-    drops: int = 2
-    """Times that a block's bytes may be rewritten before it stays with handlers (at most 4: any number)."""
-
-    def bits(self) -> int:
-        """As `options` in the record."""
-        return (
-            lay.OPT_FUSE * self.fuse
-            | lay.OPT_DEAD_FLAGS * self.dead_flags
-            | lay.OPT_CHAIN * self.chain
-            | lay.OPT_PADS * self.pads
-            | lay.OPT_JUMP_CACHE * self.jump_cache
-            | lay.OPT_COUNT * self.count
-        )
-
-    def copied_bytes(self) -> int:
-        """Bytes for copied blocks."""
-        return min(COPIED_MOST, self.code_cache // 4) & -PAGE
-
-    def region_bytes(self) -> int:
-        """Bytes for regions."""
-        return self.code_cache - self.copied_bytes()
-
-    def modes(self) -> tuple[str, ...]:
-        """How regions are made, where that is not the usual way (`jitvm.engine.region.MODES`)."""
-        wanted = (not self.lazy_flags, self.count, not self.shared_lookups)
-        return tuple(mode for mode, on in zip(MODES, wanted, strict=True) if on)
 
 
 class Accelerator:

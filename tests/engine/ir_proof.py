@@ -326,7 +326,7 @@ class Function:
         if base == "%cpu":
             return "" if low >= 0 and high + size <= RECORD else f"outside of the record: {low}..{high}"
         if text.startswith("alloca"):
-            room = re.match(r"alloca (?:\[(\d+) x i8\]|(\S+?))(?:,|$)", text)
+            room = re.match(r"alloca (?:\[(\d+) x i8\]|(<[^>]+>|\S+?))(?:,|$)", text)
             bytes_ = (int(room[1]) if room[1] else SIZES[room[2]]) if room else 0
             return "" if low >= 0 and high + size <= bytes_ else "outside of its variable"
         if base in ("%uop", "%table") or text.startswith("load ptr") or self.was_found(text):
