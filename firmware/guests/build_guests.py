@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 toolchain: Any = importlib.import_module("build")
 
 ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_check", "echo")
-LARGE_ROMS = ("long_mode",)
+LARGE_ROMS = ("long_mode", "tasks")
 """ROMs with more than 8 KiB of code."""
 DISKS = ("bootsect", "diskwrite", "services", "lba48", "keys")
 IMAGE_SIZE = 0x10000

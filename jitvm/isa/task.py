@@ -12,8 +12,8 @@ NT of the new task        its own    set            its own
 NT saved in the old TSS   as it is   as it is       cleared
 link of the new TSS       as it is   old selector   as it is
 
-The 16-bit TSS has no CR3, FS, GS and T bit, and fills the upper halves of the general registers with ones, as Bochs and
-QEMU have it (the manual leaves them open).  A current TSS too short for what is saved is #TS with its selector, as in
+The 16-bit TSS has no CR3, FS, GS and T bit, and fills the upper halves of the general registers with ones, as Bochs
+has it (the manual leaves them open).  A current TSS too short for what is saved is #TS with its selector, as in
 Bochs; the manual has no rule.  TF of the old task traps behind the switch, in the new one.
 
 Source: Intel SDM vol. 3, 7.2 (TSS, descriptors, gates), 7.3 (switching, table 7-1: checks and their order), 7.4 (task
