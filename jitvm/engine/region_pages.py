@@ -24,6 +24,7 @@ MOST_STREAMS = 6
 NO_PAGE = -(1 << 63)
 """No 32-bit address is within a page behind this one."""
 STORING_KINDS = frozenset({"pop", "fpu_store", "fpu_put"})
+STORING_UNITS = frozenset({"x87_move.stp_m80"})
 STACK_KINDS = frozenset({"push", "pop", "call", "calli", "ret", "leave"})
 PAGE = 4096
 Stream = tuple[int, ...]
@@ -48,7 +49,8 @@ def _accesses(op: Op) -> Iterable[tuple[Stream, bool]]:
     if shape.kind in STACK_KINDS:
         yield stream(op, int(SS)), shape.kind in ("push", "call", "calli")
     if shape.mem:
-        yield stream(op, op.seg >> 3), shape.kind in STORING_KINDS or (shape.dst == "0" and shape.ops[0] == "m")
+        stores = shape.kind in STORING_KINDS or shape.unit in STORING_UNITS or (shape.dst == "0" and shape.ops[0] == "m")
+        yield stream(op, op.seg >> 3), stores
 
 
 def busiest(nodes: Sequence[Node]) -> dict[Stream, bool]:

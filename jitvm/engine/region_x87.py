@@ -33,10 +33,15 @@ INTEGERS = {"i16": "s", "i32": "l", "i64": "ll"}
 CONSTANTS = ("fld1", "fldl2t", "fldl2e", "fldpi", "fldlg2", "fldln2", "fldz")
 EXACT = frozenset(
     "nop sign xch cmov st_sti stp_sti ld_sti ild_i16 ild_i32 ild_i64 ld_m32 ld_m64 com comp ucom ucomp compp ucompp com_m32 "
-    "com_m64 com_i32 com_i16 tst nstsw_ax".split()
+    "com_m64 com_i32 com_i16 tst nstsw_ax comi ucomi ld_m80 stp_m80 ldcw nstcw_value".split()
 )
 """Instructions that don't round: what they make of C1 is known."""
-KEEPING = ("x87_move.cmov", "x87_move.nop")
+KEEPING = ("x87_move.cmov", "x87_move.nop", "x87_arith.comi", "x87_arith.ucomi")
+CONTROL = ("nstsw_ax", "ldcw", "nstcw_value")
+"""Instructions that are not remembered as the last one."""
+CONTROL_BITS, CONTROL_ONES = 0x1F3F, 0x40
+FLAGS_OF_CONDITIONS = 0x45
+"""CF, PF and ZF where C0, C2 and C3 of the status word's upper byte are."""
 """Instructions that leave C1 as it is."""
 Stack = tuple[int, int]
 """TOP; a bit for each register in use."""
@@ -47,6 +52,8 @@ def pops(op: Op) -> bool:
     unit = op.shape.unit
     if unit.startswith("x87_arith.com_"):
         return bool(op.imm >> 3 & 1)
+    if unit in ("x87_arith.comi", "x87_arith.ucomi"):
+        return op.imm >> 8 == 7
     return op.shape.dst == "x87_move.stored_pop"
 
 
@@ -110,6 +117,9 @@ class X87Values(SharedLookups):
         self.stacks = stacks(nodes)
         self.stack: Stack = (0, 0)
         self.control = nodes[0].x87[2] if nodes[0].x87 else HOST_CONTROL
+        self.sets_control = any(op.shape.unit == "x87_env.ldcw" for node in nodes for op in node.ops)
+        """The control word may be another one later, in which all exceptions are masked, too."""
+        self.own_control = self.control != HOST_CONTROL or self.sets_control
         self._x87_written: set[int] = set()
         self._rounds = False
         """C1 is looked at behind the current instruction."""
@@ -154,7 +164,7 @@ class X87Values(SharedLookups):
         lines += [f"  {sw} = load i64, ptr %px_sw", f"  {top} = and i64 {sw}, {7 << TOP_SHIFT}"]
         lines += [f"  store i64 {top}, ptr %x_top", f"  {cc} = and i64 {sw}, {CONDITIONS}", f"  store i64 {cc}, ptr %x_cc"]
         lines.append(f'  call void asm sideeffect "fnclex", "{STATUS_CLOBBER}"()')
-        if self.control != HOST_CONTROL:
+        if self.own_control:
             lines.append(_load_control("%px_cw"))
         return lines
 
@@ -186,7 +196,7 @@ class X87Values(SharedLookups):
             lines += [f"  {v} = load i64, ptr %x_{name}", f"  store i64 {v}, ptr %px_{name}"]
         status, v = self._status_lines()
         lines += [*status, f"  store i64 {v}, ptr %px_sw"]
-        if self.control != HOST_CONTROL:
+        if self.own_control:
             lines.append(_load_control("%x_own"))
         return lines
 
@@ -197,7 +207,10 @@ class X87Values(SharedLookups):
         here = self.new(f"and i64 {self.word('fsw')}, {7 << TOP_SHIFT}")
         a = self.new(f"xor i64 {here}, {top << TOP_SHIFT}")
         b = self.new(f"xor i64 {self.word('fpu_used')}, {used}")
-        d = self.new(f"xor i64 {self.word('fcw')}, {self.control}")
+        control, wanted = self.word("fcw"), self.control
+        if self.sets_control:
+            control, wanted = self.new(f"and i64 {control}, {ALL_MASKED}"), ALL_MASKED
+        d = self.new(f"xor i64 {control}, {wanted}")
         all_ = self.new(f"or i64 {self.new(f'or i64 {a}, {b}')}, {d}")
         self.cond_branch(self.new(f"icmp eq i64 {all_}, 0"), go, other, True)
         self.place(go)
@@ -214,9 +227,9 @@ class X87Values(SharedLookups):
         pointer, off = "", ""
         if op.shape.ops == ("m",):
             off = effective_address(self, op.shape)
-            stores = op.shape.kind == "fpu_store"
+            stores = op.shape.kind in ("fpu_store", "fpu_put") or name == "stp_m80"
             pointer = self._hit(self.segment(), op.shape.flat, off, op.shape.sizes[0], stores)
-        if name != "nstsw_ax":
+        if name not in CONTROL:
             self._note_x87(op, off)
         self._rounds = name not in EXACT and self._asked(rest)
         _DO[name](self, op, pointer)
@@ -359,6 +372,34 @@ class X87Values(SharedLookups):
         text = f'call i64 asm sideeffect "{name} $1; fnstsw %ax", "={{ax}},{constraints}"({target}, {value})'
         self._set_conditions(C1, self.new(text))
 
+    def do_ld_m80(self, op: Op, pointer: str) -> None:
+        self._push(self._asm("fldt $M", [("*m", f"ptr elementtype(x86_fp80) {pointer}")]))
+
+    def do_stp_m80(self, op: Op, pointer: str) -> None:
+        constraints = f"=*m,{{st}},~{{st}},~{{memory}},{STATUS_CLOBBER}"
+        arguments = f"ptr elementtype(x86_fp80) {pointer}, x86_fp80 {self.st_value(0)}"
+        self.put(f'call void asm sideeffect "fstpt $0", "{constraints}"({arguments})')
+        self._clear_c1()
+
+    def do_ldcw(self, op: Op, pointer: str) -> None:
+        """A word that unmasks an exception is the handler's affair."""
+        v, go = self._guest_load(pointer, 2), self.label()
+        masked = self.new(f"icmp eq i64 {self.new(f'and i64 {v}, {ALL_MASKED}')}, {ALL_MASKED}")
+        self.cond_branch(masked, go, self.again(), True)
+        self.place(go)
+        v = self.new(f"or i64 {self.new(f'and i64 {v}, {CONTROL_BITS}')}, {CONTROL_ONES}")
+        self.put(f"store i64 {v}, ptr %px_cw")
+        self.lines.append(_load_control("%px_cw"))
+
+    def do_nstcw(self, op: Op, pointer: str) -> None:
+        self._guest_store(pointer, 2, self.new("load i64, ptr %px_cw"))
+
+    def do_comi(self, op: Op, pointer: str) -> None:
+        text = f"{'fucom' if op.shape.unit.endswith('ucomi') else 'fcom'} %st(1)"
+        inputs = [("{st}", f"x86_fp80 {self.st_value(0)}"), ("{st(1)}", f"x86_fp80 {self.st_value(op.imm & 7)}")]
+        sw = self.new(f"lshr i64 {self._compare(text, inputs)}, 8")
+        self.call("flags.put_flags", [self.new(f"and i64 {sw}, {FLAGS_OF_CONDITIONS}")])
+
     def do_st_sti(self, op: Op, pointer: str) -> None:
         self.set_st(op.imm & 7, self.st_value(0))
         self._clear_c1()
@@ -399,6 +440,12 @@ _DO = {
     **{f"com_{form}": X87Values.do_com_memory for form in ("m32", "m64", "i32", "i16")},
     "tst": X87Values.do_tst,
     **dict.fromkeys(("ld_m32", "ld_m64", "ild_i16", "ild_i32", "ild_i64"), X87Values.do_ld_memory),
+    "ld_m80": X87Values.do_ld_m80,
+    "stp_m80": X87Values.do_stp_m80,
+    "ldcw": X87Values.do_ldcw,
+    "nstcw_value": X87Values.do_nstcw,
+    "comi": X87Values.do_comi,
+    "ucomi": X87Values.do_comi,
     "ld_sti": X87Values.do_ld_sti,
     "ld_constant": X87Values.do_ld_constant,
     **{f"{form}_value": X87Values.do_store for form in ("m32", "m64", "i16", "i32", "i64")},

@@ -123,8 +123,12 @@ NATIVE = {
     "x87_arith.com_i32": ("0", 0),
     "x87_arith.com_i16": ("0", 0),
     "x87_arith.tst": ("0", 0),
+    "x87_arith.comi": ("0i", 0),
+    "x87_arith.ucomi": ("0i", 0),
     "x87_move.ld_m32": ("", 1),
     "x87_move.ld_m64": ("", 1),
+    "x87_move.ld_m80": ("", 1),
+    "x87_move.stp_m80": ("0", -1),
     "x87_move.ild_i16": ("", 1),
     "x87_move.ild_i32": ("", 1),
     "x87_move.ild_i64": ("", 1),
@@ -145,6 +149,8 @@ NATIVE = {
     "x87_move.sign": ("0", 0),
     "x87_move.nop": ("", 0),
     "x87_env.nstsw_ax": ("", 0),
+    "x87_env.ldcw": ("", 0),
+    "x87_env.nstcw_value": ("", 0),
 }
 """Units whose work regions may have done in place, on values of their own: which registers they read ("0", "1", ST(i)), and
 by how much the stack grows.  A comparison with memory pops when ModRM.reg says so, a store when it ends in `stored_pop`."""

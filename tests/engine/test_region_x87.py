@@ -34,6 +34,9 @@ FUNCTIONS = (0xE0, 0xE1, 0xE4, 0xFA, 0xFC)
 """FCHS FABS FTST FSQRT FRNDINT."""
 OUT_OF_LINE = (0xE5, 0xFD, 0xFE, 0xF5)
 """FXAM FSCALE FSIN FPREM1."""
+PUSHES = ((0xD9, 0), (0xDD, 0), (0xDB, 0), (0xDF, 0), (0xDF, 5), (0xDB, 5))
+POPS = ((0xD9, 3), (0xDD, 3), (0xDB, 3), (0xDF, 7), (0xDB, 7), (0xD8, 3), (0xDA, 3), (0xDC, 3), (0xDE, 3))
+"""(escape, ModRM.reg) of memory forms that push and pop."""
 
 
 class Body:
@@ -60,14 +63,17 @@ class Body:
         choices += [bytes([0xD9, 0xC8 | i]), bytes([0xDD, 0xD0 | i]), bytes([0xDD, 0xE0 | i])] * 4
         choices += [bytes([escape, 0xC0 | rng.randrange(4) << 3 | i]) for escape in (0xDA, 0xDB)]
         choices += [self.memory(*form) for form in ((0xD9, 2), (0xDD, 2), (0xDB, 2), (0xDF, 2))]
+        choices += [bytes([0xDB, modrm | i]) for modrm in (0xE8, 0xF0)] * 2
+        choices += [b"\xd9\x7e\x50", b"\xd9\x6e\x60", b"\xd9\x6e\x62", b"\x9c\x5a"]  # FNSTCW, FLDCW; PUSHF, POP EDX
         choices += [b"\xdf\xe0", b"\xd9\xd0", b"\x9b", b"\x01\xc2", b"\x40", b"\xd3\xe2", b"\xfc", b"\x0f\x31"] * 2
         if deep < 7:
             choices += [bytes([0xD9, 0xC0 | i]), bytes([0xD9, 0xE8 + rng.randrange(7)])] * 6
-            choices += [self.memory(*form) for form in ((0xD9, 0), (0xDD, 0), (0xDB, 0), (0xDF, 0), (0xDF, 5))] * 2
+            choices += [self.memory(*form) for form in PUSHES] * 2
         if deep > 2:
             choices += [bytes([0xDE, 0xC0 | reg << 3 | rng.randrange(1, deep)]) for reg in (0, 1, 4, 5, 6, 7)]
             choices += [bytes([0xDD, 0xD8 | rng.randrange(1, deep)]), bytes([0xD8, 0xD8 | i]), bytes([0xDD, 0xE8 | i])]
-            choices += [self.memory(*form) for form in ((0xD9, 3), (0xDD, 3), (0xDB, 3), (0xDF, 7), (0xD8, 3), (0xDE, 3))]
+            choices += [self.memory(*form) for form in POPS]
+            choices += [bytes([0xDF, modrm | i]) for modrm in (0xE8, 0xF0)]
         if deep > 3:
             choices += [b"\xde\xd9", b"\xda\xe9"]
         if self.out_of_line and deep > 1:
@@ -99,11 +105,10 @@ def grows(code: bytes) -> int:
     if escape == 0xD9 and (0xC0 <= modrm < 0xC8 or 0xE8 <= modrm < 0xEF):
         return 1
     if memory:
-        pushes = {(0xD9, 0), (0xDD, 0), (0xDB, 0), (0xDF, 0), (0xDF, 5)}
-        pops = {(0xD9, 3), (0xDD, 3), (0xDB, 3), (0xDF, 7), (0xD8, 3), (0xDA, 3), (0xDC, 3), (0xDE, 3)}
-        return ((escape, reg) in pushes) - ((escape, reg) in pops)
-    popping = escape == 0xDE or (escape == 0xDD and reg in (3, 5)) or (escape == 0xD8 and reg == 3)
-    return -int(popping)
+        return ((escape, reg) in PUSHES) - ((escape, reg) in POPS)
+    if code == b"\xdf\xe0":
+        return 0
+    return -int(escape in (0xDE, 0xDF) or (escape, reg) in {(0xDD, 3), (0xDD, 5), (0xD8, 3)})
 
 
 def program(rng: random.Random, depth: int, *, out_of_line: bool) -> bytes:
@@ -119,6 +124,13 @@ def program(rng: random.Random, depth: int, *, out_of_line: bool) -> bytes:
     return b"\xb9" + struct.pack("<I", TURNS) + loop + b"\x0f\x85" + struct.pack("<i", back) + b"\xf4"
 
 
+def memory(rng: random.Random, control: int) -> bytes:
+    """What lies at DATA: numbers, and the control words that are loaded, one of them given."""
+    numbers = [struct.pack("<d", rng.uniform(-9, 9)) if rng.random() < 0.7 else rng.randbytes(8) for _ in range(16)]
+    data = b"".join(numbers)
+    return data[:0x60] + struct.pack("<HH", 0x37F, control) + data[0x64:]
+
+
 def machine(engine: str, code: bytes, state: Fx, data: bytes) -> Bare:
     """A machine that is about to run the program."""
     bare = Bare(engine, 1 << 16, options=SOON if engine == "regions" else None)
@@ -126,7 +138,7 @@ def machine(engine: str, code: bytes, state: Fx, data: bytes) -> Bare:
     bare.set_mode("prot32")
     bare.write(CODE, code)
     bare.write(DATA, data)
-    bare.set_registers({"eip": CODE, "esi": DATA, "ebx": DATA + 0x40, "eax": 0x1234, "edx": 5})
+    bare.set_registers({"eip": CODE, "esi": DATA, "ebx": DATA + 0x40, "eax": 0x1234, "edx": 5, "esp": 0x9000})
     fx.put(bare.c, state.pack())
     return bare
 
@@ -170,7 +182,7 @@ def test_random_loops(seeds: range) -> None:
         rng = random.Random(seed)
         state, depth = start(rng)
         code = program(rng, depth, out_of_line=seed % 4 == 0)
-        data = b"".join(struct.pack("<d", rng.uniform(-9, 9)) if rng.random() < 0.7 else rng.randbytes(8) for _ in range(16))
+        data = memory(rng, rng.choice((0x27F, 0xF7F, 0xC7F, 0x37E)))
         cuts = [rng.randrange(1, 40) for _ in range(6)] + [5000]
         in_regions += compare(code, state, data, cuts)
     assert in_regions > 20 * len(seeds)
@@ -181,14 +193,14 @@ def test_an_unmasked_exception_in_a_loop() -> None:
         rng = random.Random(f"unmasked {seed}")
         state, depth = start(rng, masks=rng.choice((0x3E, 0x3B, 0x1F, 0)))
         code = program(rng, depth, out_of_line=False)
-        compare(code, state, rng.randbytes(128), [7, 30, 5000])
+        compare(code, state, memory(rng, 0x37F), [7, 30, 5000])
 
 
 def test_a_stack_that_stands_otherwise_than_when_the_region_was_grown() -> None:
     """The same loop is run with another TOP: it goes on in handlers."""
     rng = random.Random(9)
     code = program(rng, 3, out_of_line=False)
-    data = rng.randbytes(128)
+    data = memory(rng, 0x27F)
     plain, fast = (machine(engine, code, Fx(), data) for engine in ("plain", "regions"))
     for top in (2, 2, 5, 7):
         used = sum(1 << ((top + k) & 7) for k in range(3))
