@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from jitvm.isa.flags import put_flags, set_flags
 from jitvm.isa.host import fence, get_mxcsr, set_mxcsr
-from jitvm.isa.memory import cut_linear, is_user, linear, load_linear, probe_linear, store, store_linear
+from jitvm.isa.memory import base_of, cut_linear, is_user, linear, load_linear, probe_linear, store, store_linear
 from jitvm.isa.misc import beside
+from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.paging import host_of
-from jitvm.isa.state import CR4_OSXMMEXCPT, GP, OK, RDI, UD, XM, fault, fault0
+from jitvm.isa.state import AC_FAULT, CR4_OSXMMEXCPT, GP, OK, RDI, UD, XM, fault, fault0
 from jitvm.isa.tlb import READ
 from jitvm.isa.words import M8, M32, W0, W1, W2, W3, W4, W7, W8, W15, W16, W32, cut, u64
 from jitvm.isa.x87 import pending
@@ -297,7 +298,12 @@ def store_wide(c, seg, off, aligned, low, high):
 
 
 def store_masked(c, seg, off, size, low, high, mask_low, mask_high):
-    """Those of `size` bytes whose mask byte has its top bit set; all of them are probed before one is stored.  Status."""
+    """Those of `size` bytes whose mask byte has its top bit set; all of them are probed before one is stored.  Status.
+
+    Where alignment is checked the address must be a multiple of 8, whatever is stored.
+    """
+    if c.tlb_off == CHECKED_TLB and (base_of(c, seg) + off) & W7 != W0:
+        return fault(c, AC_FAULT, W0)
     k = W0
     while k < size + size:
         n = k & (size - W1)

@@ -201,9 +201,10 @@ def _memory(
     if rng.random() < 0.05:
         offset = rng.choice((0x4FF0, 0x4FF8, 0x5000, 0xFFF0, 0xFFF8)) + rng.randrange(-2, 3)
     if offset + 16 + 0x2000 <= CODE_OFFSET:
-        memory[offset + (0x2000 if layout is Layout.SPLIT else 0)] = wide(rng).to_bytes(16, "little")
-    if form.text.startswith("LDMXCSR") and rng.random() < 0.8:
-        memory[offset + (0x2000 if layout is Layout.SPLIT else 0)] = control(rng).to_bytes(4, "little")
+        data = wide(rng).to_bytes(16, "little")
+        if form.text.startswith("LDMXCSR") and rng.random() < 0.8:
+            data = control(rng).to_bytes(4, "little")
+        memory[offset + (0x2000 if layout is Layout.SPLIT else 0)] = data
     address = offset + (WINDOW if layout is Layout.FLAT else 0)
     if mode == 16:
         distance = rng.getrandbits(16)

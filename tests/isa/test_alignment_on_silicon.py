@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from jitvm.isa.state import CR0_AM
+from tests.isa import simd_cases
 from tests.isa.cases import generate
 from tests.oracle import native
 from tests.oracle.bare_cpu import BareCpu, Failure, prepare
@@ -42,7 +43,7 @@ class UserCpu(BareCpu):
 
 def cases_of(mode: int, count: int, seed: int) -> Iterator[Case]:
     """Cases that this host can run."""
-    for case in generate(mode, count, seed):
+    for case in [*generate(mode, count, seed), *simd_cases.generate(mode, count, seed)]:
         if native.available(case.mode, case.layout) is None:
             yield replace(case, flags=case.flags | AC)
 
