@@ -69,6 +69,8 @@ class Checkpoint:
     devices: tuple[Snapshot, ...]
     timers: tuple[tuple[Timer, int], ...]
     disks: tuple[dict[int, bytes] | None, ...]
+    turn: tuple[int, int]
+    """Which vCPU has the turn, and until when."""
 
     @property
     def size(self) -> int:
@@ -87,6 +89,7 @@ def take(machine: Machine) -> Checkpoint:
             devices=tuple(device.snapshot() for device in machine.board.devices()),
             timers=tuple(machine.clock.pending()),
             disks=tuple(disk.written() if isinstance(disk, Overlay) else None for disk in machine.disks),
+            turn=(machine.rotation.current, machine.rotation.end),
         )
 
 
@@ -100,6 +103,7 @@ def restore(machine: Machine, checkpoint: Checkpoint) -> None:
                 disk.set_written(written)
         for vcpu, cpu in zip(machine.vcpus, checkpoint.cpus, strict=True):
             _restore_cpu(vcpu, cpu)
+        machine.rotation.restore(*checkpoint.turn)
         machine.revived()
 
 

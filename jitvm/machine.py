@@ -143,8 +143,8 @@ class Machine:
             self.board = Board(parts, self.clock, lines, self.trace)
             interrupts.inta = self.board.pic.acknowledge
             self.memory = self.board.memory
-            self._rotation = Rotation()
-            self._rotation.is_held = lambda index: index in self.gate.frozen
+            self.rotation = Rotation()
+            self.rotation.is_held = lambda index: index in self.gate.frozen
             for _ in range(config.smp):
                 self._add_vcpu(interrupts)
             watchers.watch(self.vcpus)
@@ -213,11 +213,12 @@ class Machine:
         engine = VcpuEngine(self.accel, self.memory, options)
         engine.set_cpu(*self._cpu())
         arguments = len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts
-        vcpu = Vcpu(*arguments) if config.smp == 1 else TurnVcpu(self._rotation, *arguments)
+        vcpu = Vcpu(*arguments) if config.smp == 1 else TurnVcpu(self.rotation, *arguments)
         if self._has_apic:
             engine.set_apic_id(vcpu.index)
             vcpu.apic = vcpu.interrupts = board.add_apic(vcpu.index, ProcessorPins(vcpu))
-            vcpu.apic_window = board.apic_window
+            board.apic_window.current = vcpu.apic
+            vcpu.apic_window = board.apic_window if config.smp > 1 else None
             engine.c.apic[0] = 1
         vcpu.after_exit = self._wants_attention
         vcpu.pump = self._pump
@@ -373,7 +374,7 @@ class Machine:
             vcpu.smi_pending = vcpu.nmi_pending = vcpu.init_pending = False
             vcpu.engine.park(vcpu.index != 0)
         if self.config.smp > 1:
-            self._rotation.reset()
+            self.rotation.reset()
         self._changed.notify_all()
 
     # ---- running

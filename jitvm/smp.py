@@ -96,6 +96,12 @@ class Rotation:
         self.changed()
         return True
 
+    def restore(self, current: int, end: int) -> None:
+        """Back to a turn of before; all translations were dropped."""
+        self.current, self.end = current, end
+        for vcpu in self.vcpus:
+            vcpu.forget()
+
     def reset(self) -> None:
         """The machine was reset: the first vCPU begins."""
         self.current = 0
@@ -139,6 +145,10 @@ class TurnVcpu(Vcpu):
                 self.engine.drop_code(page * PAGE, PAGE)
             self._left = None
         self.ring()
+
+    def forget(self) -> None:
+        """There are no translations: nothing to compare when the turn comes."""
+        self._left = None
 
     def run_until_stopped(self) -> Outcome:
         with self.lock:

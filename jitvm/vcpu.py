@@ -347,7 +347,7 @@ class Vcpu:
     def pre_run(self) -> int:
         """Offer a pending interrupt; the budget of this entry: to the next timer or the limit."""
         source = self.interrupts
-        if self.urgent() and self.offer_urgent():
+        if (self.smi_pending or self.nmi_pending) and self.offer_urgent():
             return 1
         if ((source is not None and source.pending) or self._window_asked) and self.offer_interrupt():
             return 1

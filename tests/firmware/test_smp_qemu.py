@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jitvm.checkpoint import restore, take
 from jitvm.errors import ConfigError
 from jitvm.machine import Machine
 from tests.boot.guests import config, rom
@@ -191,6 +192,20 @@ def test_programs(name: str, tmp_path: Path) -> None:
     assert runs[0] == runs[1], "the same run twice"
     assert all(runs[0][0])
     assert run_qemu(tmp_path, bios, "-smp", "3", *TAKE_TURNS, *DEBUG_EXIT).debug == wanted
+
+
+def test_a_checkpoint_holds_whose_turn_it_is(tmp_path: Path) -> None:
+    main, other, wanted = CASES["code that another one writes"]
+    with Machine(config(image(tmp_path, main, other), smp=3)) as machine:
+        assert machine.run(4_123_456).reason == "max-insns"
+        checkpoint = take(machine)
+        ends = []
+        for _ in range(2):
+            assert machine.run(90_000_000).reason == "debug-exit"
+            ends.append(([vcpu.retired for vcpu in machine.vcpus], machine.clock.now_ns))
+            assert machine.debug_output(0xE9).decode().endswith(wanted)
+            restore(machine, checkpoint)
+        assert ends[0] == ends[1]
 
 
 def test_processors_need_an_apic(tmp_path: Path) -> None:
