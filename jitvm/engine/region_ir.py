@@ -43,7 +43,7 @@ class RegionBuilder(X87Values):
         self._word, self._word_size = ("i64", 8) if self.long else ("i32", 4)
         """A guest register's local variable: LLVM's type, and bytes."""
         self.eager_flags, self._counting, apart = (mode in modes for mode in MODES)
-        self.streams = {} if apart else busiest(nodes)
+        self.streams = {} if apart else busiest(nodes, values=bool(self.stacks))
         self.nodes = nodes
         self.asking = heads(nodes)
         self.need = longest(nodes, self.asking)

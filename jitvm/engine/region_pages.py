@@ -25,6 +25,7 @@ NO_PAGE = -(1 << 63)
 """No 32-bit address is within a page behind this one."""
 STORING_KINDS = frozenset({"pop", "fpu_store", "fpu_put"})
 STORING_UNITS = frozenset({"x87_move.stp_m80"})
+"""Units that store by themselves, but where they are done in place."""
 STACK_KINDS = frozenset({"push", "pop", "call", "calli", "ret", "leave"})
 PAGE = 4096
 Stream = tuple[int, ...]
@@ -43,23 +44,27 @@ def stream(op: Op, seg: int) -> Stream:
     return (seg, op.b, op.i)
 
 
-def _accesses(op: Op) -> Iterable[tuple[Stream, bool]]:
+def _accesses(op: Op, values: bool) -> Iterable[tuple[Stream, bool]]:
     """The streams of an instruction that is put together in place, and whether it stores to them."""
     shape = op.shape
     if shape.kind in STACK_KINDS:
         yield stream(op, int(SS)), shape.kind in ("push", "call", "calli")
     if shape.mem:
-        stores = shape.kind in STORING_KINDS or shape.unit in STORING_UNITS or (shape.dst == "0" and shape.ops[0] == "m")
-        yield stream(op, op.seg >> 3), stores
+        in_place = values and shape.unit in STORING_UNITS
+        to_memory = shape.dst == "0" and shape.ops[0] == "m"
+        yield stream(op, op.seg >> 3), shape.kind in STORING_KINDS or in_place or to_memory
 
 
-def busiest(nodes: Sequence[Node]) -> dict[Stream, bool]:
-    """The streams that share their look-ups, and which of them are stored to."""
+def busiest(nodes: Sequence[Node], *, values: bool = False) -> dict[Stream, bool]:
+    """The streams that share their look-ups, and which of them are stored to.
+
+    `values`: x87 registers are values, and their units done in place.
+    """
     uses: Counter[Stream] = Counter()
     stored: set[Stream] = set()
     for node in nodes:
         for op in node.ops:
-            for found, stores in _accesses(op):
+            for found, stores in _accesses(op, values):
                 uses[found] += 1
                 stored |= {found} if stores else set()
     return {found: found in stored for found, _ in uses.most_common(MOST_STREAMS)}
