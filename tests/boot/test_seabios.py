@@ -95,6 +95,15 @@ def test_no_bootable_device(bios: Path, tmp_path: Path) -> None:
     assert lines(log) == lines(qemu_log(bios, tmp_path))
 
 
+def test_several_processors(tmp_path: Path) -> None:
+    """SeaBIOS starts the second one by INIT and SIPI, and counts them."""
+    need(SEABIOS_256K)
+    _, log = boot_to_no_device(SEABIOS_256K, smp=2)
+    assert "Found 2 cpu(s) max supported 2 cpu(s)" in log
+    need(QEMU)
+    assert lines(log) == lines(qemu_log(SEABIOS_256K, tmp_path, "-smp", "2"))
+
+
 def test_system_management_mode(tmp_path: Path) -> None:
     """SeaBIOS moves SMBASE to A0000h, then calls 32-bit code from 16-bit code by SMIs, as often as on QEMU."""
     need(SEABIOS_256K)
