@@ -203,8 +203,7 @@ def resident(vm: Vm) -> int:
         return 0
     status = Path(f"/proc/{vm.process.pid}/status").read_text()
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) << 10
+    return int(found[1]) << 10 if found is not None else 0  # it is ending: `check` finds out how
 
 
 def check(vm: Vm, seed: int) -> None:
