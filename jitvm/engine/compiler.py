@@ -25,6 +25,8 @@ from jitvm.engine.pack import Entry
 from jitvm.engine.region import Node
 
 NICE = 5
+MOST_DEATHS = 4
+"""Times that the process may end by itself."""
 LENGTH = 8
 """Bytes of the length before each message."""
 
@@ -64,13 +66,18 @@ def _receive(stream: IO[bytes]) -> Any:
 
 
 class Compiler:
-    """The process as its parent sees it.  `warn` is told when it ended by itself; regions are then no longer made."""
+    """The process as its parent sees it.
+
+    One that ends by itself (LLVM aborts where it finds itself wrong) is followed by another, which goes on behind the region
+    that was being compiled.  When that happened too often `warn` is told, and regions are no longer made.
+    """
 
     def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
         self._folder, self._warn = folder, warn
         self._process: subprocess.Popen[bytes] | None = None
-        self._waiting: dict[int, Callable[[Made], None]] = {}
-        self._n = 0
+        self._waiting: dict[int, tuple[object, Callable[[Made], None]]] = {}
+        """What was sent and not answered, oldest first."""
+        self._n = self._deaths = 0
         self.seconds = 0.0
         """Spent by the process on what it delivered."""
         self._broken = False
@@ -83,11 +90,15 @@ class Compiler:
                 return
             if self._process is None:
                 self._process = self._start()
-            assert self._process.stdin is not None
             self._n += 1
-            self._waiting[self._n] = done
-            with contextlib.suppress(OSError):  # it ended: the reader says so
-                _send(self._process.stdin, (self._n, tuple(nodes), tuple(modes)))
+            message = (self._n, tuple(nodes), tuple(modes))
+            self._waiting[self._n] = message, done
+            self._post(self._process, message)
+
+    def _post(self, process: subprocess.Popen[bytes], message: object) -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it ended: the reader finds out
+            _send(process.stdin, message)
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jitvm.engine.compiler", str(self._folder or "")]
@@ -108,12 +119,24 @@ class Compiler:
         while (message := _receive(process.stdout)) is not None:
             number, made = message
             self.seconds += made.seconds
-            self._waiting.pop(number)(made)
+            self._waiting.pop(number)[1](made)
         status = process.wait()
         with self._lock:
             if process is self._process:
-                self._broken = True
-                self._warn(f"the compiler process ended (status {status}); hot loops stay with copied code")
+                self._follow(status)
+
+    def _follow(self, status: int) -> None:
+        """The process ended by itself: another one, without what it was at."""
+        self._deaths += 1
+        if self._deaths > MOST_DEATHS:
+            self._broken = True
+            self._warn(f"the compiler process ended (status {status}); hot loops stay with copied code")
+            return
+        if self._waiting:
+            del self._waiting[min(self._waiting)]
+        self._process = self._start()
+        for message, _ in self._waiting.values():
+            self._post(self._process, message)
 
     def close(self) -> None:
         """Let the process end when it is through with what it was given, which the cache keeps; a later one starts anew."""

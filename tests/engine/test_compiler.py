@@ -11,7 +11,7 @@ import pytest
 from jitvm.engine import layout as lay
 from jitvm.engine import regions
 from jitvm.engine.accel import Options, VcpuEngine
-from jitvm.engine.compiler import Compiler, Made
+from jitvm.engine.compiler import MOST_DEATHS, Compiler, Made
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.region import Node
 from tests.engine.guest import Guest, same
@@ -78,11 +78,38 @@ def test_it_delivers_and_begins_again_after_close(compiler: tuple[Compiler, list
     assert not compiler[1]
 
 
-def test_its_end_is_told_once(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
-    deliver(compiler[0], nodes)
-    process = compiler[0]._process
+def kill(compiler: Compiler) -> None:
+    """End the process from outside, and wait until that was noticed."""
+    process = compiler._process
     assert process is not None
     process.kill()
+    end = time.monotonic() + PATIENCE
+    while compiler._process is process and not compiler._broken and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_one_that_ended_is_followed_by_another(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
+    first = deliver(compiler[0], nodes)
+    kill(compiler[0])
+    assert deliver(compiler[0], nodes).name == first.name
+    assert not compiler[1]
+
+
+def test_what_it_was_at_is_left_out_and_the_rest_is_made(
+    compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]
+) -> None:
+    """A region on which LLVM aborts is not tried again."""
+    never: list[Made] = []
+    compiler[0].submit(("no node",), never.append)  # type: ignore[arg-type]  # the process fails on it
+    assert deliver(compiler[0], nodes).code.startswith(b"\x7fELF")
+    assert compiler[0]._deaths == 1
+    assert not never and not compiler[1]
+
+
+def test_its_last_end_is_told_once(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
+    deliver(compiler[0], nodes)
+    for _ in range(MOST_DEATHS + 1):
+        kill(compiler[0])
     end = time.monotonic() + PATIENCE
     while not compiler[1] and time.monotonic() < end:
         time.sleep(0.01)
