@@ -260,7 +260,7 @@ ATTR_AVL, ATTR_L, ATTR_DB, ATTR_G = u64(0x1000), u64(0x2000), u64(0x4000), u64(0
 MODE_CODE32 = u64(1 << 0)  # CS.D
 MODE_CODE64 = u64(1 << 1)  # CS.L in long mode
 MODE_STACK32 = u64(1 << 2)  # SS.B
-MODE_FLAT = u64(1 << 3)  # DS, ES, SS: base 0, limit 4 GiB, readable and writable, expand-up
+MODE_FLAT = u64(1 << 3)  # DS, ES, SS: base 0, limit 4 GiB, readable and writable, expand-up; always in 64-bit code
 MODE_PE = u64(1 << 4)
 MODE_VM = u64(1 << 5)
 MODE_USER = u64(1 << 6)  # CPL = 3

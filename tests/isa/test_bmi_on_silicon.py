@@ -139,6 +139,20 @@ def test_what_vex_does_not_have(code: str) -> None:
     assert stop.fault.vector == UD
 
 
+@pytest.mark.parametrize("code", ["c4 e2 70 f2 c1", "c5 f8 77"])
+def test_real_mode_has_no_vex(code: str) -> None:
+    """There it is LES or LDS of a register, #UD, whichever mode met the bytes first (SDM vol. 2, 2.5.1)."""
+    for mode in ("prot16", "real", "prot16"):
+        machine = Bare(engine="handlers")
+        machine.vcpu.set_cpu("max")
+        machine.set_mode(mode)
+        machine.write(0x1000, bytes.fromhex(code))
+        machine.set_registers({"eip": 0x1000})
+        fault = machine.run(1).fault
+        assert (fault is not None) == (mode == "real" or code.startswith("c5"))
+        assert fault is None or fault.vector == UD
+
+
 @pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
 def test_random_numbers_are_the_same_in_every_run(engine: str) -> None:
     """RDRAND: SplitMix64 from state 0; the first number is the published one."""
