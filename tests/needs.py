@@ -24,6 +24,7 @@ SEABIOS = Path("/usr/share/seabios/bios.bin")
 SEABIOS_256K = Path("/usr/share/seabios/bios-256k.bin")
 VGABIOS = Path("/usr/share/seabios/vgabios-stdvga.bin")
 PROGRAMS = (*TOOLCHAIN, "nm", "qemu-system-i386", "qemu-system-x86_64", "gdb", "lldb", "bochs", "nasm")
+GRUB_RESCUE = ("grub-mkrescue", "xorriso", "mformat", "cpio")
 FILES = (SEABIOS, SEABIOS_256K, VGABIOS)
 MODULES = ("hypothesis", "unicorn", "pygdbmi")
 
@@ -44,7 +45,7 @@ def missing(*things: str | Path) -> list[str]:
 
 def missing_of_all() -> list[str]:
     """What this host lacks of all that any test asks for."""
-    return missing(*PROGRAMS, *FILES) + [name for name in MODULES if importlib.util.find_spec(name) is None]
+    return missing(*PROGRAMS, *GRUB_RESCUE, *FILES) + [name for name in MODULES if importlib.util.find_spec(name) is None]
 
 
 def lacking(reason: str) -> NoReturn:

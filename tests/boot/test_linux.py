@@ -1,0 +1,90 @@
+"""Debian's own 64-bit kernel on the board: SeaBIOS, GRUB from a CD, Linux, a program in user space, power-off by ACPI.
+
+The kernel is an installed one, or that of the path in `JITVM_TEST_KERNEL`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.needs import GRUB_RESCUE, SEABIOS_256K, lacking, needs
+
+BUSYBOX = Path("/bin/busybox")
+GRUB = Path("/usr/lib/grub/i386-pc/cdboot.img")
+TIMEOUT = 900
+INIT = """#!/bin/busybox sh
+/bin/busybox mkdir -p /proc
+/bin/busybox mount -t proc proc /proc
+echo user space: $(/bin/busybox uname -m)
+/bin/busybox sha256sum /bin/busybox
+echo $(/bin/busybox grep -c . /proc/interrupts) lines of interrupts
+/bin/busybox poweroff -f
+"""
+GRUB_CONFIG = """serial --unit=0
+terminal_output serial
+set timeout=0
+menuentry linux {
+ linux /boot/vmlinuz console=ttyS0 panic=-1 nokaslr
+ initrd /boot/initrd
+}
+"""
+pytestmark = [pytest.mark.slow, needs(*GRUB_RESCUE, BUSYBOX, GRUB, SEABIOS_256K)]
+
+
+def kernel() -> Path:
+    """An x86-64 kernel of Debian's."""
+    named = os.environ.get("JITVM_TEST_KERNEL")
+    found = [Path(named)] if named else sorted(Path("/boot").glob("vmlinuz-*-amd64"))
+    if not found or not found[-1].is_file():
+        lacking("needs a kernel: /boot/vmlinuz-*-amd64 or JITVM_TEST_KERNEL")
+    return found[-1]
+
+
+def initrd(folder: Path) -> bytes:
+    """A cpio archive with BusyBox and INIT."""
+    root = folder / "root"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin" / "busybox")
+    (root / "init").write_text(INIT)
+    (root / "init").chmod(0o755)
+    names = "\n".join((".", "bin", "bin/busybox", "init"))
+    return subprocess.run(
+        ["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names.encode(), stdout=subprocess.PIPE, check=True
+    ).stdout
+
+
+def cd(folder: Path) -> Path:
+    """A CD whose GRUB starts the kernel."""
+    tree, image = folder / "cd", folder / "linux.iso"
+    (tree / "boot" / "grub").mkdir(parents=True)
+    shutil.copy(kernel(), tree / "boot" / "vmlinuz")
+    (tree / "boot" / "initrd").write_bytes(initrd(folder))
+    (tree / "boot" / "grub" / "grub.cfg").write_text(GRUB_CONFIG)
+    command = ["grub-mkrescue", "-d", str(GRUB.parent), "-o", str(image), str(tree)]
+    subprocess.run(command, check=True, capture_output=True)
+    return image
+
+
+def test_a_debian_kernel_comes_up_and_switches_off(tmp_path: Path) -> None:
+    log = tmp_path / "serial.log"
+    options = "--cpu max -m 256M --boot d --display none --no-reboot".split()
+    files = ["--cdrom", str(cd(tmp_path)), "--serial", f"file:{log}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jitvm", "boot", str(SEABIOS_256K), *options, *files, "--timeout", str(TIMEOUT)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    said = log.read_text(errors="replace")
+    assert done.returncode == 0, done.stderr + said[-2000:]
+    assert "user space: x86_64" in said
+    assert f"{hashlib.sha256(BUSYBOX.read_bytes()).hexdigest()}  /bin/busybox" in said
+    assert "reboot: Power down" in said
+    assert "BUG:" not in said and "Call Trace" not in said
