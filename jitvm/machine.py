@@ -21,16 +21,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
-import numpy as np
-import numpy.typing as npt
-
 from jitvm import stats
-from jitvm.backends.chardev import CharBackend, MemoryBackend, open_chardev
+from jitvm.access import Access
+from jitvm.backends.chardev import CharBackend, open_chardev
 from jitvm.backends.tail import Tail
 from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
@@ -48,7 +46,6 @@ from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
 from jitvm.pace import Pace
 from jitvm.processor import ProcessorPins
-from jitvm.registers import read_registers, write_registers
 from jitvm.smp import Rotation, TurnVcpu
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
@@ -84,7 +81,7 @@ class Console(Protocol):
         ...
 
 
-class Machine:
+class Machine(Access):
     """A machine made from a config; it is ready to run and has not run yet.
 
     `accel`: an engine to use in place of the process's.  Attributes: `board` (chips), `memory`, `clock`, `vcpus`,
@@ -553,79 +550,7 @@ class Machine:
             self._changed.wait_for(lambda: self._reset_cause is None or not self._running)
             return self._running
 
-    # ---- looking and touching
-    def registers(self, vcpu: int = 0) -> dict[str, int]:
-        """Registers of a vCPU that stands by name (jitvm/registers.py), as unsigned numbers."""
-        return read_registers(self._vcpu(vcpu).engine.c)
-
-    def set_registers(self, values: Mapping[str, int], vcpu: int = 0) -> None:
-        """Write registers by name (those of `registers`, but no selectors) of a vCPU that stands.
-
-        Raises:
-            ConfigError: no such vCPU; a name that can't be written, a value that does not fit; nothing has been written.
-        """
-        write_registers(self._vcpu(vcpu).engine.c, values)
-        self.vcpus[vcpu].registers_dirty = True
-
-    def _vcpu(self, number: int) -> Vcpu:
-        if not 0 <= number < len(self.vcpus):
-            raise ConfigError(f"there is no vCPU {number}")
-        return self.vcpus[number]
-
-    @property
-    def ram(self) -> npt.NDArray[np.uint8]:
-        """RAM as an array (config.memory,) of uint8, the guest's own bytes.  Code is changed through `write_memory`."""
-        return self.memory.bytes[: self.config.memory]
-
-    def read_memory(self, gpa: int, size: int) -> bytes:
-        """Physical memory as the CPU sees it; what is not memory reads as FFh."""
-        with self.lock:
-            return self.memory.peek(gpa, size)
-
-    def write_memory(self, gpa: int, data: bytes) -> None:
-        """Store to physical memory; translated code there is dropped.  ROM and devices are left alone."""
-        with self.lock:
-            self.memory.write(gpa, data)
-
-    def screen_text(self) -> list[str]:
-        """The rows of the VGA's text screen; none in graphics modes and before a mode is set."""
-        with self.lock:
-            return self.board.vga.text_screen()
-
-    def serial_output(self, number: int = 0) -> bytes:
-        """What the guest has sent to a serial port (from 0) whose backend is `memory`; `ConfigError` for any other."""
-        return bytes(self._serial(number).output)
-
-    def _serial(self, number: int) -> MemoryBackend:
-        if not 0 <= number < len(self.serials):
-            raise ConfigError(f"there is no serial port {number}")
-        return _in_memory(self.serials[number], f"serial port {number}")
-
-    def debug_output(self, port: int = DEBUG_MARKS_PORT) -> bytes:
-        """What the guest has written to a debug port whose backend is `memory`; `ConfigError` for any other."""
-        ports = [port for port, _ in self.config.debugcons]
-        if port not in ports:
-            raise ConfigError(f"there is no debug port {port:#x}")
-        return bytes(_in_memory(self._backends[len(self.serials) + ports.index(port)], f"debug port {port:#x}").output)
-
-    def send(self, data: bytes, number: int = 0) -> None:
-        """Input to a serial port (from 0) whose backend is `memory`; `ConfigError` for any other."""
-        self._serial(number).feed(data)
-
-    def type_text(self, text: str) -> None:
-        """Type on the PS/2 keyboard, at a typist's pace of virtual time."""
-        with self.lock:
-            self.board.keyboard.type_text(text)
-            for vcpu in self.vcpus:
-                vcpu.wake()
-
     def stats(self) -> dict[str, Any]:
         """What the run cost: `jitvm.stats.collect`."""
         running = time.perf_counter() - self._went if self._went else 0.0
         return stats.collect(self.vcpus, self.accel, self.marks, self.clock.now_ns, self._host_seconds + running)
-
-
-def _in_memory(backend: CharBackend, what: str) -> MemoryBackend:
-    if not isinstance(backend, MemoryBackend):
-        raise ConfigError(f"{what} is not kept; give it the backend 'memory'")
-    return backend
