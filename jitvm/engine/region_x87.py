@@ -12,6 +12,7 @@ What is not in `NATIVE`, and a stack that stands in two ways at one place, lets 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from jitvm.engine.compose import effective_address
@@ -261,8 +262,9 @@ class X87Values(SharedLookups):
             self.put(f"store i64 {off}, ptr %x_fdp")
             self.put(f"store i64 {self._at_entry(f'sel{seg}', at('sel') + 8 * seg)}, ptr %x_fds")
 
+    @abstractmethod
     def _at_entry(self, name: str, offset: int) -> str:
-        raise NotImplementedError
+        """A word of the record that only out-of-line semantics change."""
 
     def _set_conditions(self, changed: int, sw: str) -> None:
         """Take conditions over from a status word."""
