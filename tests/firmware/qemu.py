@@ -10,6 +10,9 @@ FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 IMAGES = FIRMWARE / "images"
 BIOS = IMAGES / "jitvm-bios.bin"
 QEMU = "qemu-system-i386"
+ICOUNT = ("-icount", "shift=2")
+"""By instruction count QEMU lets its devices have their turn: without it, on a busy host, a guest that polls a disk may keep
+the reset of that disk from being done for seconds."""
 
 ATTEMPTS, OURS = 8, "jitvm BIOS"
 """On a busy host QEMU's disks answer later than the BIOS waits: a run of ours that misses a disk is made again."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.firmware.qemu import BIOS, DEBUG_EXIT, IMAGES, QEMU, run_qemu
+from tests.firmware.qemu import BIOS, DEBUG_EXIT, ICOUNT, IMAGES, QEMU, run_qemu
 from tests.needs import SEABIOS, need, needs
 
 pytestmark = needs(QEMU)
@@ -95,7 +95,7 @@ def test_keystrokes(tmp_path: Path, bios: Path) -> None:
     need(bios)
     output = tmp_path / "debug.txt"
     command = [
-        QEMU, "-M", "pc", "-accel", "tcg", "-display", "none", "-bios", str(bios),
+        QEMU, "-M", "pc", "-accel", "tcg", *ICOUNT, "-display", "none", "-bios", str(bios),
         "-serial", "null", "-debugcon", f"file:{output}", "-monitor", "stdio", *DEBUG_EXIT,
         "-drive", f"file={GUESTS / 'keys.img'},format=raw,if=ide,snapshot=on",
     ]  # fmt: skip
