@@ -69,7 +69,7 @@ def compile_c(source: Path, obj: Path, *flags: str) -> Path:
 
 
 def assemble(source: Path, obj: Path, *flags: str) -> Path:
-    """Assemble one .S file of firmware/, through the C preprocessor, as 32-bit ELF."""
+    """Assemble one .S file of firmware/, through the C preprocessor, as 32-bit ELF (flag -m64: as 64-bit ELF)."""
     run(
         [
             "gcc",
@@ -87,13 +87,13 @@ def assemble(source: Path, obj: Path, *flags: str) -> Path:
     return obj
 
 
-def link(objects: Sequence[Path], script: Path, elf: Path, *flags: str) -> Path:
-    """Link 32-bit objects by a linker script of firmware/ into an ELF file with symbols."""
+def link(objects: Sequence[Path], script: Path, elf: Path, *flags: str, emulation: str = "elf_i386") -> Path:
+    """Link objects by a linker script of firmware/ into an ELF file with symbols; `emulation`: ld's name of its kind."""
     run(
         [
             "ld",
             "-m",
-            "elf_i386",
+            emulation,
             "-nostdlib",
             "--build-id=none",
             "-z",

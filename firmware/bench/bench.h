@@ -6,6 +6,7 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef signed int s32;
+typedef unsigned long word;     /* as wide as the guest's registers */
 
 /* Set up what the measured part needs; runs before the 'S' mark. */
 void prepare(u32 n);
@@ -41,6 +42,17 @@ static inline u32 lcg(u32 *seed)
 {
     *seed = *seed * 1664525u + 1013904223u;
     return *seed;
+}
+
+/* As many of its numbers as fill a word. */
+static inline word lcg_word(u32 *seed)
+{
+    word value = lcg(seed);
+
+#ifdef __x86_64__
+    value = value << 32 | lcg(seed);
+#endif
+    return value;
 }
 
 #endif

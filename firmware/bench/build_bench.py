@@ -26,12 +26,18 @@ IMAGE_SIZE = 0x10000
 # Not the firmware's own flags: -O2 is what bench figures of C code are about,
 # and the instruction counts of the harness hold for exactly these.
 CFLAGS = (
-    "-m32", "-march=i486", "-O2", "-std=gnu11", "-ffreestanding", "-nostdlib",
+    "-O2", "-std=gnu11", "-ffreestanding", "-nostdlib",
     "-fno-pic", "-fno-pie", "-fno-stack-protector", "-fcf-protection=none",
     "-mno-sse", "-mno-mmx", "-fno-tree-vectorize", "-fno-asynchronous-unwind-tables",
     "-fno-tree-loop-distribute-patterns", "-fno-ident", "-fno-toplevel-reorder",
     "-frandom-seed=jitvm", "-Wall", "-Wextra", "-Werror",
 )  # fmt: skip
+
+WIDTHS: dict[int, tuple[tuple[str, ...], str]] = {
+    32: (("-m32", "-march=i486"), "elf_i386"),
+    64: (("-m64", "-march=x86-64", "-mno-red-zone"), "elf_x86_64"),
+}
+"""Bits of a guest's code to the compiler's flags and to ld's name of the kind of file."""
 
 WORKLOADS: dict[str, tuple[str, int]] = {
     "alu": ("alu.S", 600_000),
@@ -55,32 +61,41 @@ WORKLOADS: dict[str, tuple[str, int]] = {
     "smc_data": ("smc_data.S", 50_000),
     "fresh": ("fresh.c", 20_000),
     "irq": ("irq.S", 100_000),
+    "irq_ipi": ("irq_ipi.S", 50_000),
+    "irq_pit": ("irq_pit.S", 20_000),
+    "cmix64": ("cmix.c", 400),
+    "quicksort64": ("quicksort.c", 150),
 }
 """Workload name to its source file and the iterations of the built image."""
+
+LONG = frozenset({"cmix64", "quicksort64"})
+"""Workloads that are compiled for 64 bits, and run there."""
 
 START_UP = "first"
 """The guest that only shows when its first instruction ran; no ``main.c``."""
 
 
-def _compile(source: str, obj: Path, defines: tuple[str, ...]) -> Path:
+def _compile(source: str, obj: Path, width: int, defines: tuple[str, ...]) -> Path:
     """Compile or assemble one source of this folder."""
+    flags, _ = WIDTHS[width]
     if source.endswith(".S"):
-        toolchain.assemble(HERE / source, obj, *defines)
+        toolchain.assemble(HERE / source, obj, flags[0], *defines)
     else:
-        toolchain.run(["gcc", *CFLAGS, *defines, "-c", f"bench/{source}", "-o", str(obj)])
+        toolchain.run(["gcc", *flags, *CFLAGS, *defines, "-c", f"bench/{source}", "-o", str(obj)])
     return obj
 
 
 def _build_one(name: str, sources: tuple[str, ...], iterations: int, out: Path) -> list[Path]:
     """Compile and link one guest; its ROM image and its ELF file."""
     image, elf = out / f"{name}.bin", out / f"{name}.elf"
+    width = 64 if name in LONG else 32
     defines = (f'-DBENCH_NAME="{name}"', f"-DBENCH_ITERATIONS={iterations}")
     with tempfile.TemporaryDirectory() as scratch:
         objects = [
-            _compile(source, Path(scratch) / f"{Path(source).stem}.o", defines)
+            _compile(source, Path(scratch) / f"{Path(source).stem}.o", width, defines)
             for source in sources
         ]
-        toolchain.link(objects, HERE / "image.ld", elf)
+        toolchain.link(objects, HERE / "image.ld", elf, emulation=WIDTHS[width][1])
         toolchain.binary(elf, image)
     content = image.read_bytes()
     # A guest without payload starts at the boot code: fill up below it.

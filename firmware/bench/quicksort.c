@@ -3,13 +3,13 @@
 
 #define SIZE 512
 
-static u32 words[SIZE];
+static word words[SIZE];
 
-static NOINLINE void quicksort(u32 *low, u32 *high)
+static NOINLINE void quicksort(word *low, word *high)
 {
     while (low < high) {
-        u32 pivot = low[(high - low) / 2];
-        u32 *left = low, *right = high;
+        word pivot = low[(high - low) / 2];
+        word *left = low, *right = high;
 
         while (left <= right) {
             while (*left < pivot)
@@ -17,9 +17,9 @@ static NOINLINE void quicksort(u32 *low, u32 *high)
             while (*right > pivot)
                 right--;
             if (left <= right) {
-                u32 word = *left;
+                word swapped = *left;
                 *left++ = *right;
-                *right-- = word;
+                *right-- = swapped;
             }
         }
         quicksort(low, right);
@@ -35,10 +35,10 @@ u32 bench(u32 n)
         u32 seed = 12345;
 
         for (u32 i = 0; i < SIZE; i++)
-            words[i] = lcg(&seed);
+            words[i] = lcg_word(&seed);
         quicksort(words, words + SIZE - 1);
         for (u32 i = 0; i < SIZE; i += 16)
-            sum = rol(sum, 3) + words[i];
+            sum = rol(sum, 3) + (u32)words[i];
     }
     return sum;
 }

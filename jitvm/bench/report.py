@@ -106,6 +106,30 @@ def costs(results: Results) -> Table | None:
     return table
 
 
+def interrupts(results: Results) -> Table | None:
+    """Interrupts a second on each runner, and the ratios; None if not measured."""
+    rows = [w.name for w in WORKLOADS if w.interrupts and w.name in results.cells]
+    if not rows:
+        return None
+    base = _base(results)
+    others = [name for name in results.present if name != base]
+    table = Table(title="Interrupts a second, served and ended; ratios by rounds")
+    table.add_column("workload")
+    for name in results.present:
+        table.add_column(name, justify="right")
+    for name in others:
+        table.add_column(f"{base} / {name}", justify="right")
+    for workload in rows:
+        row = results.cells[workload]
+        cells = (row.get(name) for name in results.present)
+        table.add_row(
+            workload,
+            *(number(cell.interrupts_per_second if cell else None) for cell in cells),
+            *(number(results.ratio(workload, base or "", name)) for name in others),
+        )
+    return table
+
+
 def start_up(results: Results) -> Table | None:
     """Times from process start; None if not measured."""
     if not results.start_up:
@@ -173,7 +197,7 @@ def show(results: Results, old: Results | None, console: Console, main: Table) -
     for name, version in results.runners.items():
         console.print(f"  {name}: {version}")
     console.print(main)
-    builders: tuple[Callable[[Results], Table | None], ...] = (costs, start_up)
+    builders: tuple[Callable[[Results], Table | None], ...] = (costs, interrupts, start_up)
     for builder in builders:
         table = builder(results)
         if table is not None:

@@ -29,6 +29,7 @@ class Cell:
         walls: whole runs, from process start to end, one for each round.
         checksum: what the guest printed.
         exits: device accesses in the measured part.
+        interrupts: interrupts in the measured part.
         blocks: guest blocks translated, as jitvm says; None for others.
         compile_seconds: time that jitvm spent compiling; None for others.
         error: why there is no figure.
@@ -40,6 +41,7 @@ class Cell:
     walls: list[float] = field(default_factory=list)
     checksum: str = ""
     exits: int = 0
+    interrupts: int = 0
     blocks: int | None = None
     compile_seconds: float | None = None
     error: str | None = None
@@ -70,6 +72,11 @@ class Cell:
     def exit_cost(self) -> float | None:
         """Seconds for each device access, its share of the loop included."""
         return ratio(1.0, self.exits_per_second)
+
+    @property
+    def interrupts_per_second(self) -> float | None:
+        """Interrupts a second; None for a workload without."""
+        return ratio(self.interrupts, median(self.seconds)) if self.interrupts and not self.error else None
 
     @property
     def noise(self) -> float | None:

@@ -19,9 +19,10 @@ MAX_INSTRUCTIONS = 1 << 62
 
 
 class Runner(Protocol):
-    """An emulator that can run a bench image."""
+    """An emulator that can run a bench image; `board`: with a PC's devices around the CPU."""
 
     name: str
+    board: bool
 
     def missing(self) -> str | None:
         """Why it can't run here ("not installed"), or None."""
@@ -50,6 +51,8 @@ class Jitvm:
         options: further options of ``jitvm boot``.
         name: of a variant that runs beside the usual one.
     """
+
+    board = True
 
     def __init__(self, options: Sequence[str] = (), name: str = "jitvm") -> None:
         self.options, self.name = tuple(options), name
@@ -81,6 +84,7 @@ class Qemu:
     """qemu-system-x86_64 with its translator (TCG), no KVM."""
 
     name = "qemu"
+    board = True
     program = "qemu-system-x86_64"
 
     def missing(self) -> str | None:
@@ -115,6 +119,7 @@ class Bochs:
     """
 
     name = "bochs"
+    board = True
     program = "bochs"
     displays = (
         ("nogui", "display_library: nogui"),
@@ -177,6 +182,7 @@ class Unicorn:
     """unicorn, driven by a child process of this Python."""
 
     name = "unicorn"
+    board = False
 
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("unicorn") else "not installed"

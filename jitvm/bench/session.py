@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,21 +93,16 @@ class Session:
         step, rest = divmod(counts[1] - counts[0], more - few)
         if rest:
             raise RunError(f"instruction count is not linear: {counts}")
-        return Workload(
-            workload.name,
-            workload.start,
-            counts[0] - step * few,
-            step,
-            workload.compute,
-            workload.exits,
-            workload.fixed,
-        )
+        return replace(workload, constant=counts[0] - step * few, per_iteration=step)
 
     def measure(self, workload: Workload, results: Results) -> None:
         """Calibrate and measure one workload on every runner, into `results`."""
         row = results.cells.setdefault(workload.name, {})
         for runner in self.runners:
             cell = row[runner.name] = Cell()
+            if workload.board and not runner.board:
+                cell.error = "it is a CPU alone: no device interrupts it"
+                continue
             self.say(f"{workload.name}: calibrating {runner.name}")
             try:
                 if isinstance(runner, Jitvm):
@@ -118,6 +113,7 @@ class Session:
         for cell in row.values():
             cell.instructions = workload.instructions(cell.iterations)
             cell.exits = workload.exits * cell.iterations
+            cell.interrupts = workload.interrupts * cell.iterations
         for number in range(self.rounds):
             for runner in self.runners if number % 2 == 0 else reversed(self.runners):
                 cell = row[runner.name]

@@ -37,6 +37,8 @@ class Workload:
         per_iteration: instructions of each iteration.
         compute: whether it counts in the geometric means.
         exits: device accesses of each iteration.
+        interrupts: interrupts of each iteration.
+        board: whether it wants interrupts from devices, which unicorn, a CPU alone, has not.
         fixed: iterations that are never calibrated (0: calibrated).
     """
 
@@ -47,6 +49,8 @@ class Workload:
     compute: bool = False
     exits: int = 0
     fixed: int = 0
+    interrupts: int = 0
+    board: bool = False
 
     def instructions(self, iterations: int) -> int:
         """Instructions that the guest retires between its marks."""
@@ -59,6 +63,8 @@ WORKLOADS = (
     Workload("crc", 100, 24, 17_681, compute=True),
     Workload("cmix", 80, 32, 23_298, compute=True),
     Workload("quicksort", 30, 25, 54_407, compute=True),
+    Workload("cmix64", 80, 23, 16_543, compute=True),
+    Workload("quicksort64", 30, 13, 49_503, compute=True),
     Workload("matrix", 60, 24, 31_145, compute=True),
     Workload("mandel", 2, 24, 191_633, compute=True),
     Workload("mandel_sse2", 10, 26, 44_194, compute=True),
@@ -72,7 +78,9 @@ WORKLOADS = (
     Workload("fresh", 20_000, 199, 40, fixed=20_000),
     Workload("smc", 5_000, 16, 6),
     Workload("smc_data", 20_000, 16, 7),
-    Workload("irq", 5_000, 16, 6),
+    Workload("irq", 5_000, 16, 6, interrupts=1),
+    Workload("irq_ipi", 2_000, 11, 9, interrupts=1, board=True),
+    Workload("irq_pit", 1_000, 11, 16, interrupts=1, board=True),
     Workload("port_storm", 10_000, 19, 8, exits=2),
     Workload("mmio_storm", 10_000, 20, 8, exits=2),
 )

@@ -7,6 +7,7 @@ measures the same work everywhere, and the emulators do it right.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -44,6 +45,8 @@ CHECKSUMS = {
     "crc": "8427cf50",
     "cmix": "571cd71d",
     "quicksort": "8077ed64",
+    "cmix64": "571cd71d",
+    "quicksort64": "9843f33e",
     "matrix": "dfeba740",
     "mandel": "950ab5ce",
     "mandel_sse2": "00001c14",
@@ -58,12 +61,16 @@ CHECKSUMS = {
     "smc": "eeeeeeeb",
     "smc_data": "888888f8",
     "irq": "00000005",
+    "irq_ipi": "00000002",
+    "irq_pit": "00000002",
     "port_storm": "00000004",
     "mmio_storm": "00000007",
 }
 """Checksums of two iterations; the emulators and jitvm must give these."""
 
 NAMES = [workload.name for workload in WORKLOADS]
+ALONE = [workload.name for workload in WORKLOADS if not workload.board]
+"""What a CPU without a board can run."""
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +99,9 @@ def _count(name: str, iterations: int, scratch: Path) -> int:
     return int(measure.run(command, timeout=TIMEOUT, environment=environment()).messages)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("emulator", ["jitvm", "qemu", "bochs", "unicorn"])
+@pytest.mark.parametrize(
+    ("emulator", "name"), [*itertools.product(["jitvm", "qemu", "bochs"], NAMES), *(("unicorn", name) for name in ALONE)]
+)
 def test_checksum(emulator: str, name: str, scratch: Path) -> None:
     runner = {r.name: r for r in runners.all_runners(scratch)}[emulator]
     run = _run(runner, name, 2, scratch)
@@ -114,7 +122,7 @@ def test_jitvm_counts_what_the_table_says(name: str, scratch: Path) -> None:
     assert counts[1] - counts[0] == 3 * workload.per_iteration
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALONE)
 def test_unicorn_counts_what_the_table_says(name: str, scratch: Path) -> None:
     workload = next(w for w in WORKLOADS if w.name == name)
     few, more = _count(name, 1, scratch), _count(name, 3, scratch)
@@ -215,6 +223,8 @@ def _invented() -> Results:
     results.cells["alu"] = {"jitvm": ours, "qemu": theirs}
     storm = Cell(1000, 8019, [0.002], [0.1], "1", exits=2000)
     results.cells["port_storm"] = {"jitvm": storm, "qemu": Cell(error="no end within 1 s")}
+    timer = Cell(2000, 32_011, [0.1], [0.2], "7d0", interrupts=2000)
+    results.cells["irq_pit"] = {"jitvm": timer, "qemu": Cell(1000, 16_011, [0.1], [0.2], "3e8", interrupts=1000)}
     results.start_up["first instruction"] = {"jitvm": StartUp([0.3]), "qemu": StartUp([0.1])}
     return results
 
@@ -227,6 +237,8 @@ def test_rates_on_invented_data() -> None:
     storm = results.cells["port_storm"]["jitvm"]
     assert storm.exits_per_second == pytest.approx(1e6)
     assert storm.exit_cost == pytest.approx(1e-6)
+    assert results.cells["irq_pit"]["qemu"].interrupts_per_second == pytest.approx(10_000)
+    assert storm.interrupts_per_second is None
     assert results.mips("port_storm", "qemu") is None
     assert results.ratio("port_storm", "jitvm", "qemu") is None
     assert results.ratio("alu", "jitvm", "bochs") is None
@@ -253,7 +265,7 @@ def test_report_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     older.cells["alu"]["jitvm"].seconds = [1.0]
     report.show(_invented(), older, Console(width=200), report.speed(_invented()))
     shown = capsys.readouterr().out
-    for text in ("alu *", "200", "2.00", "bochs: not installed", "no end within 1 s", "1.00 us"):
+    for text in ("alu *", "200", "2.00", "bochs: not installed", "no end within 1 s", "1.00 us", "20,000", "10,000"):
         assert text in shown
 
 
@@ -270,6 +282,7 @@ class _Scripted:
     """A runner that is a Python script; its checksum is its iteration count."""
 
     name = "scripted"
+    board = False
 
     def missing(self) -> str | None:
         return None
@@ -293,6 +306,16 @@ def test_session_with_a_scripted_runner(tmp_path: Path) -> None:
     assert cell.error is None
     assert (cell.iterations, cell.instructions, cell.checksum) == (7, 45, "00000007")
     assert len(cell.seconds) == len(cell.walls) == 3
+
+
+def test_a_cpu_without_a_board_gets_no_interrupts(tmp_path: Path) -> None:
+    session = Session([_Scripted()], IMAGES, tmp_path, 3, 0.1, TIMEOUT, lambda _text: None)
+    results = Results(present=["scripted"])
+    session.measure(Workload("irq_pit", 1, 10, 5, fixed=7, interrupts=1, board=True), results)
+    cell = results.cells["irq_pit"]["scripted"]
+    assert cell.error is not None and "CPU alone" in cell.error
+    assert cell.seconds == []
+    assert cell.interrupts_per_second is None
 
 
 @dataclass
