@@ -4,12 +4,18 @@ A region answers for its own offsets.  Ranges may not overlap (`ConfigError`), a
 that is wider than a region's `max_size`, or that runs over a region's end, is split into smaller ones, lowest address
 first, as an ISA bridge splits a 16-bit access to an 8-bit card.  Nobody there: reads give all ones, writes are dropped,
 both are trace events.
+
+A bus of ports says in a table which of them need no device (`Bus.table`), so that the CPU serves them itself
+(jitvm/isa/served.py): where nobody is, and registers that do nothing but hold what is written to them (`Latched`).
 """
 
 from __future__ import annotations
 
 import bisect
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from jitvm.errors import ConfigError
 from jitvm.trace import SILENT, Trace
@@ -27,6 +33,21 @@ class Region(Protocol):
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Store `value` (already cut to `size` bytes); never raises on guest input."""
+        ...
+
+
+ASK, FIXED, LATCH = range(3)
+"""How a port is served: by its region; it always reads as its value; it reads as what was written last."""
+BEYOND = 8
+"""Entries of the table behind the last port: an access may reach over it."""
+
+
+@runtime_checkable
+class Latched(Protocol):
+    """A region of bytes that read as what was written last; nothing else comes of a write."""
+
+    def keep_in(self, place: memoryview) -> None:
+        """The values move to `place`, where the CPU reads and writes them, too."""
         ...
 
 
@@ -49,6 +70,19 @@ class Bus:
         self._slots: list[Mapping | None] | None = [None] * limit if direct else None
         self._last: Mapping | None = None
         """Found last, where there are no slots."""
+        self.table: npt.NDArray[np.uint8] = np.zeros((2, limit + BEYOND if direct else 0), np.uint8)
+        """How each port is served, and its value."""
+        if direct:
+            self._serve(0, limit, None)
+
+    def _serve(self, base: int, length: int, region: Region | None) -> None:
+        """Enter into the table what is at some ports."""
+        kinds, values = self.table[:, base : base + length]
+        if isinstance(region, Latched):
+            region.keep_in(values.data)
+        elif region is None:
+            values[:] = 0xFF
+        kinds[:] = FIXED if region is None else LATCH if isinstance(region, Latched) else ASK
 
     def map(self, base: int, length: int, region: Region, *, name: str, max_size: int = 1) -> Mapping:
         """Put `region` at `base`; its offsets run from 0 to `length - 1`.  Overlap is a `ConfigError`."""
@@ -64,6 +98,7 @@ class Bus:
         self._mappings.insert(at, mapping)
         if self._slots is not None:
             self._slots[base : base + length] = [mapping] * length
+            self._serve(base, length, region)
         return mapping
 
     def unmap(self, mapping: Mapping) -> None:
@@ -73,6 +108,9 @@ class Bus:
         self._last = None
         if self._slots is not None:
             self._slots[mapping.base : mapping.end] = [None] * (mapping.end - mapping.base)
+            if isinstance(mapping.region, Latched):
+                mapping.region.keep_in(memoryview(bytearray(mapping.end - mapping.base)))
+            self._serve(mapping.base, mapping.end - mapping.base, None)
 
     def find(self, address: int) -> Mapping | None:
         """The mapping that holds `address`."""

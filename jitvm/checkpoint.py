@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from jitvm.vcpu import Vcpu
 
 HOST = frozenset(
-    "ram page_read page_write n_pages code_pages tlb_host tlb_off tlb tlb_global tlb_large any_marks marks floor".split()
+    "ram page_read page_write n_pages code_pages tlb_host tlb_off tlb tlb_global tlb_large any_marks marks floor "
+    "port_table n_served".split()
 )
-"""Fields of the record that belong to the host: addresses, what is looked up again, kicks."""
+"""Fields of the record that belong to the host: addresses, what is looked up again, kicks, statistics."""
 DEBUGGER = frozenset(
     "n_watch n_points watch_kind watch_first watch_last dr_seen code_breaks port_breaks n_catch catch catch_number "
     "step_stop".split()

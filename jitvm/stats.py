@@ -93,7 +93,8 @@ def collect(
     """The statistics of a machine.
 
     `retired` and the engine's counts are sums over the vCPUs; `exits` is by KVM's reason, `ports` and `mmio` are the
-    busiest addresses; `marks` are [instructions retired, byte] for each byte written to port E9h.
+    busiest addresses; `served_accesses` went to ports that need no device, without an exit; `marks` are [instructions
+    retired, byte] for each byte written to port E9h.
     """
     exits: Counter[tuple[int, int]] = Counter()
     for vcpu in vcpus:
@@ -109,6 +110,7 @@ def collect(
         "host_seconds": round(host_seconds, 6),
         "mips": round(retired / host_seconds / 1e6, 3) if host_seconds else 0.0,
         "exits": exits_by_reason(exits),
+        "served_accesses": total("n_served"),
         "ports": busiest(exits, IO),
         "mmio": busiest(exits, MMIO),
         "blocks": total("stat_blocks"),

@@ -1,7 +1,8 @@
 """The vCPU loop, shaped after QEMU's `kvm_cpu_exec`: enter translated code, serve its exit, enter again.
 
 One thread a vCPU.  The machine lock is held but while translated code runs.  Virtual time is `retired + extra_ns`: one
-instruction is 1 ns, each port or MMIO access adds `ACCESS_NS`, a halted vCPU adds the time to the next timer.
+instruction is 1 ns, each port or MMIO access adds `ACCESS_NS` (also one that translated code serves itself), a halted vCPU
+adds the time to the next timer.
 
 An instruction whose access was answered but that is not complete yet is *half done*: nothing comes before its end, no
 interrupt, no exit request, no limit.
@@ -26,9 +27,10 @@ from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
 from jitvm.errors import JitvmError
 from jitvm.exits import HANDLED, INTR, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
+from jitvm.isa import served
 from jitvm.trace import SILENT, Trace
 
-ACCESS_NS = 1000
+ACCESS_NS = int(served.ACCESS_NS)
 """Virtual time of a port or MMIO access: a bus cycle."""
 SLICE = 1 << 28
 """Budget at most, so that what is published at an exit (`Vcpu.retired`) is never older than a fraction of a second."""
@@ -134,6 +136,9 @@ class Vcpu:
         self._shadow, self._step = lay.at("shadow") // 8, lay.at("step_armed") // 8
         self._data, self._value = lay.at("io_data"), lay.at("io_value") // 8
         self._io_n, self._io_tag = lay.at("io_n") // 8, lay.at("io_tag") // 8
+        self._ports, self._port_table = lay.at("port_table") // 8, 0
+        if engine.options.latches and ports.table.size:
+            self._port_table = int(ports.table.ctypes.data)
 
     # ---- from any thread, with or without the lock, also from signal handlers --------------------------------------------
     def kick(self) -> None:
@@ -311,6 +316,11 @@ class Vcpu:
         self._words[self._window] = 0
         self._window_asked = False
         self._in_turn = True
+        self.serve_ports()
+
+    def serve_ports(self) -> None:
+        """Let translated code serve the ports that need no device, unless somebody wants to see each access."""
+        self._words[self._ports] = 0 if self.trace.selected or self.trace.listeners else self._port_table
 
     def record(self, run: Run) -> None:
         """Put an exit into the trace: a read when it has been answered, all others before anything is done about them."""
@@ -461,6 +471,7 @@ class Vcpu:
         if self.engine.kicked:
             self.engine.unkick()
             self.pump()
+            self.serve_ports()
         return Outcome.HANDLED
 
     # ---- halted -------------------------------------------------------------------------------------------------------

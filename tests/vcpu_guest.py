@@ -15,7 +15,7 @@ import numpy as np
 from jitvm.bare import accelerator
 from jitvm.bus import Bus
 from jitvm.clock import Clock
-from jitvm.engine.accel import VcpuEngine
+from jitvm.engine.accel import Options, VcpuEngine
 from jitvm.exits import Outcome, Run
 from jitvm.isa.mode import read_eflags, update_mode
 from jitvm.isa.words import u64
@@ -86,10 +86,11 @@ class Guest:
         *,
         flags: int = 0x2,
         make: type[VcpuEngine] = VcpuEngine,
+        options: Options | None = None,
     ) -> None:
         self.memory = GuestMemory(1 << 20)
         self.memory.map(0, RAM, 0)
-        self.engine = make(accelerator(), self.memory)
+        self.engine = make(accelerator(), self.memory, options)
         self.c: Any = self.engine.c
         self.memory.write(START, program)
         for vector, body in (handlers or {}).items():

@@ -39,3 +39,26 @@ class Registers:
 
     def __init__(self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
         self.read, self.write = read, write
+
+
+class Latches:
+    """A region of registers of a byte each that do nothing but hold what is written to them.
+
+    A bus may keep the values where the CPU reaches them without a device (`jitvm.bus.Latched`); `values` are these, always.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.values = memoryview(bytearray(length))
+
+    def keep_in(self, place: memoryview) -> None:
+        """The values move to `place`."""
+        place[:] = self.values
+        self.values = place
+
+    def read(self, offset: int, size: int) -> int:
+        """What was written last."""
+        return int.from_bytes(self.values[offset : offset + size], "little")
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Hold `value`."""
+        self.values[offset : offset + size] = value.to_bytes(size, "little")

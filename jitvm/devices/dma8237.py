@@ -13,7 +13,7 @@ register, the difference between single, block and demand mode (the device decid
 
 from __future__ import annotations
 
-from jitvm.devices.base import Registers, Snapshot
+from jitvm.devices.base import Latches, Registers, Snapshot
 from jitvm.memory import GuestMemory
 from jitvm.trace import SILENT, Trace
 
@@ -140,10 +140,9 @@ class DmaPair:
     def __init__(self, memory: GuestMemory, trace: Trace = SILENT) -> None:
         self._memory = memory
         self._chips = (Dma8237("dma-1", trace), Dma8237("dma-2", trace))
-        self._pages = bytearray(15)
         self.low = Registers(self._read_low, self._write_low)
         self.high = Registers(self._read_high, self._write_high)
-        self.pages = Registers(self._read_page, self._write_page)
+        self.pages = Latches(15)
 
     def _read_low(self, offset: int, size: int) -> int:
         return self._chips[0].read(offset)
@@ -156,12 +155,6 @@ class DmaPair:
 
     def _write_high(self, offset: int, size: int, value: int) -> None:
         self._chips[1].write(offset >> 1, value)
-
-    def _read_page(self, offset: int, size: int) -> int:
-        return self._pages[offset]
-
-    def _write_page(self, offset: int, size: int, value: int) -> None:
-        self._pages[offset] = value
 
     # Transfers
 
@@ -219,7 +212,7 @@ class DmaPair:
         address, down = chip.address[at], bool(chip.mode[at] & MODE_DOWN)
         n = min(size >> shift, chip.left[at] + 1, address + 1 if down else 0x10000 - address)
         first = address - n + 1 if down else address
-        page = self._pages[PAGE_OF_CHANNEL[channel] - PAGES_BASE]
+        page = self.pages.values[PAGE_OF_CHANNEL[channel] - PAGES_BASE]
         gpa = (page & ~1) << 16 | first << 1 if shift else page << 16 | first
         return gpa, n << shift, down
 
@@ -238,12 +231,12 @@ class DmaPair:
     def reset(self) -> None:
         for chip in self._chips:
             chip.reset()
-        self._pages[:] = bytes(15)
+        self.pages.values[:] = bytes(15)
 
     def snapshot(self) -> Snapshot:
-        return {"chips": [chip.snapshot() for chip in self._chips], "pages": bytes(self._pages)}
+        return {"chips": [chip.snapshot() for chip in self._chips], "pages": bytes(self.pages.values)}
 
     def restore(self, state: Snapshot) -> None:
         for chip, saved in zip(self._chips, state["chips"], strict=True):
             chip.restore(saved)
-        self._pages[:] = state["pages"]
+        self.pages.values[:] = state["pages"]

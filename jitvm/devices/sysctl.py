@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from jitvm.clock import Clock
-from jitvm.devices.base import Registers, Snapshot
+from jitvm.devices.base import Latches, Registers, Snapshot
 from jitvm.trace import SILENT, Trace
 
 P61_GATE2, P61_SPEAKER, P61_REFRESH, P61_OUT2 = 0x01, 0x02, 0x10, 0x20
@@ -32,6 +32,20 @@ class SpeakerTimer(Protocol):
     def set_gate(self, channel: int, level: bool) -> None: ...
 
     def output(self, channel: int) -> bool: ...
+
+
+class PostCode(Latches):
+    """What was last written to port 80h; who traces sees each write."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(1)
+        self._trace = trace
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Hold `value`."""
+        super().write(offset, size, value)
+        if self._trace.wants("device_state"):
+            self._trace("device_state", device=SystemControl.name, what="POST code", value=value)
 
 
 class SystemControl:
@@ -54,14 +68,13 @@ class SystemControl:
         self._on_a20, self._on_reset = on_a20, on_reset
         self.port61 = Registers(self._read_61, self._write_61)
         self.port92 = Registers(self._read_92, self._write_92)
-        self.port80 = Registers(self._read_80, self._write_80)
+        self.port80 = PostCode(trace)
         self._power_on()
 
     def _power_on(self) -> None:
         self._control = 0
         self._fast = 0
-        self.post_code = 0
-        """What was last written to port 80h."""
+        self.port80.values[0] = 0
 
     def speaker_on(self) -> bool:
         """Whether the timer's tone reaches the speaker."""
@@ -89,20 +102,12 @@ class SystemControl:
         if rising:
             self._on_reset("port 92h")
 
-    def _read_80(self, offset: int, size: int) -> int:
-        return self.post_code
-
-    def _write_80(self, offset: int, size: int, value: int) -> None:
-        self.post_code = value
-        if self._trace.wants("device_state"):
-            self._trace("device_state", device=self.name, what="POST code", value=value)
-
     def reset(self) -> None:
         self._power_on()
         self._timer.set_gate(SPEAKER_CHANNEL, False)
 
     def snapshot(self) -> Snapshot:
-        return {"control": self._control, "fast": self._fast, "post_code": self.post_code}
+        return {"control": self._control, "fast": self._fast, "post_code": self.port80.values[0]}
 
     def restore(self, state: Snapshot) -> None:
-        self._control, self._fast, self.post_code = state["control"], state["fast"], state["post_code"]
+        self._control, self._fast, self.port80.values[0] = state["control"], state["fast"], state["post_code"]

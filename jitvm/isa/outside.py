@@ -9,6 +9,7 @@ belongs to one instruction: it is emptied when `retired` has moved on.
 
 from __future__ import annotations
 
+from jitvm.isa.served import served_in, served_out, serves
 from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, EXIT_IO, EXIT_MMIO, retired
 from jitvm.isa.words import W0, W1, W2, W8, u64
 
@@ -46,7 +47,16 @@ def outside(c, reason, address, size, write, count, value):
 
 
 def port_access(c, port, size, write, value):
-    """One port access: the value read (0 for a write), or c.status = EXIT."""
+    """One port access, the last of its instruction: the value read (0 for a write), or c.status = EXIT."""
+    if serves(c, port, size, W1) == W0:
+        return port_asked(c, port, size, write, value)
+    if write != W0:
+        return served_out(c, port, size, value, W1)
+    return served_in(c, port, size, W1)
+
+
+def port_asked(c, port, size, write, value):
+    """The same from the outside, whatever the port is: other accesses of the instruction may follow."""
     return outside(c, EXIT_IO, port, size, write, W1, value)
 
 

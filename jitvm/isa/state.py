@@ -198,6 +198,8 @@ ARCHITECTURAL = [
     ("walk_entry", U, (5,)),
     ("tlb_host", U),  # host address of `tlb`
     ("tlb_off", U),  # byte offset of the part of `tlb` in which translated code looks, derived: jitvm/isa/mode.py
+    ("port_table", U),  # host address of the ports that are served without a device, 0: none: jitvm/isa/served.py
+    ("n_served", U),  # accesses that were served so
     ("any_marks", U),  # not 0: a bit of the following is set
     ("tlb_global", U, (TLB_MARKS,)),
     ("tlb_large", U, (TLB_MARKS,)),

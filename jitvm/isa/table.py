@@ -154,8 +154,8 @@ ROWS: dict[str, Row] = {
     "SCAS": _status("string.scas", "w"),
     "LODS": _status("string.lods"),
     "STOS": _status("string.stos"),
-    "INS": _status("stringio.ins"),
-    "OUTS": _status("stringio.outs"),
+    "INS": _status("stringio.ins", ends=True),
+    "OUTS": _status("stringio.outs", ends=True),
     # ---- segments
     "MOV_TO_SREG": _status("segment.load_segment"),
     "LES": _status("segment.load_far_pointer"),
