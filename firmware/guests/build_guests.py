@@ -21,8 +21,24 @@ toolchain: Any = importlib.import_module("build")
 ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_check", "echo")
 LARGE_ROMS = ("long_mode", "tasks")
 """ROMs with more than 8 KiB of code."""
+FLAT = {"smp_torture": ("flat.S", "smp_start.S", "smp_torture.c", "smp_locks.c", "smp_queues.c", "smp_code.c", "smp_paging.c")}
+"""ROMs in C, from 32-bit flat code on."""
 DISKS = ("bootsect", "diskwrite", "services", "lba48", "keys")
 IMAGE_SIZE = 0x10000
+
+
+def _build_flat(name: str, sources: tuple[str, ...], work: Path, out: Path) -> list[Path]:
+    """One ROM of flat code: its image and its ELF file."""
+    objects = []
+    for source in sources:
+        obj = work / f"{source}.o"
+        if source.endswith(".S"):
+            toolchain.assemble(HERE / source, obj)
+        else:
+            toolchain.compile_c(HERE / source, obj, *toolchain.CODE32, "-mgeneral-regs-only")
+        objects.append(obj)
+    elf = toolchain.link(objects, HERE / "flat.lds", out / f"{name}.elf")
+    return [toolchain.binary(elf, out / f"{name}.bin"), elf]
 
 
 def build(out_dir: Path) -> list[Path]:
@@ -44,4 +60,6 @@ def build(out_dir: Path) -> list[Path]:
             if image.stat().st_size != IMAGE_SIZE:
                 raise toolchain.BuildError(f"{image.name}: not {IMAGE_SIZE} bytes")
             made += [image, elf]
+        for name, sources in FLAT.items():
+            made += _build_flat(name, sources, work, out)
     return made

@@ -1,0 +1,54 @@
+"""The ROM firmware/guests/smp_torture: locks, queues, cross-modifying code, TLB shoot-downs, on several vCPUs and on QEMU.
+
+The guest checks itself, and counts: what it says is the same whatever runs it.  What it asks for is said at its top.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from jitvm.machine import Machine
+from tests.boot.guests import GUESTS, config, debug_output
+from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
+from tests.needs import need
+
+IMAGE = GUESTS / "smp_torture.bin"
+ROUNDS_AT = 0x10
+TESTS = (
+    "locks", "locked operations", "peterson", "order", "queue", "stack", "code", "loop", "shoot-downs", "wake", "restart",
+)  # fmt: skip
+WANTED = "".join(f"{name} ok\n" for name in TESTS)
+
+
+def image(folder: Path, rounds: int) -> Path:
+    """The ROM with that many rounds."""
+    content = bytearray(IMAGE.read_bytes())
+    struct.pack_into("<I", content, ROUNDS_AT, rounds)
+    path = folder / "torture.bin"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("n", "jit"), [(1, "regions"), (2, "handlers"), (2, "stencils"), (2, "regions"), (4, "regions"), (5, "sync")]
+)
+def test_in_turns(n: int, jit: str, tmp_path: Path) -> None:
+    bios = image(tmp_path, 12)
+    runs = []
+    for _ in range(2):
+        with Machine(config(bios, smp=n, jit=jit)) as machine:
+            assert machine.run().reason == "debug-exit"
+            assert debug_output(machine) == WANTED
+            runs.append(([vcpu.retired for vcpu in machine.vcpus], machine.clock.now_ns))
+    assert runs[0] == runs[1], "the same run twice"
+
+
+def test_on_qemu(tmp_path: Path) -> None:
+    """With a thread for each processor: in turns it lets one spin for very long."""
+    need(QEMU)
+    run = run_qemu(tmp_path, image(tmp_path, 4), "-smp", "2", "-accel", "tcg,thread=multi", *DEBUG_EXIT)
+    assert run.debug == WANTED
+    assert run.status == 1
