@@ -21,8 +21,10 @@ toolchain: Any = importlib.import_module("build")
 ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_check", "echo")
 LARGE_ROMS = ("long_mode", "tasks")
 """ROMs with more than 8 KiB of code."""
-FLAT = {"smp_torture": ("flat.S", "smp_start.S", "smp_torture.c", "smp_locks.c", "smp_queues.c", "smp_code.c", "smp_paging.c")}
-"""ROMs in C, from 32-bit flat code on."""
+FLAT = {
+    "smp_torture": ("smp_start.S", "smp_torture.c", "smp_locks.c", "smp_queues.c", "smp_code.c", "smp_paging.c"),
+}
+"""ROMs in C, from 32-bit flat code on: what each has besides flat.S."""
 DISKS = ("bootsect", "diskwrite", "services", "lba48", "keys")
 IMAGE_SIZE = 0x10000
 
@@ -30,7 +32,7 @@ IMAGE_SIZE = 0x10000
 def _build_flat(name: str, sources: tuple[str, ...], work: Path, out: Path) -> list[Path]:
     """One ROM of flat code: its image and its ELF file."""
     objects = []
-    for source in sources:
+    for source in ("flat.S", *sources):
         obj = work / f"{source}.o"
         if source.endswith(".S"):
             toolchain.assemble(HERE / source, obj)
