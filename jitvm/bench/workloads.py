@@ -83,6 +83,9 @@ WORKLOADS = (
     Workload("irq_pit", 1_000, 11, 16, interrupts=1, board=True),
     Workload("port_storm", 10_000, 19, 8, exits=2),
     Workload("mmio_storm", 10_000, 20, 8, exits=2),
+    Workload("port_latch", 10_000, 20, 8, exits=3),
+    Workload("port_empty", 10_000, 20, 7, exits=2),
+    Workload("vga_text", 10_000, 20, 9, exits=2),
 )
 
 

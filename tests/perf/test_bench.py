@@ -65,6 +65,9 @@ CHECKSUMS = {
     "irq_pit": "00000002",
     "port_storm": "00000004",
     "mmio_storm": "00000007",
+    "port_latch": "00000007",
+    "port_empty": "000003f7",
+    "vga_text": "00000007",
 }
 """Checksums of two iterations; the emulators and jitvm must give these."""
 
