@@ -365,13 +365,13 @@ class Machine(Access):
         self._reset_cause = None
         self.trace("reset", cause=cause)
         self.board.reset()
+        if self.config.smp > 1:
+            self.rotation.reset()
         for vcpu in self.vcpus:
             vcpu.engine.reset()
             vcpu.half_done = vcpu.exit_request = False
             vcpu.smi_pending = vcpu.nmi_pending = vcpu.init_pending = False
             vcpu.engine.park(vcpu.index != 0)
-        if self.config.smp > 1:
-            self.rotation.reset()
         self._changed.notify_all()
 
     # ---- running

@@ -1,9 +1,12 @@
 """Several vCPUs that take turns by instruction count: `--smp N`, reproducible.
 
 Each vCPU keeps its thread, as the debugger knows it; but one at a time has the turn, in the order of their numbers, and
-only that one enters translated code.  A turn lasts `SLICE_NS` of virtual time, which each vCPU counts for itself
-(`retired + extra_ns`): it ends with the first instruction behind that.  One that is halted, or waits for SIPI, gets no turn,
-and its time goes on with the others'.  While only one can go it goes on without turns.
+only that one enters translated code.  A turn lasts `SLICE_NS` of virtual time: it ends with the first instruction behind
+that.  One that is halted, or waits for SIPI, gets no turn.  While only one can go it goes on without turns.
+
+A turn begins at the virtual time at which the one before it ended, so time never goes back, whoever looks at whatever
+shows it: kernels compare the TSCs of their processors, and do not use them where one is behind.  Each vCPU counts its own
+time (`retired + extra_ns`); what passed in the turns of others is skipped when its own comes.
 
 What one vCPU does to memory the others see between turns.  Code: a vCPU that gets the turn back compares the pages of
 which it has translations with what they held when it left, and drops what was written.  TLBs are the guest's affair, by
@@ -51,31 +54,22 @@ class Rotation:
 
     def pass_on(self, vcpu: TurnVcpu) -> bool:
         """The turn of `vcpu` is over: True when another one has it now."""
-        if not self.others_can_go(vcpu):
-            self.end = NEVER
-            return False
-        if self.end == NEVER:
-            self.end = vcpu.now()
         chosen = self._next(vcpu.index)
         if chosen is vcpu:
+            self.end = NEVER
             return False
         vcpu.leave()
         self.current = chosen.index
+        chosen.catch_up(vcpu)
+        self.end = chosen.now() + SLICE_NS
         chosen.take()
         return True
 
     def _next(self, index: int) -> TurnVcpu:
-        """The next one in the circle that has time left; a new round begins with the first vCPU."""
-        while True:
-            index += 1
-            if index == len(self.vcpus):
-                index = 0
-                self.end += SLICE_NS
-            vcpu = self.vcpus[index]
-            if self.can_go(vcpu):
-                vcpu.skip(max(0, self.end - SLICE_NS - vcpu.now()))
-                if vcpu.now() < self.end:
-                    return vcpu
+        """The next one in the circle that is ready; the one that has the turn when nobody else is."""
+        n = len(self.vcpus)
+        ready = (self.vcpus[(index + k) % n] for k in range(1, n))
+        return next((vcpu for vcpu in ready if self.can_go(vcpu)), self.vcpus[index])
 
     def changed(self) -> None:
         """Somebody may have become ready: the turn of the one that goes alone gets an end."""
@@ -103,9 +97,12 @@ class Rotation:
             vcpu.forget()
 
     def reset(self) -> None:
-        """The machine was reset: the first vCPU begins."""
+        """The machine is being reset: it is as late on all vCPUs, and the first one begins."""
+        latest = max(self.vcpus, key=TurnVcpu.now)
+        for vcpu in self.vcpus:
+            vcpu.catch_up(latest)
         self.current = 0
-        self.end = max(vcpu.now() for vcpu in self.vcpus) + SLICE_NS
+        self.end = latest.now() + SLICE_NS
 
 
 class TurnVcpu(Vcpu):
@@ -132,6 +129,10 @@ class TurnVcpu(Vcpu):
         self.rotation.changed()
 
     # ---- turns
+    def catch_up(self, other: TurnVcpu) -> None:
+        """It is as late as on `other`."""
+        self.skip(max(0, other.now() - self.now()))
+
     def leave(self) -> None:
         """The turn goes to another one: remember the pages with translations."""
         numbers = self.engine.translated_pages()

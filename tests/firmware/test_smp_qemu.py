@@ -127,7 +127,36 @@ COUNT = """
     loop 1b
     lock inc dword ptr [0x6004]
 """
+TIME = """
+    mov ecx, 6000
+1:  xor eax, eax
+2:  inc eax
+    xchg [0x6040], eax
+    test eax, eax
+    jz 3f
+    pause
+    jmp 2b
+3:  mov ebx, edx
+    rdtsc
+    cmp edx, [0x604C]
+    jne 4f
+    cmp eax, [0x6048]
+4:  jae 5f
+    inc dword ptr [0x6050]
+5:  mov [0x6048], eax
+    mov [0x604C], edx
+    mov edx, ebx
+    mov dword ptr [0x6040], 0
+    loop 1b
+    lock inc dword ptr [0x6004]
+"""
+"""Each time that this vCPU gets the lock its TSC is not below what the one before it saw; else [6050h] counts."""
 CASES = {
+    "time does not go back from one processor to the next": (
+        f"call start_others\n{TIME} 1: pause\n cmp dword ptr [0x6004], 3\n jne 1b\n mov eax, [0x6050]\n call number\n",
+        TIME,
+        "00000000\n",
+    ),
     "locked": (
         "call start_others\n" + COUNT.format(own="0") + "2: pause\n cmp dword ptr [0x6004], 3\n jne 2b\n"
         "mov eax, [0x6000]\n call number\n",
@@ -192,6 +221,16 @@ def test_programs(name: str, tmp_path: Path) -> None:
     assert runs[0] == runs[1], "the same run twice"
     assert all(runs[0][0])
     assert run_qemu(tmp_path, bios, "-smp", "3", *TAKE_TURNS, *DEBUG_EXIT).debug == wanted
+
+
+def test_after_a_reset_all_processors_have_the_same_time(tmp_path: Path) -> None:
+    main, other, wanted = CASES["time does not go back from one processor to the next"]
+    with Machine(config(image(tmp_path, main, other), smp=3)) as machine:
+        assert machine.run(3_000_000).reason == "max-insns"
+        machine.reset()
+        machine.write_memory(0x6000, bytes(0x100))
+        assert machine.run(90_000_000).reason == "debug-exit"
+        assert machine.debug_output(0xE9).decode() == wanted
 
 
 def test_a_checkpoint_holds_whose_turn_it_is(tmp_path: Path) -> None:
