@@ -41,8 +41,8 @@ HOST = frozenset(
 )
 """Fields of the record that belong to the host: addresses, what is looked up again, kicks, statistics."""
 DEBUGGER = frozenset(
-    "n_watch n_points watch_kind watch_first watch_last dr_seen code_breaks port_breaks n_catch catch catch_number "
-    "step_stop".split()
+    "n_watch n_points points_at watch_kind watch_first watch_last dr_seen code_breaks port_breaks n_catch catch "
+    "catch_number step_stop".split()
 )
 """What a debugger has set stays as it is, and with it the tables that are made from the guest's debug registers."""
 FIELDS = tuple(name for name in (str(field[0]) for field in ARCHITECTURAL) if name not in HOST | DEBUGGER)

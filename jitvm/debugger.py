@@ -14,13 +14,14 @@ All of it is used with the machine lock held, or while the vCPUs stand.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from jitvm.engine.points import MOST_WATCHES, NONE, Hit, Point, hits, set_catches, set_watches
+from jitvm.engine.points import NONE, Hit, Point, Points, hits, set_catches
 from jitvm.errors import ConfigError
 from jitvm.exits import Outcome
 from jitvm.faults import fault_words
@@ -123,6 +124,10 @@ class _Watch:
     kind: WatchKind
     physical: bool
 
+    def point(self) -> Point:
+        """As the vCPUs know it."""
+        return Point(KIND_BITS[self.kind] | (int(WATCH_PHYSICAL) if self.physical else 0), self.first, self.last)
+
 
 class Debugger:
     """What stops the vCPUs of a machine; every stop is a turn that ends with Outcome.DEBUG, and `reason` tells it.
@@ -133,6 +138,13 @@ class Debugger:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._watches: list[_Watch] = []
+        """By their numbers in `_points`."""
+        self._numbers: dict[_Watch, int] = {}
+        self._times: Counter[_Watch] = Counter()
+        """How often each was set."""
+        self._physical: dict[_Watch, None] = {}
+        """Those that see DMA."""
+        self._points = Points()
         self._vectors: set[int] = set()
         self._others: set[str] = set()
         self._msr: int | None = None
@@ -152,7 +164,7 @@ class Debugger:
     def watch(self, address: int, length: int, kind: WatchKind = "write") -> None:
         """Stop after each instruction that makes such an access to one of these linear addresses.
 
-        ConfigError: the range is empty or beyond the address space, or the table is full.
+        ConfigError: the range is empty or beyond the address space.
         """
         self._add(address, length, kind, False)
 
@@ -178,30 +190,39 @@ class Debugger:
         end = len(self._machine.memory.page_read) * PAGE if physical else ADDRESS_END
         if length < 1 or address < 0 or address + length > end:
             raise ConfigError(f"{address:#x}+{length:#x} is no range of addresses below {end:#x}")
-        if len(self._watches) >= MOST_WATCHES:
-            raise ConfigError(f"there are {MOST_WATCHES} watchpoints already")
-        self._watches.append(_Watch(address, address + length - 1, kind, physical))
-        self._push_watches()
+        watch = _Watch(address, address + length - 1, kind, physical)
+        self._times[watch] += 1
+        if self._times[watch] == 1:
+            self._numbers[watch] = len(self._watches)
+            self._watches.append(watch)
+            if physical:
+                self._physical[watch] = None
+            self._points.add(watch.point())
+            self._push_watches()
 
     def _remove(self, address: int, length: int, kind: WatchKind, physical: bool) -> None:
         watch = _Watch(address, address + length - 1, kind, physical)
-        if watch in self._watches:
-            self._watches.remove(watch)
+        if watch not in self._numbers:
+            return
+        self._times[watch] -= 1
+        if self._times[watch] == 0:
+            del self._times[watch]
+            n, last = self._numbers.pop(watch), self._watches.pop()
+            if last != watch:
+                self._watches[n], self._numbers[last] = last, n
+            self._physical.pop(watch, None)
+            self._points.remove(n)
             self._push_watches()
 
     def _push_watches(self) -> None:
-        reads = any(w.physical and w.kind != "write" for w in self._watches)
+        reads = any(w.kind != "write" for w in self._physical)
         self._machine.memory.on_read[:] = [self._on_read] if reads else []
-        points = [
-            Point(KIND_BITS[w.kind] | (int(WATCH_PHYSICAL) if w.physical else 0), w.first, w.last)
-            for w in self._watches
-        ]
         for vcpu in self._machine.vcpus:
-            set_watches(vcpu.engine, points)
+            self._points.watch(vcpu.engine)
 
     def _on_write(self, offset: int, size: int) -> None:
         """Guest memory was written by DMA; what a client writes while the machine stands does not count."""
-        if not self._machine.gate.held and any(w.physical for w in self._watches):
+        if self._physical and not self._machine.gate.held:
             self._note_dma("write", offset, size)
 
     def _on_dma_read(self, offset: int, size: int) -> None:
@@ -210,8 +231,8 @@ class Debugger:
 
     def _note_dma(self, kind: WatchKind, offset: int, size: int) -> None:
         """Stop the machine when a device's access is watched."""
-        for watch in self._watches:
-            if not watch.physical or watch.kind not in (kind, "access"):
+        for watch in self._physical:
+            if watch.kind not in (kind, "access"):
                 continue
             at = self._touched(watch, offset, size, write=kind == "write")
             if at is not None:

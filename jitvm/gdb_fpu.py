@@ -32,10 +32,10 @@ MXCSR_BITS = 0xFFFF
 NUMBERED = re.compile(r"(st|xmm)(\d+)")
 WORDS = {
     "fctrl": "fcw", "fstat": "fsw", "fiseg": "fcs", "fioff": "fip", "foseg": "fds", "fooff": "fdp", "fop": "fop",
-    "mxcsr": "mxcsr",
+    "fip": "fip", "fdp": "fdp", "mxcsr": "mxcsr",
 }  # fmt: skip
 """Registers that are a word of the record."""
-WIDTHS = {"fiseg": 16, "foseg": 16, "fop": 11}
+WIDTHS = {"fiseg": 16, "foseg": 16, "fop": 11, "fip": 64, "fdp": 64}
 """Bits of those that are not 32 wide."""
 
 

@@ -7,7 +7,8 @@ A selector that is written loads the segment as an instruction would: shifted by
 the descriptor tables in protected mode, but for those of LDTR and TR.  Bases, limits and attributes change nothing but
 themselves.  EFER.LMA follows from EFER.LME and CR0.PG.
 
-General registers, of which code outside of 64-bit mode sees 32 bits, are cut to these there.
+General registers, of which code outside of 64-bit mode sees 32 bits, are cut to these there; but R8 to R15, of which it
+sees nothing, stay as they are written.
 
 Source: Intel SDM vol. 3, 3.4.5 (descriptors), 20.1.1 (segments in real mode), 24.4.1 (attributes, "unusable"), 2.2.1
 (EFER), 9.8.5 (LMA).
@@ -136,7 +137,7 @@ class Registers:
         """Write a register; `take_effect` follows when all are written."""
         c = self._c
         if (number := general_number(name)) is not None:
-            c.gpr[number] = value & self._code_mask()
+            c.gpr[number] = value & (self._code_mask() if number < len(GENERAL) else M64)
         elif name in ("rip", "eip"):
             self._write_pc(value)
         elif name == "ip":

@@ -40,7 +40,6 @@ from gdbstub.target import (
     ThreadInfo,
 )
 from jitvm.debugger import Debugger
-from jitvm.engine.layout import N_BREAKPOINTS
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory, memory_map
@@ -258,8 +257,6 @@ class GdbTarget:
 
     def insert_breakpoint(self, kind: BreakpointKind, address: int, size: int) -> None:
         """Stop before the instruction at a linear address."""
-        if address not in self._points and len(self._points) >= N_BREAKPOINTS:
-            raise TargetError(f"there are {N_BREAKPOINTS} breakpoints already")
         self._points.setdefault(address, set()).add(kind)
 
     def remove_breakpoint(self, kind: BreakpointKind, address: int, size: int) -> None:

@@ -12,7 +12,6 @@ import pytest
 from gdbstub.errors import TargetError
 from gdbstub.stop import BreakpointHit, BreakpointKind, Exited, Interrupted, Signalled, Stepped
 from gdbstub.target import Continue, MemoryRegion, Step
-from jitvm.engine.layout import N_BREAKPOINTS
 from jitvm.errors import ConfigError
 from jitvm.gdb_target import GdbTarget, serve
 from jitvm.machine import Machine
@@ -274,15 +273,13 @@ def test_a_step_passes_over_breakpoints(tmp_path: Path) -> None:
         assert b.step() == Stepped(1) and b.pc == START + 2
 
 
-def test_thousands_of_breakpoints(tmp_path: Path) -> None:
+def test_tens_of_thousands_of_breakpoints(tmp_path: Path) -> None:
     with bench(rom(tmp_path, "90 90 90 ebfb")) as b:
-        others = range(0x1000, 0x1000 + N_BREAKPOINTS - 4)
+        others = range(0x1000, 0x1000 + 20_000)
         break_at(b, *reversed(others), START + 2, (1 << 64) - 1, HIGH, 0)
         break_at(b, HIGH, others[-1])
         for _ in range(3):
             assert b.run() == BreakpointHit(1, SOFT) and b.pc == START + 2
-        with pytest.raises(TargetError, match=f"there are {N_BREAKPOINTS} breakpoints already"):
-            break_at(b, START)
 
 
 # ---- ends -----------------------------------------------------------------------------------------------------------

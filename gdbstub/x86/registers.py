@@ -2,6 +2,7 @@
 
 Source: gdb's manual, "i386 Features" (core, sse, segments); the rest is this package's own feature. In it:
 
+* `fip` and `fdp` are all 64 bits of the x87 pointers of 64-bit code, of which `fioff` and `fooff` show the lower ones.
 * `ip` and `cs_base` are the program counter in parts; `rip` (`eip`) is what the target makes of them for breakpoints
   and symbols.
 * `XX_base`, `XX_limit` (in bytes, after granularity) and `XX_attr` are the hidden parts of segment registers.
@@ -26,7 +27,9 @@ def _core(general: str, size: int, pc: str, pointers: str) -> Feature:
     registers += [Register(pc, size, "code_ptr"), Register("eflags", 4, "i386_eflags")]
     registers += [Register(name, 4, "int32") for name in "cs ss ds es fs gs".split()]
     registers += [Register(f"st{n}", 10, "i387_ext") for n in range(8)]
-    registers += [Register(n, 4, "int", "float") for n in "fctrl fstat ftag fiseg fioff foseg fooff fop".split()]
+    wide = {"fioff": "fip", "fooff": "fdp"} if size == 8 else {}
+    words = "fctrl fstat ftag fiseg fioff foseg fooff fop".split()
+    registers += [Register(n, 4, "int", "float", wide.get(n, "")) for n in words]
     return Feature("org.gnu.gdb.i386.core", tuple(registers), (types.EFLAGS,))
 
 
@@ -36,13 +39,14 @@ def _sse(count: int) -> Feature:
     return Feature("org.gnu.gdb.i386.sse", tuple(registers), (*types.VECTOR, types.MXCSR))
 
 
-def _system(width: int, segment_bases: str, extra_control: str) -> Feature:
+def _system(width: int, segment_bases: str, extra_control: str, x87: str) -> Feature:
     """Everything else; `width` is the size of an address."""
     word = f"uint{width * 8}"
     registers = [Register(name, width, word) for name in ("cr0", "cr2", "cr3", "cr4", *extra_control.split())]
     registers += [Register("efer", 8, "uint64")]
     registers += [Register("cr0_bits", 4, "x86_cr0", "", "cr0"), Register("cr4_bits", 4, "x86_cr4", "", "cr4")]
     registers += [Register("efer_bits", 4, "x86_efer", "", "efer")]
+    registers += [Register(name, width, word, "float") for name in x87.split()]
     registers += [Register("ip", width, word, SYSTEM)]
     registers += [Register(f"{name}_base", width, word, SYSTEM) for name in segment_bases.split()]
     for name in [*SEGMENTS, "ldtr", "tr"]:
@@ -64,10 +68,10 @@ FEATURES_64 = (
     _core("rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15", 8, "rip", "rbp rsp"),
     _sse(16),
     Feature("org.gnu.gdb.i386.segments", (Register("fs_base", 8, "uint64"), Register("gs_base", 8, "uint64"))),
-    _system(8, "cs es ss ds", "cr8 k_gs_base"),
+    _system(8, "cs es ss ds", "cr8 k_gs_base", "fip fdp"),
 )
 FEATURES_32 = (
     _core("eax ecx edx ebx esp ebp esi edi", 4, "eip", "esp ebp"),
     _sse(8),
-    _system(4, "cs es ss ds fs gs", ""),
+    _system(4, "cs es ss ds fs gs", "", ""),
 )

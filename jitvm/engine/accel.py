@@ -404,12 +404,14 @@ class VcpuEngine:
 
     def set_breakpoints(self, addresses: Collection[int]) -> None:
         """Stop with EXIT_DEBUG before the instructions at these linear addresses; only while the vCPU stands."""
-        if len(addresses) > lay.N_BREAKPOINTS:
-            raise ConfigError(f"{len(addresses)} breakpoints are too many; there is room for {lay.N_BREAKPOINTS}")
-        c = self.c
-        c.n_breakpoints = len(addresses)
-        c.breakpoints[: len(addresses)] = sorted(addresses)
+        self._breakpoints = np.array(sorted(addresses), np.uint64)
+        self.c.n_breakpoints, self.c.breakpoints_at = len(addresses), self._breakpoints.ctypes.data
         self.accel.forget(self.address)
+
+    def set_watches(self, rows: npt.NDArray[np.uint64], n: int) -> None:
+        """A debugger's watched ranges are the first `n` rows of a table (`points.py`), which may be others' too."""
+        self._watches = rows
+        self.c.n_points, self.c.points_at = n, rows.ctypes.data
 
     def registers_changed(self) -> None:
         """Registers were written from outside: derive the mode again, forget address translations."""

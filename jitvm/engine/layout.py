@@ -19,7 +19,6 @@ N_FORMS = 1 << 13
 N_FORM_HASH = 1 << 15
 N_HANDLERS = 1 << 15
 N_MISSING = 256
-N_BREAKPOINTS = 1 << 14
 BLOCK_MAX = 64
 """Greatest number of instructions in a block."""
 T_WORDS = 15
@@ -88,7 +87,7 @@ ENGINE = [
     ("page_bits", U),  # and which 64-byte pieces of the page hold translated bytes (8 bytes)
     ("n_guest_pages", U),
     ("n_breakpoints", U),
-    ("breakpoints", U, (N_BREAKPOINTS,)),  # linear addresses, in order, before whose instructions a debugger wants to stop
+    ("breakpoints_at", U),  # host address of as many linear ones, in order: a debugger wants to stop before what is there
     ("breaks_off", U),  # 1: run over them
     ("range_on", U),  # 1: a debugger wants to stop before the first instruction outside of `range_size` linear addresses
     ("range_first", U),

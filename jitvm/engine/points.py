@@ -11,15 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitvm.engine.accel import VcpuEngine
-from jitvm.errors import ConfigError
 from jitvm.isa.debug import count_watches
-from jitvm.isa.state import N_WATCH
+from jitvm.isa.state import N_WATCH as GUEST_ENTRIES
 from jitvm.isa.words import u64
 
-GUEST_ENTRIES = 4
-"""Entries of the watch tables that belong to the guest's debug registers."""
-MOST_WATCHES = N_WATCH - GUEST_ENTRIES
 NONE = (1 << 64) - 1
+FIRST_ROWS = 16
 
 
 class Point(NamedTuple):
@@ -37,16 +34,35 @@ class Hit(NamedTuple):
     address: int
 
 
-def set_watches(engine: VcpuEngine, points: Sequence[Point]) -> None:
-    """Watch these ranges and no others."""
-    if len(points) > MOST_WATCHES:
-        raise ConfigError(f"{len(points)} watchpoints are too many; there is room for {MOST_WATCHES}")
-    c = engine.c
-    for n, point in enumerate(points, GUEST_ENTRIES):
-        c.watch_kind[n], c.watch_first[n], c.watch_last[n] = point
-    c.n_points, c.n_hits, c.n_told = len(points), 0, 0
-    count_watches(c, u64(np.any(c.watch_kind[:GUEST_ENTRIES] != 0)))
-    engine.accel.flush(engine.address)
+class Points:
+    """Watched ranges, any number, as a table that the vCPUs of a machine share."""
+
+    def __init__(self, points: Sequence[Point] = ()) -> None:
+        self._rows = np.array([*points, *[(0, 0, 0)] * FIRST_ROWS], np.uint64)
+        self._n = len(points)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, point: Point) -> None:
+        """One more, with the next number."""
+        if self._n == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[self._n] = point
+        self._n += 1
+
+    def remove(self, n: int) -> None:
+        """The point with this number goes; the last one gets its number."""
+        self._n -= 1
+        self._rows[n] = self._rows[self._n]
+
+    def watch(self, engine: VcpuEngine) -> None:
+        """These ranges are what a vCPU watches, and no others."""
+        c = engine.c
+        engine.set_watches(self._rows, self._n)
+        c.n_hits, c.n_told = 0, 0
+        count_watches(c, u64(np.any(c.watch_kind != 0)))
+        engine.accel.flush(engine.address)
 
 
 def hits(c: Any) -> list[Hit]:

@@ -91,7 +91,7 @@ from jitvm.isa.state import (
     fault,
     retired,
 )
-from jitvm.isa.words import M32, W0, W1, W2, W4, W7, W8, W12, W16, W31, W32, u64
+from jitvm.isa.words import M32, W0, W1, W2, W3, W4, W7, W8, W12, W16, W31, W32, u64
 
 WHY_EXIT, WHY_FORM, WHY_HANDLER = u64(WHY_EXIT_), u64(WHY_FORM_), u64(WHY_HANDLER_)
 FUSE, DEAD_FLAGS, CHAIN, JUMP_CACHE = u64(OPT_FUSE), u64(OPT_DEAD_FLAGS), u64(OPT_CHAIN), u64(OPT_JUMP_CACHE)
@@ -185,11 +185,11 @@ def has_breakpoint(c, lin):
     low, high = W0, c.n_breakpoints
     while low < high:
         middle = (low + high) >> W1
-        if c.breakpoints[middle] < lin:
+        if peek(c.breakpoints_at + (middle << W3), W8) < lin:
             low = middle + W1
         else:
             high = middle
-    return u64(low < c.n_breakpoints and c.breakpoints[low] == lin)
+    return u64(low < c.n_breakpoints and peek(c.breakpoints_at + (low << W3), W8) == lin)
 
 
 def is_breakpoint(c, lin):

@@ -33,8 +33,8 @@ TLB_WORDS = (TLB_PARTS + 1) * TLB_KINDS * TLB_ENTRIES * 2
 """(three privileges, always empty) x (read, write, fetch, beside) x entries x (tag, addend): see jitvm/isa/tlb.py."""
 TLB_MARKS = TLB_PARTS * TLB_KINDS * TLB_ENTRIES // 64
 """Words with a bit an entry."""
-N_WATCH = 512
-"""Entries of the watch tables: the guest's debug registers 0 to 3 and a debugger's."""
+N_WATCH = 4
+"""Entries of the watch tables in the record, the guest's: debug registers 0 to 3."""
 N_HITS = 8
 """Hits that are remembered of one instruction."""
 IO_LOG = 256
@@ -155,7 +155,8 @@ ARCHITECTURAL = [
     ("armed", U),  # 1 while an instruction runs alone, as a block of its own, to be looked at when it ends
     ("noting", U),  # 1: watched accesses are noted, whoever makes them (delivery of an event, a fetch)
     ("n_watch", U),  # entries of the watch tables that count
-    ("n_points", U),  # how many of them are a debugger's, from entry 4 on
+    ("n_points", U),  # how many of them are a debugger's, from entry 4 on, and the host address of these: three words each
+    ("points_at", U),
     ("watch_kind", U, (N_WATCH,)),  # WATCH_* bits
     ("watch_first", U, (N_WATCH,)),  # first and last address
     ("watch_last", U, (N_WATCH,)),

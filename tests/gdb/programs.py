@@ -91,6 +91,86 @@ gdtr:   .word 47
         .long gdt
 """
 """To `main` in 64-bit code with 4-level paging: the first 2 MiB, and the same from FFFF800000000000h on."""
+START_SMP = """
+        .code16
+        .section .text.start, "ax"
+        .globl start16, start32, gdt, ap16, ap16_end, ap32
+start16: cli
+        lgdtl %cs:gdtr - start16
+        mov %cr0, %eax
+        or $1, %al
+        mov %eax, %cr0
+        ljmpl $8, $start32
+ap16:   mov $5, %bx
+        lgdtl %cs:ap_gdtr - ap16
+        mov %cr0, %eax
+        or $1, %al
+        mov %eax, %cr0
+        ljmpl $8, $ap32
+ap_gdtr: .word 23
+        .long gdt
+ap16_end:
+        .code32
+ap32:   mov $16, %eax
+        mov %eax, %ds
+        mov %eax, %es
+        mov %eax, %ss
+        mov 0xfee00020, %ebx
+        shr $24, %ebx
+        mov %ebx, %esp
+        shl $12, %esp
+        add $0x20000, %esp
+        push %ebx
+        call ap_main
+start32: mov $16, %eax
+        mov %eax, %ds
+        mov %eax, %es
+        mov %eax, %ss
+        mov $0x7000, %esp
+        call main
+        .balign 8
+gdt:    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+gdtr:   .word 23
+        .long gdt
+"""
+"""`main` on the first CPU, `ap_main(number)` on those that it starts with a SIPI to `AP_PAGE`."""
+AP_PAGE = 0x8000
+SMP = """\
+typedef unsigned int u32;
+extern char ap16[], ap16_end[];
+int alive, done[16], shared;
+static void wait_a_moment(void) { for (volatile int i = 0; i < 500; i++); }
+static void copy(void)
+{
+    for (int i = 0; i < ap16_end - ap16; i++)
+        ((volatile char *)0x8000)[i] = ap16[i];
+}
+static void icr(u32 value) { *(volatile u32 *)0xfee00300 = value; }
+void work(int number)
+{
+    done[number]++;
+}
+void ap_main(int number)
+{
+    __sync_fetch_and_add(&alive, 1);
+    for (;;)
+        work(number);
+}
+void ready(void) { }
+int main(void)
+{
+    *(volatile u32 *)0xfee000f0 = 0x1ff;
+    copy();
+    icr(0xc4500);
+    wait_a_moment();
+    icr(0xc4608);
+    while (*(volatile int *)&alive < N - 1);
+    ready();
+    for (;;)
+        work(0);
+}
+"""
+"""Starts the others, which count in `done` for ever as it does."""
 COUNTING = """\
 int counter, table[16];
 int leaf(int a, int b)
@@ -166,6 +246,14 @@ def long_program(folder: Path, text: str = COUNTING) -> Program:
     source.write_text(text)
     _do("gcc", *FLAGS.replace("-m32", "-m64 -mcmodel=large -mno-red-zone").split(), "-c", source, "-o", made)
     return link(folder, assembled(folder, START_LONG, width=64), made, emulation="elf_x86_64")
+
+
+def smp_program(folder: Path, n_cpus: int) -> Program:
+    """A program that starts so many CPUs."""
+    source, made = folder / "main.c", folder / "main.o"
+    source.write_text(SMP)
+    _do("gcc", *FLAGS.split(), f"-DN={n_cpus}", "-c", source, "-o", made)
+    return link(folder, assembled(folder, START_SMP), made)
 
 
 def _do(*command: str | Path) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from gdbstub import registers
 from gdbstub.errors import TargetError
+from gdbstub.session import Session
+from jitvm.gdb_registers import GENERAL
 from tests.boot.guests import rom
 from tests.gdb.bench import bench
 from tests.gdb.vm import Start
@@ -67,7 +70,7 @@ def test_every_register_keeps_what_is_written(tmp_path: Path, arch: str) -> None
             if register.view_of:
                 continue
             value = kept.get(name, int.from_bytes(bytes(range(0x11, 0x11 + register.size)), "little"))
-            if register.size == 8 and register.type in ("int64", "data_ptr") and arch == "x86-64":
+            if name[1:] in GENERAL and arch == "x86-64":
                 value &= 0xFFFF_FFFF  # what 16-bit code has of it
             if name.endswith("_attr"):
                 value = 0x93
@@ -78,6 +81,25 @@ def test_every_register_keeps_what_is_written(tmp_path: Path, arch: str) -> None
             before: Any = b.read(name)
             b.write({name: value})
             assert b.read(name) == value or name == "tsc", f"{name}: {b.read(name):#x}, was {before:#x}"
+
+
+def test_the_x87_pointers_of_64_bit_code_are_whole(tmp_path: Path) -> None:
+    """`fioff` and `fooff` are their lower halves, and leave the upper ones alone; a G packet restores all."""
+    high = 0xFFFF_8000_0000_1234
+    with bench(rom(tmp_path, "ebfe")) as b:
+        session = Session(b.target)
+        session.connect()
+        numbers = b.target.layout.numbers
+        b.write({"fip": high, "fdp": high + 1})
+        assert registers.read_one(session, 1, numbers["fioff"]) == bytes.fromhex("34120000")
+        registers.write_one(session, 1, numbers["fooff"], bytes.fromhex("78563412"))
+        assert b.read("fip") == high and b.read("fdp") == 0xFFFF_8000_1234_5678
+        session.client.described = True
+        whole = b"".join(value or b"" for value in registers.read_all(session, 1))
+        b.write({"fip": 0, "fdp": 0, "rax": 7})
+        registers.write_all(session, 1, whole)
+        assert (b.read("fip"), b.read("fdp"), b.read("rax")) == (high, 0xFFFF_8000_1234_5678, 0)
+        session.disconnect()
 
 
 def test_reserved_bits_of_mxcsr_are_refused(tmp_path: Path) -> None:

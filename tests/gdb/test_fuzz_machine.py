@@ -22,6 +22,7 @@ import pytest
 from gdbstub.framing import PACKET_SIZE, escape, frame
 from gdbstub.x86 import LAYOUTS
 from tests.boot.guests import rom
+from tests.gdb.programs import long_program, smp_program
 from tests.gdb.vm import Start, Vm, interrupt, let_run
 from tests.gdbstub.real_gdb import GdbError
 from tests.gdbstub.test_fuzz import packet
@@ -33,6 +34,8 @@ GUEST = "31c0 8ed8 8ec0 40 a30005 b90800 bf0006 f3aa fe0e0307 ebef"
 BUG = "internal error"
 """What the server logs for one."""
 MOST_GROWTH = 64 << 20
+N_THREADS = 4
+"""Of the machine with most vCPUs."""
 PER_CONNECTION = 400
 """Packets of a connection, on average."""
 N_REGISTERS = len(LAYOUTS["x86-64"].registers)
@@ -54,6 +57,7 @@ def machine_packet(rng: random.Random) -> bytes:
     size = rng.choice([1, 2, 4, 64, 4096, rng.randrange(1, 9000)])
     number = rng.choice([rng.randrange(N_REGISTERS + 3), rng.getrandbits(40), 0xFFFF_FFFF_FFFF])
     data = rng.randbytes(rng.choice([1, 2, 4, 8, 16, 300]))
+    thread = rng.randrange(N_THREADS + 2)
     return rng.choice(
         [
             b"m%x,%x" % (address, size),
@@ -68,7 +72,10 @@ def machine_packet(rng: random.Random) -> bytes:
             b"G" + rng.randbytes(rng.randrange(1600)).hex().encode(),
             b"vCont;s:1",
             b"vCont;c",
-            b"vCont;r%x,%x:1" % (address, address + size),
+            b"vCont;r%x,%x:%x" % (address, address + size, thread),
+            b"vCont;s:%x;c:%x" % (thread, rng.randrange(1, N_THREADS + 2)),
+            b"vCont;t:%x;c" % thread,
+            b"H%c%x" % (rng.choice(b"gc"), thread),
             b"s",
             b"c",
             b"D",
@@ -212,6 +219,7 @@ def check(vm: Vm, seed: int) -> None:
     gdb.cli("monitor reset")
     gdb.cli("monitor pc linear")
     gdb.cli("maintenance flush register-cache")
+    gdb.cli("thread 1")  # the others wait for SIPI now
     assert gdb.pc() == 0xFFFF_FFF0, f"seed {seed}"
     gdb.cli("delete mem")
     gdb.cli("set mem inaccessible-by-default off")
@@ -247,11 +255,22 @@ def ended_by_guest(vm: Vm, seed: int) -> bool:
     return True
 
 
-def fuzz(boot: Start, folder: Path, seed: int, n_packets: int, arch: str, policy: str) -> None:
+def image_and_options(kind: str, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """A guest: of 16-bit code, of 64-bit code with paging, or with four vCPUs."""
+    if kind == "long":
+        return long_program(folder).image, ("--cpu", "max")
+    if kind == "smp":
+        return smp_program(folder, N_THREADS).image, ("--smp", str(N_THREADS))
+    return rom(folder, GUEST), ()
+
+
+def fuzz(
+    boot: Start, folder: Path, seed: int, n_packets: int, arch: str, policy: str, *, kind: str = "real16"
+) -> None:
     """Attack, look, and see that memory has not grown; another machine where the guest has ended one."""
     rng = random.Random(seed)
-    image = rom(folder, GUEST)
-    options = ("-S", "--gdb-arch", arch, "--gdb-on-disconnect", policy, "--timeout", "3000", "-m", "16M")
+    image, more = image_and_options(kind, folder)
+    options = ("-S", "--gdb-arch", arch, "--gdb-on-disconnect", policy, "--timeout", "3000", "-m", "16M", *more)
     machines, packets, answers = 0, 0, Answers()
     while n_packets > 0:
         vm = boot(image, *options)
@@ -282,6 +301,14 @@ def fuzz(boot: Start, folder: Path, seed: int, n_packets: int, arch: str, policy
 )
 def test_random_packets(boot: Start, tmp_path: Path, seed: int, arch: str, policy: str) -> None:
     fuzz(boot, tmp_path, seed, 1500, arch, policy)
+
+
+@needs("gcc")
+@pytest.mark.parametrize(("seed", "kind", "policy"), [(31, "long", "stop"), (41, "smp", "run")])
+def test_random_packets_in_long_mode_and_at_four_vcpus(
+    boot: Start, tmp_path: Path, seed: int, kind: str, policy: str
+) -> None:
+    fuzz(boot, tmp_path, seed, 1500, "x86-64", policy, kind=kind)
 
 
 @pytest.mark.slow
