@@ -190,7 +190,10 @@ class Cache:
         self._seen = changed
         now = time.time()
         loose = sorted(n for n in names if n.endswith(pack.LOOSE))
+        known = {os.path.basename(path) for path in self._sequences}  # often most of them: no path is made of these
         for name in [*sorted(n for n in names if n.endswith(pack.PACK)), *loose, *names]:
+            if name in known:
+                continue
             path = self.folder / name
             if name.startswith(".new-"):
                 with contextlib.suppress(OSError):

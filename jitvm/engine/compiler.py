@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import queue
 import subprocess
 import sys
 import threading
@@ -27,6 +28,10 @@ from jitvm.engine.region import Node
 NICE = 5
 MOST_DEATHS = 4
 """Times that the process may end by itself."""
+PIPE_BYTES = 1 << 20
+"""What the process may be behind with before its writer waits."""
+CLOSING = 2.0
+"""Seconds for the writer to come to the end of what it was given."""
 LENGTH = 8
 """Bytes of the length before each message."""
 
@@ -50,6 +55,9 @@ class Made:
         return replace(self, entry=cache.write_object(self.code, [self.name], list(self.imports)))
 
 
+_Outbox = queue.SimpleQueue[object]
+
+
 def _send(stream: IO[bytes], value: object) -> None:
     data = pickle.dumps(value)
     stream.write(len(data).to_bytes(LENGTH, "little") + data)
@@ -66,7 +74,7 @@ def _receive(stream: IO[bytes]) -> Any:
 
 
 class Compiler:
-    """The process as its parent sees it.
+    """The process as its parent sees it.  It is started and written to on a thread: who submits a region never waits.
 
     One that ends by itself (LLVM aborts where it finds itself wrong) is followed by another, which goes on behind the region
     that was being compiled.  When that happened too often `warn` is told, and regions are no longer made.
@@ -74,6 +82,9 @@ class Compiler:
 
     def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
         self._folder, self._warn = folder, warn
+        self._outbox: _Outbox | None = None
+        """What is to be written to the process, and None behind it; None: there is no process."""
+        self._writer = threading.Thread()
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: dict[int, tuple[object, Callable[[Made], None]]] = {}
         """What was sent and not answered, oldest first."""
@@ -88,33 +99,45 @@ class Compiler:
         with self._lock:
             if self._broken:
                 return
-            if self._process is None:
-                self._process = self._start()
+            if self._outbox is None:
+                self._outbox = self._begin()
             self._n += 1
             message = (self._n, tuple(nodes), tuple(modes))
             self._waiting[self._n] = message, done
-            self._post(self._process, message)
+            self._outbox.put(message)
 
-    def _post(self, process: subprocess.Popen[bytes], message: object) -> None:
+    def _begin(self) -> _Outbox:
+        """Start a process; where to put what is meant for it."""
+        outbox: _Outbox = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, args=(outbox,), name="jitvm regions, out", daemon=True)
+        self._writer.start()
+        return outbox
+
+    def _write(self, outbox: _Outbox) -> None:
+        """Start the process, and write to it what comes."""
+        process = self._process = self._start()
         assert process.stdin is not None
-        with contextlib.suppress(OSError):  # it ended: the reader finds out
-            _send(process.stdin, message)
+        threading.Thread(target=self._read, args=(process, outbox), name="jitvm regions", daemon=True).start()
+        while (message := outbox.get()) is not None:
+            with contextlib.suppress(OSError):  # it ended: the reader finds out
+                _send(process.stdin, message)
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jitvm.engine.compiler", str(self._folder or "")]
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
+            pipesize=PIPE_BYTES,
         )
-        threading.Thread(target=self._read, args=(process,), name="jitvm regions", daemon=True).start()
-        return process
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
+    def _read(self, process: subprocess.Popen[bytes], outbox: _Outbox) -> None:
         assert process.stdout is not None
         while (message := _receive(process.stdout)) is not None:
             number, made = message
@@ -122,11 +145,14 @@ class Compiler:
             self._waiting.pop(number)[1](made)
         status = process.wait()
         with self._lock:
-            if process is self._process:
+            if outbox is self._outbox:
                 self._follow(status)
 
     def _follow(self, status: int) -> None:
         """The process ended by itself: another one, without what it was at."""
+        assert self._outbox is not None
+        self._outbox.put(None)
+        self._outbox, self._process = None, None
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
             self._broken = True
@@ -134,17 +160,17 @@ class Compiler:
             return
         if self._waiting:
             del self._waiting[min(self._waiting)]
-        self._process = self._start()
+        self._outbox = self._begin()
         for message, _ in self._waiting.values():
-            self._post(self._process, message)
+            self._outbox.put(message)
 
     def close(self) -> None:
         """Let the process end when it is through with what it was given, which the cache keeps; a later one starts anew."""
         with self._lock:
-            process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+            outbox, self._outbox, self._process = self._outbox, None, None
+        if outbox is not None:
+            outbox.put(None)
+            self._writer.join(CLOSING)
 
 
 def main(folder: str) -> None:

@@ -10,7 +10,6 @@ function that the region begins in, to where it went.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,28 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitvm.engine import layout as lay
-from jitvm.engine.blocks import BLOCK_VALID, NO_BLOCK
-from jitvm.engine.formbits import F_COUNT, F_KILLS, F_READS
-from jitvm.engine.forms import Shape
+from jitvm.engine.block_reader import PAGE_SHIFT, Described, word_at
 from jitvm.engine.gate import GATE
-from jitvm.engine.region import OUT, Node, Op
+from jitvm.engine.region import OUT, Node
 from jitvm.engine.region_x87 import ALL_MASKED
-from jitvm.engine.stencil import KINDS
-from jitvm.engine.translate import SKIPPED, is_breakpoint
-from jitvm.isa.memory import is_code
 from jitvm.isa.state import MODE_CODE64
-from jitvm.isa.words import u64
 
 if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
 
-HELD = KINDS | {"nop", "goto", "status", "checked", "fpu", "fpu_store", "fpu_put"}
-"""Kinds of instruction that a region may hold."""
 MOST_NODES, MOST_OPS, MOST_RETURNS, MOST_PAGES = 40, 250, 8, 8
 LATER = 16
 """A block that belongs to another region asks again after so many times as many executions."""
-JUMPS = frozenset({"jcc", "loop", "jmp", "jmpi", "call", "calli", "ret"})
-PAGE_SHIFT, IN_PAGE = 12, 0xFFF
+IN_PAGE = 0xFFF
 
 
 @dataclass(frozen=True)
@@ -58,193 +48,151 @@ class Grown:
     """Linear address of its first block."""
 
 
-def _word(address: int) -> int:
-    return ctypes.c_uint64.from_address(address).value
+@dataclass(slots=True)
+class _Found:
+    """A block that was met: its description, and the RIPs of the blocks to which it was seen to lead (OUT: to none)."""
+
+    block: int
+    described: Described
+    taken: int
+    fall: int
+    seen: list[int]
+    """Where its indirect jump went."""
+    behind: int
+    """Where its call returns to."""
+
+    def successors(self) -> list[int]:
+        """RIPs that may follow, and the one behind a call."""
+        return [rip for rip in (self.taken, self.fall, *self.seen, self.behind) if rip != OUT]
 
 
 class _Grower:
     def __init__(self, engine: VcpuEngine) -> None:
         self.engine, self.c, self.options = engine, engine.c, engine.options
-        self.shapes = engine.accel.forms.shapes
+        self.blocks = engine.regions.blocks
         self.head = int(self.c.hot_block)
-        self.rip = int(self.c.block_rip[self.head])
-        self.ctx = int(self.c.block_ctx[self.head])
+        word = self.blocks.word
+        self.rip, self.ctx = word("block_rip", self.head), word("block_ctx", self.head)
         self.long = bool(self.ctx & int(MODE_CODE64))
         self.base = 0 if self.long else int(self.c.base[1])
-        self.pages = {self.linear(self.rip) >> PAGE_SHIFT: int(self.c.block_offset[self.head]) >> PAGE_SHIFT}
+        self.pages = {self.linear(self.rip) >> PAGE_SHIFT: word("block_offset", self.head) >> PAGE_SHIFT}
         """Pages of guest memory by linear page."""
+        self.at: dict[int, int] = {}
+        """Blocks that were found, by their RIP."""
 
     def linear(self, rip: int) -> int:
         """Linear address of an EIP."""
         return rip if self.long else (self.base + rip) & 0xFFFF_FFFF
 
-    def holds(self, shape: Shape) -> bool:
-        """Whether a region can hold such an instruction."""
-        return shape.kind in HELD and not (shape.kind == "status" and shape.ends)
-
     def block_at(self, rip: int) -> int:
         """The hot block at an EIP, -1 for none."""
-        c, linear = self.c, self.linear(rip)
+        found = self.at.get(rip)
+        if found is not None:
+            return found
+        linear = self.linear(rip)
         page = self.pages.get(linear >> PAGE_SHIFT)
-        if page is None or self.is_break(rip):
+        if page is None or self.blocks.is_break(rip, linear):
             return -1
-        offset = page << PAGE_SHIFT | linear & IN_PAGE
-        b = self.engine.accel.known_block(self.engine.address, offset, rip, self.ctx)
-        if b == int(NO_BLOCK) or not int(c.block_state[b]) & int(BLOCK_VALID) or int(c.block_bytes[b]) >> 32:
-            return -1
-        if not self.has_entry(b) or _word(int(c.block_uop[b])) == int(c.h_count):
-            return -1
+        b = self.blocks.find(page << PAGE_SHIFT | linear & IN_PAGE, rip, self.ctx)
+        if b >= 0:
+            self.at[rip] = b
         return b
 
-    def is_code(self, rip: int) -> bool:
-        """Whether a call may go there."""
-        with np.errstate(over="ignore"):
-            return bool(is_code(self.c, u64(rip)))
-
-    def is_break(self, rip: int) -> bool:
-        """Whether somebody wants to stop there."""
-        with np.errstate(over="ignore"):
-            return bool(is_breakpoint(self.c, u64(self.linear(rip))))
-
-    def has_entry(self, b: int) -> bool:
-        """Whether the block begins with an entry record."""
-        u = int(self.c.block_uop[b])
-        return int(self.c.copy_drops) > int(self.c.block_state[b]) & 0x18 and _word(u + 16) != 0
-
-    def describe(self, b: int, outermost: bool) -> tuple[Node, list[int], bool] | None:
-        """A block as a node whose `taken` and `fall` are EIPs; where its call returns to; whether it ends in a RET.
+    def meet(self, rip: int, outermost: bool) -> _Found | None:
+        """The block at an EIP, and where it leads.
 
         `outermost`: no call of the region led here, so that a RET goes where it was seen to go.
         """
-        c = self.c
-        n = self.engine.accel.describe(self.engine.address, b)
-        if not n:
+        b = self.block_at(rip)
+        d = self.blocks.describe(b)
+        if d is None:
             return None
-        ops: list[Op] = []
-        stop, call_returns = -1, []
-        u = int(c.block_uop[b])
-        count = int(c.block_state[b]) >> 8
-        rows = c.t[: n * lay.T_WORDS].reshape(n, lay.T_WORDS).tolist()
-        last = self.shapes[rows[-1][1]]
-        for k, row in enumerate(rows):
-            form, shape_number, eip, d, s, base, index, seg, scale, disp, imm, following, _, variant, uop = row
-            shape = self.shapes[shape_number]
-            if uop == int(SKIPPED):
-                continue
-            beyond = shape.kind == "call" and not self.is_code(imm)
-            if not self.holds(shape) or beyond:
-                stop = uop + 1
-                break
-            if shape.kind != "nop":
-                counted = bool(form & int(F_COUNT)) and not imm & 31
-                flags = bool(form & int(F_READS)), bool(form & int(F_KILLS)) and not counted
-                fields = (d, s, base, index, seg, scale, disp & 0xFFFF_FFFF, imm, eip, following, n - k, *flags)
-                ops.append(Op(shape, variant, uop + 1, *fields))
-        jumps = last.kind in JUMPS
-        taken = fall = OUT
-        if stop < 0 and last.kind not in ("jmpi", "calli", "ret"):
-            taken = rows[-1][10] if jumps else rows[-1][11]
-            fall = rows[-1][11] if last.kind in ("jcc", "loop") else OUT
-        if last.kind in ("call", "calli") and stop < 0 and self.options.returns:
-            call_returns.append(rows[-1][11])
-        slot = u + lay.UOP_SIZE * count
-        if not self.linked(slot, taken):
-            taken = OUT
-        if not self.linked(slot + 8, fall):
-            fall = OUT
-        rip = int(c.block_rip[b])
-        node = Node(rip, n, count, tuple(ops), taken, fall, (), stop, jumps)
-        if last.kind == "ret":
-            seen = outermost and self.options.returns
-        else:
-            seen = last.kind in ("jmpi", "calli") and self.options.targets
-        if seen and stop < 0:
-            node = replace(node, returns=tuple((rip, OUT) for rip in self.noted(slot)))
-        return node, call_returns, last.kind == "ret" and stop < 0
+        slot = self.blocks.word("block_uop", b) + lay.UOP_SIZE * d.slots
+        taken = d.taken if self.linked(slot, d.taken) else OUT
+        fall = d.fall if self.linked(slot + 8, d.fall) else OUT
+        behind = d.following if d.kind in ("call", "calli") and self.options.returns else OUT
+        seen: list[int] = []
+        if (d.kind == "ret" and outermost and self.options.returns) or (
+            d.kind in ("jmpi", "calli") and self.options.targets
+        ):
+            seen = self.noted(slot)
+        return _Found(b, d, taken, fall, seen, behind)
 
     def noted(self, slot: int) -> list[int]:
         """Where an indirect jump went to, as far as it remembers."""
-        c, found = self.c, []
-        for k in range(lay.N_NOTED):
-            b = self.block_of(_word(slot + 8 * k))
-            if b >= 0:
-                found.append(int(c.block_rip[b]))
-        return found
+        blocks = (self.hot(self.blocks.entry_of(word_at(slot + 8 * k))) for k in range(lay.N_NOTED))
+        return [self.blocks.word("block_rip", b) for b in blocks if b >= 0]
 
-    def block_of(self, u: int) -> int:
-        """The hot block whose entry record a noted address is, -1 for none; its page becomes known."""
-        c = self.c
-        if not int(c.uop_arena) <= u < int(c.uop_end):
+    def hot(self, b: int) -> int:
+        """A block that a jump went to when it may belong to the region, else -1; its page becomes known."""
+        word = self.blocks.word
+        if b < 0 or word("block_ctx", b) != self.ctx:
             return -1
-        b = _word(u + lay.UOP_DISP) & 0xFFFF_FFFF
-        if b >= int(c.n_blocks) or int(c.block_uop[b]) != u or int(c.block_ctx[b]) != self.ctx:
-            return -1
-        rip = int(c.block_rip[b])
+        rip = word("block_rip", b)
         if len(self.pages) < MOST_PAGES:
-            self.pages.setdefault(self.linear(rip) >> PAGE_SHIFT, int(c.block_offset[b]) >> PAGE_SHIFT)
+            self.pages.setdefault(self.linear(rip) >> PAGE_SHIFT, word("block_offset", b) >> PAGE_SHIFT)
         return b if self.block_at(rip) == b else -1
 
     def linked(self, slot: int, rip: int) -> bool:
         """Whether the jump through a slot was made, to the block at `rip`."""
         if rip == OUT:
             return False
-        u = _word(slot)
-        if _word(u) == int(self.c.h_cross):
-            u = _word(u + lay.UOP_IMM)
-        b = self.block_of(u)
-        return b >= 0 and int(self.c.block_rip[b]) == rip
+        b = self.hot(self.blocks.led_to(slot))
+        return b >= 0 and self.blocks.word("block_rip", b) == rip
 
     def run(self) -> Grown | None:
-        nodes: list[Node] = []
-        number: dict[int, int] = {self.rip: 0}
-        order, returning, rets = [self.rip], [], []
+        met: list[_Found] = []
+        number = {self.rip: 0}
+        order = [self.rip]
         depth = {self.rip: 0}
+        returning: list[int] = []
         total = 0
         for rip in order:
-            found = self.describe(self.block_at(rip), depth[rip] == 0)
+            found = self.meet(rip, depth[rip] == 0)
             if found is None:
                 return None
-            node, call_returns, is_ret = found
-            total += node.charge
-            nodes.append(node)
-            if is_ret:
-                rets.append(len(nodes) - 1)
-            returning += [r for r in call_returns if self.block_at(r) >= 0]
+            met.append(found)
+            total += found.described.charge
+            if found.behind != OUT and self.block_at(found.behind) >= 0:
+                returning.append(found.behind)
             if total < MOST_OPS:
-                for to in (node.taken, node.fall, *(rip for rip, _ in node.returns), *call_returns):
-                    if to != OUT and to not in number and len(order) < MOST_NODES and self.block_at(to) >= 0:
+                for to in found.successors():
+                    if to not in number and len(order) < MOST_NODES and self.block_at(to) >= 0:
                         number[to] = len(order)
                         order.append(to)
-                        depth[to] = depth[rip] + bool(call_returns and to not in call_returns)
-        def inside(rip: int) -> int:
-            return number.get(rip, OUT) if rip != OUT else OUT
+                        depth[to] = depth[rip] + (found.behind not in (OUT, to))
 
-        def known(rips: Iterable[int]) -> tuple[tuple[int, int], ...]:
-            return tuple((r, number[r]) for r in dict.fromkeys(rips) if r in number)[:MOST_RETURNS]
+        def known(rips: Iterable[int]) -> list[int]:
+            return [r for r in dict.fromkeys(rips) if r in number][:MOST_RETURNS]
 
-        done = [
-            replace(
-                n,
-                taken=inside(n.taken),
-                fall=inside(n.fall),
-                returns=known([*(r for r, _ in n.returns), *(returning if k in rets else ())]),
-            )
-            for k, n in enumerate(nodes)
-        ]
-        done, kept = _cycle(done)
-        if not done or not done[0].ops:
+        for found in met:
+            found.seen = known([*found.seen, *(returning if found.described.kind == "ret" else ())])
+        edges = [[number[to] for to in (f.taken, f.fall, *f.seen) if to in number] for f in met]
+        kept = _cycle(edges)
+        if not kept or not met[0].described.ops:
             return None
-        done[0] = replace(done[0], x87=self.x87(done))
-        c = self.c
-        index = [self.block_at(order[k]) for k in kept]
-        used = dict.fromkeys(self.linear(int(c.block_rip[b])) >> PAGE_SHIFT for b in index)
+        new = {order[k]: n for n, k in enumerate(kept)}
+        nodes = [self.node(order[k], met[k], new) for k in kept]
+        nodes[0] = replace(nodes[0], x87=self.x87(nodes))
+        members = [met[k].block for k in kept]
+        word = self.blocks.word
+        used = dict.fromkeys(self.linear(order[k]) >> PAGE_SHIFT for k in kept)
+        pages = {linear: self.pages[linear] for linear in used}
         return Grown(
-            tuple(done),
-            tuple((b, int(c.block_uop[b])) for b in index),
-            tuple((linear << PAGE_SHIFT, self.pages[linear] << PAGE_SHIFT, self.version(linear)) for linear in used),
-            int(c.generation),
+            tuple(nodes),
+            tuple((b, word("block_uop", b)) for b in members),
+            tuple((linear << PAGE_SHIFT, page << PAGE_SHIFT, self.blocks.version(page)) for linear, page in pages.items()),
+            word("generation"),
             self.linear(self.rip),
         )
+
+    @staticmethod
+    def node(rip: int, found: _Found, number: dict[int, int]) -> Node:
+        """A block as a node; `number`: of the nodes by their RIP."""
+        d = found.described
+        taken, fall = number.get(found.taken, OUT), number.get(found.fall, OUT)
+        returns = tuple((to, number[to]) for to in found.seen if to in number)
+        return Node(rip, d.charge, d.slots, d.ops, taken, fall, returns, d.stop, d.jumps)
 
     def x87(self, nodes: list[Node]) -> tuple[int, int, int] | None:
         """`Node.x87` of the first node."""
@@ -253,10 +201,6 @@ class _Grower:
         control = int(self.c.fcw)
         stack = int(self.c.fsw) >> 11 & 7, int(self.c.fpu_used)
         return (*stack, control) if control & ALL_MASKED == ALL_MASKED else None
-
-    def version(self, linear: int) -> int:
-        """How often code on a page was dropped."""
-        return _word(int(self.c.page_version) + 8 * self.pages[linear])
 
 
 def _closure(start: int, following: list[list[int]]) -> set[int]:
@@ -269,31 +213,14 @@ def _closure(start: int, following: list[list[int]]) -> set[int]:
     return found
 
 
-def _cycle(nodes: list[Node]) -> tuple[list[Node], list[int]]:
-    """Only the nodes from which there is a way back to the first one, numbered anew; their old numbers."""
-    ahead = _closure(0, [n.successors() for n in nodes])
-    before: list[list[int]] = [[] for _ in nodes]
+def _cycle(following: list[list[int]]) -> list[int]:
+    """The nodes that lie on a way from node 0 back to it, in order; none when there is no such way."""
+    ahead = _closure(0, following)
+    before: list[list[int]] = [[] for _ in following]
     for n in ahead:
-        for m in nodes[n].successors():
+        for m in following[n]:
             before[m].append(n)
-    members = _closure(0, before) & ahead
-    if not before[0]:
-        return [], []
-    kept = sorted(members)
-    new = {n: k for k, n in enumerate(kept)}
-
-    def renamed(n: int) -> int:
-        return new.get(n, OUT)
-
-    return [
-        replace(
-            nodes[n],
-            taken=renamed(nodes[n].taken),
-            fall=renamed(nodes[n].fall),
-            returns=tuple((rip, new[m]) for rip, m in nodes[n].returns if m in new),
-        )
-        for n in kept
-    ], kept
+    return sorted(_closure(0, before) & ahead) if before[0] else []
 
 
 def grow(engine: VcpuEngine) -> Grown | None:
@@ -308,9 +235,9 @@ def ask_later(engine: VcpuEngine, block: int) -> None:
 
 def still_true(engine: VcpuEngine, grown: Grown) -> bool:
     """Whether the blocks that a region was made from are what they were."""
-    c = engine.c
-    return int(c.generation) == grown.generation and all(
-        _word(int(c.page_version) + 8 * (offset >> PAGE_SHIFT)) == version for _, offset, version in grown.pages
+    blocks = engine.regions.blocks
+    return blocks.word("generation") == grown.generation and all(
+        blocks.version(offset >> PAGE_SHIFT) == version for _, offset, version in grown.pages
     )
 
 

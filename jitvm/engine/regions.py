@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jitvm.engine.block_reader import BlockReader
 from jitvm.engine.grow import Grown, ask_later, grow, still_true, table_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Regions:
 
     def __init__(self, engine: VcpuEngine, *, sync: bool, modes: tuple[str, ...] = ()) -> None:
         self._engine, self._sync, self._modes = weakref.proxy(engine), sync, modes
+        self.blocks = BlockReader(engine)
         self._members: dict[int, int] = {}
         """Blocks of regions that are installed or on their way, and how often each asked."""
         self._generation = -1

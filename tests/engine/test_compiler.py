@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -78,10 +79,23 @@ def test_it_delivers_and_begins_again_after_close(compiler: tuple[Compiler, list
     assert not compiler[1]
 
 
+def deaf() -> subprocess.Popen[bytes]:
+    """A process that neither reads nor writes."""
+    return subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def started(compiler: Compiler) -> subprocess.Popen[bytes]:
+    """Its process, once there is one."""
+    end = time.monotonic() + PATIENCE
+    while (process := compiler._process) is None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert process is not None
+    return process
+
+
 def kill(compiler: Compiler) -> None:
     """End the process from outside, and wait until that was noticed."""
-    process = compiler._process
-    assert process is not None
+    process = started(compiler)
     process.kill()
     end = time.monotonic() + PATIENCE
     while compiler._process is process and not compiler._broken and time.monotonic() < end:
@@ -104,6 +118,22 @@ def test_what_it_was_at_is_left_out_and_the_rest_is_made(
     assert deliver(compiler[0], nodes).code.startswith(b"\x7fELF")
     assert compiler[0]._deaths == 1
     assert not never and not compiler[1]
+
+
+def test_who_submits_never_waits(nodes: tuple[Node, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not read, as while it starts: more is submitted than any pipe holds."""
+    monkeypatch.setattr(Compiler, "_start", lambda self: deaf())
+    compiler = Compiler(None, print)
+    made: list[Made] = []
+    for _ in range(200):
+        compiler.submit(nodes * 50, made.append)
+    assert compiler._outbox is not None
+    assert compiler._outbox.qsize() > 0
+    assert not made
+    process = started(compiler)
+    outbox, compiler._outbox = compiler._outbox, None
+    outbox.put(None)
+    process.kill()
 
 
 def test_its_last_end_is_told_once(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
