@@ -26,8 +26,11 @@ MAX_GROWTH = 50.0
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The children's environment: they find this same jitvm."""
+    """The children's environment: they find this same jitvm, with its bytecode kept, as that of an installed one is."""
     result = dict(os.environ if base is None else base)
+    if result.pop("PYTHONDONTWRITEBYTECODE", None) is not None:
+        caches = result.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        result.setdefault("PYTHONPYCACHEPREFIX", os.path.join(caches, "jitvm-bench"))
     root = str(Path(__file__).resolve().parents[2])
     rest = result.get("PYTHONPATH")
     result["PYTHONPATH"] = root if not rest else root + os.pathsep + rest
@@ -64,7 +67,7 @@ class Session:
         return measure.run(command, timeout=self.timeout, environment=environment())
 
     def calibrate(self, runner: Runner, workload: Workload) -> int:
-        """The iterations whose measured part takes about the target time."""
+        """The iterations whose measured part takes about the target time, what is done only once aside."""
         if workload.fixed:
             return workload.fixed
         iterations, first_wall = workload.start, 0.0
@@ -76,8 +79,20 @@ class Session:
             scale = self.target / max(seconds, self.target / MAX_GROWTH)
             wanted = max(1, min(round(iterations * scale), MAX_ITERATIONS))
             if seconds >= self.target / 4 or wanted == iterations:
-                return wanted
+                return self._beyond_warm_up(runner, workload, iterations, seconds, wanted)
             iterations = wanted
+
+    def _beyond_warm_up(self, runner: Runner, workload: Workload, iterations: int, seconds: float, wanted: int) -> int:
+        """`wanted` as longer runs say: an iteration takes what it adds; translating and compiling are done once."""
+        while iterations < MAX_ITERATIONS:
+            more = min(max(wanted, 2 * iterations), MAX_ITERATIONS)
+            longer = self.run(runner, workload, more).seconds
+            each = max((longer - seconds) / (more - iterations), self.target / MAX_GROWTH / more)
+            iterations, seconds = more, longer
+            wanted = max(1, min(round(self.target / each), MAX_ITERATIONS))
+            if wanted <= 2 * more:
+                break
+        return wanted
 
     def counted(self, runner: Runner, workload: Workload) -> Workload:
         """The workload with jitvm's exact instruction count, from two runs."""

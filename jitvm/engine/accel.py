@@ -507,9 +507,10 @@ class VcpuEngine:
         self.signed[self._floor] = KICK
 
     def unkick(self) -> None:
-        """Forget the kick."""
+        """Forget the kick, on the vCPU's thread; a region that arrived beside it is installed."""
         self._kicked = False
         self.signed[self._floor] = 0
+        self.regions.install_ready()
 
     @property
     def kicked(self) -> bool:

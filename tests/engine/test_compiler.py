@@ -160,6 +160,23 @@ def test_a_wake_without_a_region_is_no_end() -> None:
     assert guest.retired == 10_000
 
 
+def test_a_region_is_not_lost_where_a_kick_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wake and the kick are the same mark."""
+    guest = Guest("handlers", options=BESIDE)
+    guest.load(LOOP)
+    vcpu = guest.bare.vcpu
+    monkeypatch.setattr(vcpu.accel.code, "find_region", lambda nodes, modes: None)
+    guest.go(10_000)
+    end = time.monotonic() + PATIENCE
+    while not vcpu.regions.ready and time.monotonic() < end:
+        time.sleep(0.01)
+    installed = vcpu.regions.installed
+    assert vcpu.regions.ready
+    vcpu.kick()
+    vcpu.unkick()
+    assert vcpu.regions.installed > installed
+
+
 def test_a_kick_is_not_lost_where_a_wake_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kick that comes while the floor is being lowered keeps the run from going on."""
     guest = Guest("handlers", options=BESIDE)

@@ -354,6 +354,25 @@ def test_calibration_reaches_the_target(tmp_path: Path, monkeypatch: pytest.Monk
     assert asked == sorted(asked)
 
 
+def test_calibration_is_not_misled_by_a_long_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done once takes longer than the target: the iterations are those of the steady part."""
+    session = Session([], IMAGES, tmp_path, 1, 0.5, TIMEOUT, lambda _text: None)
+
+    def invented(_self: Session, _runner: object, _work: Workload, iterations: int) -> _Timed:
+        return _Timed(0.6 + iterations * 1e-6, 0.7 + iterations * 1e-6)
+
+    monkeypatch.setattr(Session, "run", invented)
+    assert session.calibrate(_Scripted(), Workload("alu", 10, 0, 1)) == 500_000
+
+
+def test_children_keep_their_bytecode() -> None:
+    """As an installed program does; where nothing is to be written beside the sources, in the cache's folder."""
+    child = environment({"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": "/caches"})
+    assert "PYTHONDONTWRITEBYTECODE" not in child
+    assert child["PYTHONPYCACHEPREFIX"] == "/caches/jitvm-bench"
+    assert "PYTHONPYCACHEPREFIX" not in environment({})
+
+
 def test_failed_run_is_a_reason() -> None:
     with pytest.raises(RunError, match="status 3: broken"):
         measure.run([sys.executable, "-c", "import sys; print('broken'); sys.exit(3)"])
