@@ -52,7 +52,6 @@ _OUTCOMES: dict[int, Outcome] = {
     ExitReason.INTERNAL_ERROR: Outcome.ERROR,
 }
 HANDLED = Outcome.HANDLED
-SERVED = (IO, MMIO)
 
 
 class Buses(NamedTuple):
@@ -87,7 +86,7 @@ class Run:
 
     def reads(self) -> bool:
         """An access whose data comes from the outside."""
-        return self.reason in SERVED and not self.write
+        return self.reason in (IO, MMIO) and not self.write
 
     def __repr__(self) -> str:
         if self.reason not in (IO, MMIO):
@@ -105,7 +104,7 @@ def reason_name(reason: int) -> str:
 def handle_exit(run: Run, buses: Buses) -> Outcome:
     """Serve one exit."""
     reason = run.reason
-    if reason in SERVED:
+    if reason == IO or reason == MMIO:
         bus = buses.ports if reason == IO else buses.mmio
         if run.count != 1:
             _string(run, bus)

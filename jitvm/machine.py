@@ -217,7 +217,6 @@ class Machine(Access):
             board.apic_window.current = vcpu.apic
             vcpu.apic_window = board.apic_window if config.smp > 1 else None
             engine.c.apic[0] = 1
-        vcpu.after_exit = self._wants_attention
         vcpu.pump = self._pump
         vcpu.on_ferr = board.numeric_error.report
         self.vcpus.append(vcpu)
@@ -253,7 +252,7 @@ class Machine(Access):
             self._stop("poweroff", message=f"the guest reset the machine ({cause}; --no-reboot)")
         else:
             self._reset_cause = cause
-            self._attention = True
+            self._interrupt_vcpus()
 
     def _on_power_off(self) -> None:
         self._stop("poweroff", message="the guest powered off")
@@ -262,9 +261,6 @@ class Machine(Access):
         self._stop("debug-exit", status & 0xFF, f"the guest left through isa-debug-exit with status {status & 0xFF}")
 
     # ---- ending a turn of the vCPU loop; the lock is held
-    def _wants_attention(self) -> bool:
-        return self._attention
-
     def _stop(self, reason: str, code: int = 0, message: str = "") -> None:
         """The run ends; the first reason counts."""
         if self._running:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from jitvm.clock import NEVER
 from jitvm.exits import HANDLED, Outcome
 from jitvm.memory import PAGE
-from jitvm.vcpu import IDLE_S, Vcpu
+from jitvm.vcpu import HALTED, IDLE_S, Vcpu
 
 SLICE_NS = 100_000
 
@@ -118,7 +118,7 @@ class TurnVcpu(Vcpu):
 
     def is_halted(self) -> bool:
         """HLT, or waiting for SIPI."""
-        return bool(self._words[self._halted])
+        return bool(self._words[HALTED])
 
     def sleep(self, seconds: float) -> None:
         """Until a kick, at most for `seconds`; the lock is dropped meanwhile."""

@@ -10,7 +10,6 @@ interrupt, no exit request, no limit.
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from collections import Counter, defaultdict
@@ -45,10 +44,15 @@ REASON_OF_WHY = {
     WHY_FAILED: int(ExitReason.INTERNAL_ERROR),
 }
 IF, NMI_VECTOR, NO_STARTUP = 0x200, 2, -1
+EXTRA_NS, WANT_WINDOW, RFLAGS, HALTED, SMM = (
+    lay.at(name) // 8 for name in ("extra_ns", "want_window", "rflags", "halted", "smm")
+)
+NMI_BLOCKED, PARKED, SHADOW, STEP_ARMED, IO_N, IO_TAG, PORT_TABLE = (
+    lay.at(name) // 8 for name in ("nmi_blocked", "parked", "shadow", "step_armed", "io_n", "io_tag", "port_table")
+)
+"""Words of the CPU record."""
+IO_DATA = lay.at("io_data")
 PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
-BOUNDARY = struct.Struct(f"=QqQ16x6Q{lay.at('io_n') - lay.at('io_data') - 8}xQ")
-"""The record from `horizon` on: horizon, left, extra_ns, exit_reason, io_address, io_size, io_write, io_count, io_data[0],
-io_n."""
 
 
 class InterruptSource(Protocol):
@@ -80,6 +84,14 @@ class Vcpu:
     `real_time`: a halted vCPU waits in real time for its next timer instead of jumping to it.
     """
 
+    __slots__ = (
+        "__weakref__", "_bell", "_bytes", "_counts", "_end", "_extra", "_halt_at", "_in_turn", "_limit", "_now",
+        "_port_table", "_retired", "_startup", "_string", "_window_asked", "_words", "apic", "apic_window", "buses",
+        "clock", "engine", "enter", "error_text", "exit_request", "half_done", "hold_interrupts", "index",
+        "init_pending", "interrupts", "last_run", "lock", "nmi_pending", "on_ferr", "pump", "real_time",
+        "registers_dirty", "smi_pending", "trace",
+    )  # fmt: skip
+
     def __init__(
         self,
         index: int,
@@ -109,17 +121,13 @@ class Vcpu:
         self.pump: Callable[[], None] = lambda: None
         self.on_ferr: Callable[[], None] = lambda: None
         """FERR# is asserted: an x87 exception is pending, and the processor waits for an interrupt."""
-        self.after_exit: Callable[[], bool] = lambda: False
-        """Asked with the lock held after each handled exit: True ends the loop's turn (reset, power-off, quit)."""
         self._counts: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
         self.error_text = ""
         self.last_run = Run(INTR)
         """The latest exit: one `Run` for all of them, as in KVM."""
-        self._retired = self._extra = 0
-        """`retired` and `extra_ns` at the latest exit of this turn; like the record's, but never half written."""
+        self._retired = self._extra = self._now = 0
+        """`retired`, `extra_ns` and their sum at the latest exit of this turn; the record's may be half written."""
         self._in_turn = self._window_asked = False
-        self._answered = 0
-        """Accesses of the current instruction that were answered before the latest exit."""
         self.exit_request = False
         self.half_done = False
         self._string = False
@@ -130,13 +138,7 @@ class Vcpu:
         """Locked until a kick rings: what a halted vCPU sleeps on."""
         self._bell.acquire()
         self._words, self._bytes = engine.words, engine.array.view(np.uint8).data
-        self._boundary, self._extra_at = lay.at("horizon"), lay.at("extra_ns") // 8
-        self._window, self._rflags, self._halted = (lay.at(n) // 8 for n in ("want_window", "rflags", "halted"))
-        self._smm, self._nmi_blocked, self._parked = (lay.at(n) // 8 for n in ("smm", "nmi_blocked", "parked"))
-        self._shadow, self._step = lay.at("shadow") // 8, lay.at("step_armed") // 8
-        self._data, self._value = lay.at("io_data"), lay.at("io_value") // 8
-        self._io_n, self._io_tag = lay.at("io_n") // 8, lay.at("io_tag") // 8
-        self._ports, self._port_table = lay.at("port_table") // 8, 0
+        self._port_table = 0
         if engine.options.latches and ports.table.size:
             self._port_table = int(ports.table.ctypes.data)
 
@@ -172,7 +174,7 @@ class Vcpu:
 
     def assert_init(self) -> None:
         """INIT, with the lock held: at once, or when the turn ends if it is this vCPU's own."""
-        if not self._in_turn and not self._words[self._smm]:
+        if not self._in_turn and not self._words[SMM]:
             self._init()
             return
         self.init_pending = True
@@ -192,7 +194,7 @@ class Vcpu:
         """SIPI, with the lock held: a processor that waits for it begins at page `vector`."""
         if self.init_pending:
             self._startup = vector
-        elif self._words[self._parked]:
+        elif self._words[PARKED]:
             self.engine.startup(vector)
             self.notice()
 
@@ -239,22 +241,22 @@ class Vcpu:
 
     def now(self) -> int:
         """Virtual nanoseconds of this vCPU, as exact as `retired`."""
-        return self.retired + self._words[self._extra_at]
+        return self._now if self._in_turn else self.engine.retired() + self._words[EXTRA_NS]
 
     def skip(self, ns: int) -> None:
         """Let virtual time go on by `ns` without instructions; with the lock held."""
-        self._extra = self._words[self._extra_at] + ns
-        self._words[self._extra_at] = self._extra
+        self._words[EXTRA_NS] = self._extra = (self._extra if self._in_turn else self._words[EXTRA_NS]) + ns
+        self._now = self.retired + self._extra
 
     def interrupts_open(self) -> bool:
         """IF is set, and neither STI, MOV SS nor a single-step trap holds interrupts off."""
         words = self._words
-        return bool(words[self._rflags] & IF) and words[self._shadow] != self.retired and not words[self._step]
+        return bool(words[RFLAGS] & IF) and words[SHADOW] != self.retired and not words[STEP_ARMED]
 
     def is_half_done(self) -> bool:
         """Whether the instruction at rip has answers from outside that it has not used up."""
         words = self._words
-        return words[self._io_n] != 0 and words[self._io_tag] == self.retired
+        return words[IO_N] != 0 and words[IO_TAG] == self.retired
 
     # ---- the loop -----------------------------------------------------------------------------------------------------
     def run_until_stopped(self) -> Outcome:
@@ -300,8 +302,6 @@ class Vcpu:
                 if outcome is HANDLED:
                     if run.reason == IO or run.reason == MMIO:
                         self.answer(run)
-                    if self.after_exit():
-                        self.exit_request = True
                     continue
                 if outcome is Outcome.ERROR:
                     self.error_text = self.describe_error(run)
@@ -312,15 +312,16 @@ class Vcpu:
     def begin_turn(self) -> None:
         """Take over what the record says: it may have been changed while the vCPU stood."""
         self.error_text = ""
-        self._retired, self._extra = self.engine.retired(), self._words[self._extra_at]
-        self._words[self._window] = 0
+        self._retired, self._extra = self.engine.retired(), self._words[EXTRA_NS]
+        self._now = self._retired + self._extra
+        self._words[WANT_WINDOW] = 0
         self._window_asked = False
         self._in_turn = True
         self.serve_ports()
 
     def serve_ports(self) -> None:
         """Let translated code serve the ports that need no device, unless somebody wants to see each access."""
-        self._words[self._ports] = 0 if self.trace.selected or self.trace.listeners else self._port_table
+        self._words[PORT_TABLE] = 0 if self.trace.selected or self.trace.listeners else self._port_table
 
     def record(self, run: Run) -> None:
         """Put an exit into the trace: a read when it has been answered, all others before anything is done about them."""
@@ -330,24 +331,24 @@ class Vcpu:
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
-        if self.init_pending and not self.half_done and not self._words[self._smm]:
+        if self.init_pending and not self.half_done and not self._words[SMM]:
             self._init()
-        if not self._words[self._halted] or self.exit_request or self._end <= self.retired:
+        if not self._words[HALTED] or self.exit_request or self._end <= self.retired:
             return False
         if self.wakes():
             if not self.urgent():  # else the save area says that the CPU was halted; an NMI ends it itself
-                self._words[self._halted] = 0
+                self._words[HALTED] = 0
             return False
         return True
 
     def wakes(self) -> bool:
         """Whether something ends HLT: an SMI, an NMI, an interrupt that is let in, the trap of a single-stepped HLT."""
         words, source = self._words, self.interrupts
-        if words[self._parked]:
+        if words[PARKED]:
             return False
-        if self.urgent() and not words[self._smm]:
+        if self.urgent() and not words[SMM]:
             return True
-        return bool(words[self._step] or (source is not None and source.pending and words[self._rflags] & IF))
+        return bool(words[STEP_ARMED] or (source is not None and source.pending and words[RFLAGS] & IF))
 
     def push_registers(self) -> None:
         """Make registers that were changed from outside take effect, once."""
@@ -363,8 +364,7 @@ class Vcpu:
             return 1
         if self.half_done and self.exit_request:
             return 1
-        retired = self._retired
-        n, room = self.clock.due - retired - self._extra, self._end - retired
+        n, room = self.clock.due - self._now, self._end - self._retired
         if n > room:
             n = room
         if n > SLICE:
@@ -378,15 +378,15 @@ class Vcpu:
     def offer_urgent(self) -> bool:
         """Take SMI or NMI; True when one instruction must be entered alone before (SDM vol. 3, 6.9, 34.3.1)."""
         words = self._words
-        if words[self._smm]:
+        if words[SMM]:
             return False
-        if self.half_done or self.engine.injecting or words[self._step]:
+        if self.half_done or self.engine.injecting or words[STEP_ARMED]:
             return True
         if self.smi_pending:
             self.smi_pending = False
             self.trace("smi", vcpu=self.index)
             self.engine.smi()
-        elif words[self._nmi_blocked] or words[self._shadow] == self.retired:
+        elif words[NMI_BLOCKED] or words[SHADOW] == self.retired:
             return True
         else:
             self.nmi_pending = False
@@ -401,7 +401,7 @@ class Vcpu:
         if source is not None and source.pending and not self.hold_interrupts:
             if not self.interrupts_open():
                 ask = True
-                alone = bool(words[self._rflags] & IF)  # they open behind one instruction
+                alone = bool(words[RFLAGS] & IF)  # they open behind one instruction
             elif self.half_done or self.engine.injecting:
                 alone = True  # no window is asked for: it would be found before the instruction's end
             else:
@@ -410,16 +410,13 @@ class Vcpu:
                     self.trace("irq_inject", vcpu=self.index, vector=vector)
                 self.engine.inject(vector)
                 ask = source.pending
-        words[self._window] = self._window_asked = ask
+        words[WANT_WINDOW] = self._window_asked = ask
         return alone
 
     def post_run(self, why: int) -> Run:
         """Publish what the run left behind: time, due timers (so interrupts), and the exit as a value."""
-        horizon, left, extra, reason, address, size, write, count, data, answered = BOUNDARY.unpack_from(
-            self._bytes, self._boundary
-        )
-        run = self.last_run
-        self._retired = retired = horizon - left
+        retired, extra, reason, address, size, write, count, data = self.engine.boundary()
+        self._retired, run = retired, self.last_run
         if why == WHY_EXIT and (reason == IO or reason == MMIO):
             run.reason = reason
             run.address = address
@@ -427,43 +424,46 @@ class Vcpu:
             run.write = write
             run.count = count
             run.data = data
-            self._answered = answered
-            self._string = count != 1
-            if count != 1:
-                count = self.begin_string(run, retired + extra)
-            extra += ACCESS_NS * count
-            self._words[self._extra_at] = extra
+            if count == 1:
+                extra += ACCESS_NS
+            else:
+                extra += ACCESS_NS * self.begin_string(run, retired + extra)
             self._counts[reason][address if reason == IO else address & PAGE] += 1
             if self.apic_window is not None:
                 self.apic_window.current = self.apic
         else:
             run.reason = reason if why == WHY_EXIT else REASON_OF_WHY.get(why, UNKNOWN)
             self.half_done = why != WHY_EXIT and self.half_done and self.is_half_done()
+            self._counts[run.reason][0] += 1
             if run.reason == FERR:
                 self.on_ferr()
-            self._counts[run.reason][0] += 1
         self._extra = extra
-        self.clock.advance_to(retired + extra)
+        self._now = now = retired + extra
+        clock = self.clock
+        if clock.due <= now:
+            clock.advance_to(now)
+        elif clock.now_ns < now:
+            clock.now_ns = now
         return run
 
     def begin_string(self, run: Run, now: int) -> int:
         """A string I/O: ends with the element during whose access the next timer is due; the number of elements."""
+        self._string = True
         run.count = max(1, min(run.count, -(-(self.clock.due - now + 1) // (ACCESS_NS + 1))))
-        run.block = self._bytes[self._data : self._data + run.count * run.size].tobytes()
+        run.block = self._bytes[IO_DATA : IO_DATA + run.count * run.size].tobytes()
         run.data = int.from_bytes(run.block[: run.size], "little")
         return run.count
 
     def answer(self, run: Run) -> None:
         """Hand the outside's answer to the instruction, which completes when the vCPU is entered again."""
-        words, n = self._words, self._answered
-        if self._string:
-            words[self._value + n] = run.count
+        if not self._string:
+            self.engine.answer(run.data & MASKS[run.size], self._extra)
+        else:
+            self._string = False
             if not run.write:
                 block = run.block if run.count != 1 else (run.data & MASKS[run.size]).to_bytes(8, "little")
-                self._bytes[self._data : self._data + len(block)] = block
-        elif not run.write:
-            words[self._value + n] = run.data & MASKS[run.size]
-        words[self._io_n] = n + 1
+                self._bytes[IO_DATA : IO_DATA + len(block)] = block
+            self.engine.answer(run.count, self._extra)
         self.half_done = True
 
     def look_around(self) -> Outcome:
@@ -480,8 +480,6 @@ class Vcpu:
         self._bell.acquire(blocking=False)
         self.engine.unkick()
         self.pump()
-        if self.after_exit():
-            self.exit_request = True
         if self.exit_request or self.wakes():
             return
         now, deadline = self.now(), self.clock.deadline()

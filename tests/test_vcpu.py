@@ -9,10 +9,11 @@ import pytest
 from jitvm import vcpu as loop
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
+from jitvm.engine.entry import BOUNDARY
 from jitvm.errors import EngineError
 from jitvm.exits import ExitReason, Outcome, Run
 from jitvm.isa.state import ARCHITECTURAL
-from jitvm.vcpu import ACCESS_NS, BOUNDARY
+from jitvm.vcpu import ACCESS_NS
 from tests.vcpu_guest import PATIENCE_S, START, Guest, code
 
 IF, TF = 0x200, 0x100
@@ -109,9 +110,9 @@ def test_an_exit_request_waits_for_all_accesses_of_an_instruction() -> None:
     assert guest.reg("eip") == START + 3 and guest.vcpu.retired == 1 and guest.word(0x500) == 0
 
 
-def test_what_is_asked_after_each_exit_ends_the_turn_behind_the_instruction() -> None:
+def test_a_device_that_asks_for_an_exit_ends_the_turn_behind_the_instruction() -> None:
     guest = Guest(code("e6 64 ; out 64h, al", "90 ; nop", "f4 ; hlt"))
-    guest.vcpu.after_exit = lambda: bool(guest.card.log)
+    guest.card.on_access = guest.vcpu.request_exit
     assert guest.execute() is Outcome.INTERRUPT
     assert guest.reg("eip") == START + 2
 
@@ -238,11 +239,17 @@ def test_the_trace_of_a_read_carries_the_answer_and_comes_behind_what_the_device
     assert order == ["card", "exit", "exit", "card", "exit", *["card"] * 3, "exit", "exit"]
 
 
-def test_the_record_has_the_fields_of_a_boundary_behind_each_other() -> None:
-    names = "horizon left extra_ns exit_reason io_address io_size io_write io_count io_data".split()
-    at = [lay.at(name) - lay.at("horizon") for name in names]
-    assert at == [0, 8, 16, 40, 48, 56, 64, 72, 80]
-    assert lay.at("horizon") + BOUNDARY.size == lay.at("io_n") + 8
+def test_what_a_run_left_behind_and_the_answers_to_it_are_the_records_fields() -> None:
+    engine = Guest(code("f4 ; hlt")).engine
+    names = ("horizon", "left", "extra_ns", *BOUNDARY)
+    values = [1 << 62, (1 << 62) - 7, 1 << 63, 6, (1 << 64) - 1, 8, 1, 3, 0x8000_0000_0000_0001]
+    for name, value in zip(names, values, strict=True):
+        engine.words[lay.at(name) // 8] = value
+    assert engine.boundary() == (7, *values[2:])
+    engine.words[lay.at("io_n") // 8] = 0
+    assert [engine.answer(value, ns) for value, ns in ((9, 4), ((1 << 64) - 1, 1 << 40))] == [1, 2]
+    assert [engine.words[lay.at("io_value") // 8 + n] for n in range(2)] == [9, (1 << 64) - 1]
+    assert engine.words[lay.at("io_n") // 8] == 2 and engine.words[lay.at("extra_ns") // 8] == 1 << 40
     assert [name for name, *_ in ARCHITECTURAL].count("horizon") == 1
 
 

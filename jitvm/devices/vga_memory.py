@@ -58,8 +58,8 @@ class VgaMemory:
     """
 
     __slots__ = (
-        "_base", "_cells", "_gr", "_latch", "_plain", "_planes", "_size", "_sr", "_start", "_text_bytes", "_vram_bytes",
-        "linear", "on_linear", "text", "text_active", "vram",
+        "_base", "_bits", "_cells", "_direct", "_gr", "_latch", "_plain", "_planes", "_shift", "_size", "_sr", "_start",
+        "_text_bytes", "_vram_bytes", "linear", "on_linear", "text", "text_active", "vram",
     )  # fmt: skip
 
     def __init__(self, vram: Bytes, text: Bytes, sr: bytearray, gr: bytearray) -> None:
@@ -70,6 +70,10 @@ class VgaMemory:
         self._latch = 0
         self._base = self._size = self._start = 0
         self._plain: memoryview | None = None
+        self._direct = False
+        """An address is one of all planes, a byte written goes as it is to those that `_bits` masks, and a byte read comes
+        from the plane at `_shift`: 16-colour modes, when nothing is set up for a special effect."""
+        self._bits = self._shift = 0
         self.text_active = False
         self.linear: LinearWindow | None = None
         self.on_linear: Callable[[LinearWindow | None], None] = lambda _window: None
@@ -83,6 +87,9 @@ class VgaMemory:
         simple = not (gr[GR_MODE] & (GR5_WRITE_MODE | GR5_READ_COMPARE) or gr[GR_ENABLE] or gr[GR_ROTATE])
         simple = simple and gr[GR_BITS] == 0xFF
         mask = self._sr[SR_MASK] & 0xF
+        planar = sr4 & (SR4_CHAIN4 | SR4_ODD_EVEN_OFF) == SR4_ODD_EVEN_OFF and not gr[GR_MODE] & GR5_ODD_EVEN
+        self._direct = planar and simple
+        self._bits, self._shift = EXPAND[mask], 8 * gr[GR_READ_MAP]
         text_active = bank is None and odd_even and simple and mask & 3 == 3 and not gr[GR_READ_MAP] & 2
         if text_active != self.text_active:
             self._move_cells(text_active)
@@ -136,6 +143,9 @@ class VgaMemory:
                 return plain[at]
             return int.from_bytes(plain[at : at + size], "little")
         if size == 1:
+            if self._direct:
+                latch = self._latch = self._planes[at & PLANE - 1]
+                return latch >> self._shift & 0xFF
             return self._read_planes(at)
         return int.from_bytes(bytes(self._read_planes(at + k) for k in range(size)), "little")
 
@@ -150,6 +160,11 @@ class VgaMemory:
                 plain[at] = value
             else:
                 plain[at : at + size] = value.to_bytes(size, "little")
+            return
+        if size == 1 and self._direct:
+            at &= PLANE - 1
+            bits = self._bits
+            self._planes[at] = self._planes[at] & ~bits | value * REPEAT & bits
             return
         for k in range(size):
             self._write_planes(at + k, value >> 8 * k & 0xFF)

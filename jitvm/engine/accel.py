@@ -293,8 +293,8 @@ class VcpuEngine:
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
         self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
-        self._entry = Entry(accel.code.address["python_enter"], self.address)
-        self._enter = self._entry.call
+        self._entry = Entry(accel.code.address, self.address)
+        self._enter, self.boundary, self.answer = self._entry.enter, self._entry.boundary, self._entry.answer
         self._kicked = False
         self.regions = Regions(self, sync=options.sync, modes=options.modes())
         self._injected: int | None = None
@@ -353,6 +353,8 @@ class VcpuEngine:
             why = self._enter(budget, OK_STATUS)
         else:
             why = self._deliver_and_enter(budget)
+        if why == lay.WHY_EXIT:
+            return why
         while why in LACKS or (why == lay.WHY_LIMIT and self._woken()):
             if why == lay.WHY_FORM:
                 self._learn()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jitvm.clock import Clock
 from jitvm.devices.vga import Vga
@@ -164,3 +166,23 @@ def test_blocks_are_the_same_as_single_accesses() -> None:
     set_mode(vga, 0x12)
     vga.memory.write_block(0x10, 2, b"\x01\x02\x03\x04")
     assert vga.memory.read_block(0x10, 4, 1) == b"\x01\x02\x03\x04" and planes(vga, 0x13) == [4] * 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 15), st.integers(0, 3), st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.integers(0, 255))))
+def test_the_short_way_of_plain_16_colour_modes_is_the_long_one(
+    mask: int, read_map: int, accesses: list[tuple[bool, int, int]]
+) -> None:
+    short, long = make(0x12), make(0x12)
+    for vga in (short, long):
+        gr(vga, 4, read_map)
+        vga.core.write(0x4, 2, mask << 8 | 2)
+    assert short.memory._direct
+    for is_write, at, value in accesses:
+        long.memory._direct = False
+        if is_write:
+            short.memory.write(at, 1, value)
+            long.memory.write(at, 1, value)
+        else:
+            assert short.memory.read(at, 1) == long.memory.read(at, 1)
+    assert (short.memory.vram == long.memory.vram).all() and short.memory.state()["latch"] == long.memory.state()["latch"]

@@ -36,7 +36,6 @@ def add_vcpu(machine: Machine) -> None:
     first = machine.vcpus[0]
     engine = VcpuEngine(machine.accel, machine.memory, Options())
     vcpu = Vcpu(len(machine.vcpus), engine, first.buses.ports, first.buses.mmio, machine.clock, machine.lock)
-    vcpu.after_exit = first.after_exit
     machine.vcpus.append(vcpu)
 
 
