@@ -31,7 +31,8 @@ _FEATURE = {v: k for k, v in vars(ix.CpuidFeature).items() if isinstance(v, int)
 
 INTEGER_FEATURES = frozenset(
     "INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 CPUID TSC MSR CX8 CMOV RDPMC SMM PAUSE MULTIBYTENOP "
-    "SEP SYSCALL SMAP RDTSCP X64 CMPXCHG16B MOVBE RDRAND BMI1 BMI2 LZCNT".split()
+    "SEP SYSCALL SMAP RDTSCP X64 CMPXCHG16B MOVBE RDRAND RDSEED BMI1 BMI2 LZCNT ADX FSGSBASE INVPCID "
+    "XSAVE XSAVEOPT XSAVEC".split()
 ).union(simd_forms.FEATURES)
 """iced-x86's feature names of what the table has rows for; every other feature's instructions are #UD."""
 ANNOUNCED_AS = simd_forms.FEATURES | {
@@ -46,6 +47,7 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "BMI2": "bmi2",
     "LZCNT": "abm",
     "RDRAND": "rdrand",
+    **{name: name.lower() for name in ("RDSEED", "ADX", "FSGSBASE", "INVPCID", "XSAVE", "XSAVEOPT", "XSAVEC")},
 }
 """iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
 OLDER = {"TZCNT": "BSF", "LZCNT": "BSR"}
@@ -58,7 +60,7 @@ HINT_NOPS = frozenset({0x10D, *range(0x118, 0x120)})
 STRINGS = frozenset({"MOVS", "CMPS", "SCAS", "LODS", "STOS", "INS", "OUTS"})
 OPERAND_SIZED = frozenset(
     "CALL_FAR_MEM JMP_FAR_MEM CALL_FAR JMP_FAR RETF ENTER INT LGDT LIDT SGDT SIDT POP_SREG LES LDS LSS LFS LGS "
-    "FXSAVE FXRSTOR".split()
+    "FXSAVE FXRSTOR XSAVE XSAVEOPT XSAVEC XRSTOR".split()
 )
 """Rows whose size is the operand size, whatever their operands are."""
 FIXED_SIZE = {"AAA": 2, "AAS": 2, "AAD": 2, "AAM": 1, "DAA": 1, "DAS": 1, "SALC": 1, "LAHF": 1, "SAHF": 1, "XLATB": 1}

@@ -38,7 +38,7 @@ ISA_MODULES = (
     "words flags state registers watch tlb paging_entry paging_long paging debug catch served outside memory mode "
     "segment verify tss task_segments task tss_long far vme idt events_long events iret alu shift muldiv bits bmi bcd "
     "branch string stringio io apic control smm_save smm "
-    "system syscall msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env"
+    "system syscall msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 HOST = "jitvm.isa.host"

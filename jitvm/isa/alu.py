@@ -11,9 +11,11 @@ from jitvm.isa.flags import (
     condition,
     get_cf,
     get_flags,
+    get_of,
     less_than,
     put_flags,
     set_cf,
+    set_cf_of,
     set_flags,
     set_logic,
     sub_flags,
@@ -36,6 +38,20 @@ def adc(f, size, a, b):
     """a + b + CF.  All six flags."""
     r = cut(size, a + b + get_cf(f))
     add_flags(f, size, a, b, r)
+    return r
+
+
+def adcx(f, size, a, b):
+    """a + b + CF.  CF alone."""
+    r = cut(size, a + b + get_cf(f))
+    set_cf(f, sign(size, (a & b) | ((a | b) & ~r)))
+    return r
+
+
+def adox(f, size, a, b):
+    """a + b + OF.  OF alone, which is the carry."""
+    r = cut(size, a + b + get_of(f))
+    set_cf_of(f, get_cf(f), sign(size, (a & b) | ((a | b) & ~r)))
     return r
 
 

@@ -18,11 +18,13 @@ from jitvm.isa.apic import tell_priority
 from jitvm.isa.catch import catch_other
 from jitvm.isa.cpuid import (
     FEATURE_DE,
+    FEATURE_FSGSBASE,
     FEATURE_FXSR,
     FEATURE_LM,
     FEATURE_MCE,
     FEATURE_NX,
     FEATURE_PAE,
+    FEATURE_PCID,
     FEATURE_PGE,
     FEATURE_PSE,
     FEATURE_SMAP,
@@ -32,6 +34,7 @@ from jitvm.isa.cpuid import (
     FEATURE_TSC,
     FEATURE_UMIP,
     FEATURE_VME,
+    FEATURE_XSAVE,
 )
 from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import check_privilege, go_on, register_mask, umip, update_mode
@@ -52,10 +55,13 @@ from jitvm.isa.state import (
     CR0_TS,
     CR0_WP,
     CR4_DE,
+    CR4_FSGSBASE,
     CR4_MCE,
     CR4_OSFXSR,
     CR4_OSXMMEXCPT,
+    CR4_OSXSAVE,
     CR4_PAE,
+    CR4_PCIDE,
     CR4_PGE,
     CR4_PSE,
     CR4_PVI,
@@ -84,12 +90,14 @@ CR0_WRITABLE = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR
 CR0_PAGING = CR0_PG | CR0_WP
 """A change of one of these ends every translation."""
 CR0_PDPTE = CR0_PG | CR0_CD | CR0_NW
-CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP
+CR4_PAGING = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PCIDE
 CR4_PDPTE = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP
 """A change of one of these loads the page-directory-pointer entries of PAE paging."""
 LMSW_BITS = CR0_PE | CR0_MP | CR0_EM | CR0_TS
 CR2, CR3, CR4, CR8 = u64(2), u64(3), u64(4), u64(8)
 W15 = u64(15)
+PCID, KEEP = u64(0xFFF), u64(1 << 63)
+"""Of what is written to CR3 under CR4.PCIDE: the identifier; its translations may be kept (they are not, tlb.py)."""
 
 
 # ---- CR0 and long mode ----------------------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ def may_switch_paging(c, v):
     """Status: may PG change as CR0 value `v` says?  #GP(0) else (SDM vol. 2, MOV (control registers))."""
     long_code = c.attr[CS] & ATTR_L != W0
     if v & CR0_PG == W0:
-        if c.efer & EFER_LMA != W0 and long_code:
+        if (c.efer & EFER_LMA != W0 and long_code) or c.cr4 & CR4_PCIDE != W0:
             return fault(c, GP, W0)
     elif c.efer & EFER_LME != W0:
         old_tss = c.attr[TR] & TYPE < TSS32
@@ -205,7 +213,14 @@ def cr4_bits(c):
         bits = bits | CR4_OSFXSR
     if f & FEATURE_SSE != W0:
         bits = bits | CR4_OSXMMEXCPT
+    f = c.features[1]
+    if f & FEATURE_XSAVE != W0:
+        bits = bits | CR4_OSXSAVE
+    if f & FEATURE_PCID != W0:
+        bits = bits | CR4_PCIDE
     f = c.features[4]
+    if f & FEATURE_FSGSBASE != W0:
+        bits = bits | CR4_FSGSBASE
     if f & FEATURE_SMEP != W0:
         bits = bits | CR4_SMEP
     if f & FEATURE_SMAP != W0:
@@ -216,10 +231,15 @@ def cr4_bits(c):
 
 
 def set_cr4(c, v):
-    """Write CR4: #GP(0) for a bit that no announced feature has, and for clearing PAE in long mode."""
+    """Write CR4: #GP(0) for a bit that no announced feature has, and for clearing PAE in long mode.
+
+    PCIDE can be set in long mode alone, while CR3 names PCID 0.
+    """
     if v & ~cr4_bits(c) != W0 or (c.efer & EFER_LMA != W0 and v & CR4_PAE == W0):
         return fault(c, GP, W0)
     changed = c.cr4 ^ v
+    if changed & v & CR4_PCIDE != W0 and (c.efer & EFER_LMA == W0 or c.cr3 & PCID != W0):
+        return fault(c, GP, W0)
     if changed & CR4_PDPTE != W0 and is_pae_only(c, c.cr0, v) != W0 and load_pdptes(c, c.cr3) != OK:
         return c.status
     c.cr4 = v
@@ -232,6 +252,8 @@ def set_cr4(c, v):
 
 def set_cr3(c, v):
     """Write CR3; #GP(0) for an address that is wider than the processor's, and for bad PAE entries."""
+    if c.cr4 & CR4_PCIDE != W0:
+        v = v & ~KEEP
     if v & ~c.phys_mask != W0:
         return fault(c, GP, W0)
     if c.n_catch != W0 and catch_other(c, CATCH_CR3, c.cr3, v, W1) != W0:

@@ -4,7 +4,7 @@
 is built can be announced (`BUILT`); a feature that is not announced is not there: its instructions are #UD, its MSRs
 and CR4 bits #GP.
 
-Source: Intel SDM vol. 2, CPUID; vol. 1, chapter 21.
+Source: Intel SDM vol. 2, CPUID; vol. 1, chapters 13.2 (leaf 0Dh) and 21.
 
 Not modelled: the caches that leaf 2 describes; the processor serial number; leaves of later CPUs.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from jitvm.errors import ConfigError
 from jitvm.isa.host_x87 import AVAILABLE
-from jitvm.isa.state import MODE_CODE64, OK, RAX, RBX, RCX, RDX
+from jitvm.isa.state import CR4_OSXSAVE, MODE_CODE64, OK, RAX, RBX, RCX, RDX
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W5, u64
 
 # ---- features: bits of the words of `c.features` ---------------------------------------------------------------------
@@ -31,7 +31,9 @@ FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14)
 FEATURE_CLFLUSH = u64(1 << 19)
 FEATURE_PSE36, FEATURE_FXSR, FEATURE_SSE = u64(1 << 17), u64(1 << 24), u64(1 << 25)
 # word 1: leaf 1 ECX
-FEATURE_TSC_DEADLINE = u64(1 << 24)
+FEATURE_PCID, FEATURE_TSC_DEADLINE, FEATURE_XSAVE = u64(1 << 17), u64(1 << 24), u64(1 << 26)
+OSXSAVE = u64(1 << 27)
+"""Leaf 1 ECX: CR4.OSXSAVE."""
 # word 2: leaf 80000001h EDX
 FEATURE_SYSCALL, FEATURE_NX, FEATURE_PDPE1GB = u64(1 << 11), u64(1 << 20), u64(1 << 26)
 FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
@@ -40,8 +42,8 @@ FEATURE_FSGSBASE, FEATURE_SMEP, FEATURE_SMAP = u64(1 << 0), u64(1 << 7), u64(1 <
 # word 5: leaf 7 ECX
 FEATURE_UMIP = u64(1 << 2)
 
-EDX1, ECX1, EDX8, ECX8, EBX7, ECX7 = range(6)
-"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7."""
+EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD = range(7)
+"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh."""
 
 BUILT: dict[str, tuple[int, int]] = {
     "fpu": (EDX1, 0),
@@ -80,13 +82,22 @@ BUILT: dict[str, tuple[int, int]] = {
     "popcnt": (ECX1, 23),
     "tsc-deadline": (ECX1, 24),
     "aes": (ECX1, 25),
+    "xsave": (ECX1, 26),
+    "xsaveopt": (EAXD, 0),
+    "xsavec": (EAXD, 1),
+    "xgetbv1": (EAXD, 2),
     "cx16": (ECX1, 13),
+    "pcid": (ECX1, 17),
     "movbe": (ECX1, 22),
     "rdrand": (ECX1, 30),
     "lahf_lm": (ECX8, 0),
     "abm": (ECX8, 5),
     "bmi1": (EBX7, 3),
     "bmi2": (EBX7, 8),
+    "fsgsbase": (EBX7, 0),
+    "invpcid": (EBX7, 10),
+    "rdseed": (EBX7, 18),
+    "adx": (EBX7, 19),
 }
 if not AVAILABLE:
     del BUILT["fpu"]
@@ -99,6 +110,8 @@ _CORE2 = f"{_PENTIUM3} clflush sse2 sse3 ssse3 cx16 syscall nx lm lahf_lm"
 _NEHALEM = f"{_CORE2} sse4.1 sse4.2 popcnt rdtscp"
 CACHE_LINE = 8 << 8
 """Leaf 1 EBX: CLFLUSH takes lines of 64 bytes."""
+XSTATE, XCR0_BITS, XSAVE_BYTES, XSAVEC = 0xD, 0b11, 576, 1 << 1
+"""Leaf 0Dh: x87 and SSE state, and the bytes of an area with both; subleaf 1 EAX: the compacted format."""
 P6_CACHES = (0x0302_0101, 0, 0, 0x0604_0A42)
 
 
@@ -161,7 +174,7 @@ def cpuid_highest(c, base):
 def cpuid(c):
     """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does.
 
-    SYSCALL is told only in 64-bit mode, where alone Intel's processors have it.
+    SYSCALL is told only in 64-bit mode, where alone Intel's processors have it, OSXSAVE while CR4 has it.
     """
     leaf, subleaf = c.gpr[RAX] & M32, c.gpr[RCX] & M32
     top = cpuid_highest(c, leaf & EXTENDED_LEAF)
@@ -180,6 +193,8 @@ def cpuid(c):
     c.gpr[RDX] = c.cpuid[k + W5]
     if leaf == EXTENDED_LEAF + W1 and c.mode & MODE_CODE64 == W0:
         c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_SYSCALL
+    if leaf == W1 and c.cr4 & CR4_OSXSAVE != W0:
+        c.gpr[RCX] = c.gpr[RCX] | OSXSAVE
     return OK
 
 
@@ -212,7 +227,8 @@ def cpuid_table(
     words = _choose_features(model, add, remove)
     long = words[EDX8] & int(FEATURE_LM)
     ebx, edx, ecx = _words_of(VENDOR)
-    basic = 7 if words[EBX7] | words[ECX7] else 2 if caches else 1
+    xsave = words[ECX1] & int(FEATURE_XSAVE)
+    basic = XSTATE if xsave else 7 if words[EBX7] | words[ECX7] else 2 if caches else 1
     rows: list[tuple[int, ...]] = [
         (0, basic, ebx, ecx, edx),
         (1, signature, CACHE_LINE if words[EDX1] & int(FEATURE_CLFLUSH) else 0, words[ECX1], words[EDX1]),
@@ -221,7 +237,7 @@ def cpuid_table(
     ]
     if caches:
         rows.append((2, *caches))
-    if basic == 7:
+    if basic >= 7:
         rows.append((7, 0, words[EBX7], words[ECX7], 0))
     if long:
         rows.append((EXTENDED + 8, physical_bits | LINEAR_BITS << 8, 0, 0, 0))
@@ -229,8 +245,12 @@ def cpuid_table(
     for k in range(3):
         rows.append((EXTENDED + 2 + k, *text[4 * k : 4 * k + 4]))
     table = np.full(TABLE_WORDS, ONES, np.uint64)
-    for k, (leaf, *registers) in enumerate(rows):
-        table[ROW_WORDS * k : ROW_WORDS * (k + 1)] = [leaf, int(ANY), *registers]
+    keyed = [(leaf, int(ANY), *registers) for leaf, *registers in rows]
+    if xsave:
+        keyed.append((XSTATE, 0, XCR0_BITS, XSAVE_BYTES, XSAVE_BYTES, 0))
+        keyed.append((XSTATE, 1, words[EAXD], XSAVE_BYTES if words[EAXD] & XSAVEC else 0, 0, 0))
+    for k, row in enumerate(keyed):
+        table[ROW_WORDS * k : ROW_WORDS * (k + 1)] = row
     table[PHYSICAL_BITS] = physical_bits
     return table
 
@@ -245,6 +265,8 @@ def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
             words[EDX8], words[ECX8] = row[5], row[4]
         elif row[0] == 7 and row[1] in (0, ANY):
             words[EBX7], words[ECX7] = row[3], row[4]
+        elif row[0] == XSTATE and row[1] == 1:
+            words[EAXD] = row[2]
     return words
 
 

@@ -14,19 +14,19 @@ from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.simd import MXCSR_VALID, pending_flags, put_mxcsr
 from jitvm.isa.state import AC_FAULT, CR4_OSFXSR, GP, MODE_CODE64, OK, fault
 from jitvm.isa.tlb import READ
-from jitvm.isa.words import M8, M16, M32, W0, W1, W3, W4, W7, W8, W15, W16, W24, W32, u64
+from jitvm.isa.words import M8, M16, M32, W0, W1, W3, W4, W7, W8, W16, W32, u64
 
-AREA, ST_AT, XMM_AT = u64(512), u64(32), u64(160)
+AREA, MXCSR_AT, ST_AT, XMM_AT = u64(512), u64(24), u64(32), u64(160)
 W11, W48 = u64(11), u64(48)
 
 
-def fx_address(c, seg, off, write):
-    """Linear address of the area, all 512 bytes of which may be accessed; c.status."""
+def area_address(c, seg, off, write, size, alignment):
+    """Linear address of an area of `size` bytes, all of which the segment's limit allows; c.status."""
     lin = linear(c, seg, off, W4, write)
     if c.status != OK:
         return W0
-    if lin & W15 == W0:
-        return linear(c, seg, off, AREA, write)
+    if lin & (alignment - W1) == W0:
+        return linear(c, seg, off, size, write)
     if c.tlb_off == CHECKED_TLB and lin & W3 != W0:
         fault(c, AC_FAULT, W0)
     else:
@@ -40,7 +40,9 @@ def fx_store(c, lin, at, v):
 
 
 def fx_load(c, lin, at):
-    """Eight bytes of the area; c.status."""
+    """Eight bytes of the area; 0 when c.status says already that they can't be had."""
+    if c.status != OK:
+        return W0
     return load_linear(c, cut_linear(c, lin + at), W8, READ, is_user(c))
 
 
@@ -72,35 +74,48 @@ def save_x87(c, lin, wide):
     return OK
 
 
-def load_fx(c, lin, wide, sse):
-    """The whole state, in the order of `readable`; `sse`: SSE state, too."""
+def load_x87(c, lin, wide, commit):
+    """Read what `save_x87` wrote, and make it the state when `commit` is 1; status."""
     head = fx_load(c, lin, W0)
     fip, fdp = fx_load(c, lin, W8), fx_load(c, lin, W16)
-    mxcsr = fx_load(c, lin, W24) & M32
-    c.fcw = (head & u64(0x1F3F)) | u64(0x40)
-    c.fsw = (head >> W16) & M16
-    c.fpu_used = (head >> W32) & M8
-    c.fop = (head >> W48) & u64(0x7FF)
-    c.fip = fip
-    c.fdp = fdp
-    if wide == W0:
-        c.fip = fip & M32
-        c.fdp = fdp & M32
-        c.fcs = (fip >> W32) & M16
-        c.fds = (fdp >> W32) & M16
+    if c.status != OK:
+        return c.status
+    if commit != W0:
+        c.fcw = (head & u64(0x1F3F)) | u64(0x40)
+        c.fsw = (head >> W16) & M16
+        c.fpu_used = (head >> W32) & M8
+        c.fop = (head >> W48) & u64(0x7FF)
+        c.fip = fip
+        c.fdp = fdp
+        if wide == W0:
+            c.fip = fip & M32
+            c.fdp = fdp & M32
+            c.fcs = (fip >> W32) & M16
+            c.fds = (fdp >> W32) & M16
     k = W0
     while k < W8:
         n = ((k + (c.fsw >> W11)) & W7) << W1
-        c.fpr[n] = fx_load(c, lin, ST_AT + (k << W4))
-        c.fpr[n + W1] = fx_load(c, lin, ST_AT + (k << W4) + W8) & M16
+        low = fx_load(c, lin, ST_AT + (k << W4))
+        high = fx_load(c, lin, ST_AT + (k << W4) + W8)
+        if c.status != OK:
+            return c.status
+        if commit != W0:
+            c.fpr[n] = low
+            c.fpr[n + W1] = high & M16
         k += W1
-    if sse == W0:
-        return OK
-    put_mxcsr(c, mxcsr)
+    return OK
+
+
+def load_sse(c, lin, commit):
+    """Read XMM registers, and make them the state when `commit` is 1; status."""
     n = fx_registers(c) << W1
     k = W0
     while k < n:
-        c.xmm[k] = fx_load(c, lin, XMM_AT + (k << W3))
+        v = fx_load(c, lin, XMM_AT + (k << W3))
+        if c.status != OK:
+            return c.status
+        if commit != W0:
+            c.xmm[k] = v
         k += W1
     return OK
 
@@ -118,38 +133,39 @@ def save_sse(c, lin):
 
 def fxsave(c, size, seg, off):
     """FXSAVE; with 64-bit operands the pointers have 64 bits."""
-    lin = fx_address(c, seg, off, W1)
+    lin = area_address(c, seg, off, W1, AREA, W16)
     if c.status != OK or probe_linear(c, lin, AREA, is_user(c)) != OK:
         return c.status
     if save_x87(c, lin, u64(size == W8)) != OK or c.cr4 & CR4_OSFXSR == W0:
         return c.status
     pending_flags(c)
-    if fx_store(c, lin, W24, c.mxcsr | (MXCSR_VALID << W32)) != OK:
+    if fx_store(c, lin, MXCSR_AT, c.mxcsr | (MXCSR_VALID << W32)) != OK:
         return c.status
     return save_sse(c, lin)
 
 
-def readable(c, lin, sse):
-    """Status: can all of the state be read?  It has been, then: what the outside answers stays answered."""
-    size = XMM_AT
-    if sse != W0:
-        size = size + (fx_registers(c) << W4)
-    k = W0
-    while k < size:
-        v = fx_load(c, lin, k)
-        if c.status != OK:
-            return c.status
-        if k == W24 and sse != W0 and v & M32 & ~MXCSR_VALID != W0:
-            return fault(c, GP, W0)
-        k += W8
-    c.io_pos = W0
-    return OK
+def walk_fx(c, lin, wide, sse, commit):
+    """Read the whole state, `sse`: SSE state, too, and make it the CPU's when `commit` is 1; status."""
+    if load_x87(c, lin, wide, commit) != OK or sse == W0:
+        return c.status
+    mxcsr = fx_load(c, lin, MXCSR_AT) & M32
+    if c.status != OK:
+        return c.status
+    if mxcsr & ~MXCSR_VALID != W0:
+        return fault(c, GP, W0)
+    if commit != W0:
+        put_mxcsr(c, mxcsr)
+    return load_sse(c, lin, commit)
 
 
 def fxrstor(c, size, seg, off):
-    """FXRSTOR: #GP(0) for reserved bits of MXCSR; nothing has changed then."""
+    """FXRSTOR: #GP(0) for reserved bits of MXCSR.
+
+    All is read before anything changes, and once more then: what the outside answered stays answered.
+    """
     sse = u64(c.cr4 & CR4_OSFXSR != W0)
-    lin = fx_address(c, seg, off, W0)
-    if c.status != OK or readable(c, lin, sse) != OK:
+    lin = area_address(c, seg, off, W0, AREA, W16)
+    if c.status != OK or walk_fx(c, lin, u64(size == W8), sse, W0) != OK:
         return c.status
-    return load_fx(c, lin, u64(size == W8), sse)
+    c.io_pos = W0
+    return walk_fx(c, lin, u64(size == W8), sse, W1)

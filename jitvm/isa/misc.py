@@ -1,6 +1,6 @@
-"""BOUND, CMPXCHG8B and CMPXCHG16B, RDRAND, the invalid opcode, and the floating-point opcodes of a CPU without FPU.
+"""BOUND, CMPXCHG8B and CMPXCHG16B, RDRAND and RDSEED, #UD, and the floating-point opcodes of a CPU without FPU.
 
-Source: Intel SDM vol. 2, BOUND, CMPXCHG8B/CMPXCHG16B, RDRAND, UD; vol. 3, 2.5 (CR0.EM, TS) and table 9-3.
+Source: Intel SDM vol. 2, BOUND, CMPXCHG8B/CMPXCHG16B, RDRAND, RDSEED, UD; vol. 3, 2.5 (CR0.EM, TS) and table 9-3.
 
 Without a coprocessor an ESC instruction addresses nobody: it reads and writes nothing, so that FNINIT does nothing,
 FNSTSW AX leaves AX and FNSTCW leaves memory as they were, which is how programs find out that there is no FPU.
@@ -87,7 +87,7 @@ def cmpxchg16b(c, seg, off):
 
 
 def rdrand(c, size, reg):
-    """RDRAND: CF = 1, the number is there; the other flags are 0.
+    """RDRAND and RDSEED: CF = 1, the number is there; the other flags are 0.
 
     The numbers are those of SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014)
     with the record's `random` as its state, 0 after a reset: a run is reproducible, and nobody's secrets are safe.

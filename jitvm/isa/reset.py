@@ -87,6 +87,7 @@ def reset_cpu(c):
     c.dr[6] = DR6_RESET
     c.dr[7] = DR7_RESET
     c.efer = W0
+    c.xcr0 = W1
     k = W0
     while k < W32:
         c.xmm[k] = W0

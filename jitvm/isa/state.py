@@ -101,7 +101,7 @@ ARCHITECTURAL = [
     ("msr_tsc_aux", U),
     ("msr_misc", U, (64,)),  # MTRRs and other plain latches, by jitvm/isa/msr.py's table
     ("tsc_offset", U),  # TSC = virtual time in ns + tsc_offset
-    ("random", U),  # state of RDRAND's generator
+    ("random", U),  # state of the generator of RDRAND and RDSEED
     ("cpl", U),
     ("mode", U),  # MODE_* bits, derived: jitvm/isa/mode.py
     ("ctx", U),  # block context: cs base, limit code and mode in one word, derived: jitvm/isa/mode.py
@@ -252,6 +252,7 @@ CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = u64(1 << 16), u64(1 << 18), u64(1 << 29
 CR4_OSFXSR, CR4_OSXMMEXCPT = u64(1 << 9), u64(1 << 10)
 CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE = (u64(1 << n) for n in range(8))
 CR4_UMIP, CR4_FSGSBASE, CR4_SMEP, CR4_SMAP = u64(1 << 11), u64(1 << 16), u64(1 << 20), u64(1 << 21)
+CR4_PCIDE, CR4_OSXSAVE = u64(1 << 17), u64(1 << 18)
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = u64(1), u64(1 << 8), u64(1 << 10), u64(1 << 11)
 
 # ---- segment attributes (as in `attr`) ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Fast system calls: SYSENTER, SYSEXIT, SYSCALL, SYSRET, SWAPGS, and the MSRs that belong to them.
+"""Fast system calls: SYSENTER, SYSEXIT, SYSCALL, SYSRET, SWAPGS, the bases of FS and GS, and the MSRs that belong to them.
 
 They load CS and SS with fixed descriptors, without a look at a table.
 
@@ -14,9 +14,11 @@ from jitvm.isa.cpuid import FEATURE_LM, FEATURE_NX, FEATURE_RDTSCP, FEATURE_SEP,
 from jitvm.isa.flags import IF, RESERVED, RF, VM
 from jitvm.isa.memory import is_canonical
 from jitvm.isa.mode import check_privilege, go_on, read_eflags, update_mode, write_eflags
+from jitvm.isa.registers import set_reg
 from jitvm.isa.segment import NOT_RPL
 from jitvm.isa.state import (
     CR0_PE,
+    CR4_FSGSBASE,
     CS,
     EFER_LMA,
     EFER_SCE,
@@ -34,7 +36,7 @@ from jitvm.isa.state import (
     fault,
     fault0,
 )
-from jitvm.isa.words import M16, M32, W0, W8, W16, W32, u64
+from jitvm.isa.words import M16, M32, W0, W8, W16, W32, cut, u64
 
 R11 = u64(11)
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = u64(0x174), u64(0x175), u64(0x176)
@@ -156,6 +158,52 @@ def swapgs(c):
     c.base[GS] = c.msr_kernel_gs_base
     c.msr_kernel_gs_base = base
     return go_on(c)
+
+
+# ---- FS.base and GS.base --------------------------------------------------------------------------------------------
+def may_use_bases(c):
+    """Status: #UD outside 64-bit mode and while CR4.FSGSBASE is 0."""
+    if c.mode & MODE_CODE64 == W0 or c.cr4 & CR4_FSGSBASE == W0:
+        return fault0(c, UD)
+    return OK
+
+
+def read_base(c, size, reg, seg):
+    """A segment's base to a general register; status."""
+    if may_use_bases(c) != OK:
+        return c.status
+    set_reg(c, reg, size, cut(size, c.base[seg]))
+    return OK
+
+
+def write_base(c, seg, v):
+    """A segment's base: #GP(0) when it is not canonical; status."""
+    if may_use_bases(c) != OK:
+        return c.status
+    if is_canonical(v) == W0:
+        return fault(c, GP, W0)
+    c.base[seg] = v
+    return go_on(c)
+
+
+def rdfsbase(c, size, reg):
+    """RDFSBASE."""
+    return read_base(c, size, reg, FS)
+
+
+def rdgsbase(c, size, reg):
+    """RDGSBASE."""
+    return read_base(c, size, reg, GS)
+
+
+def wrfsbase(c, a):
+    """WRFSBASE; 32 bits are zero-extended."""
+    return write_base(c, FS, a)
+
+
+def wrgsbase(c, a):
+    """WRGSBASE; 32 bits are zero-extended."""
+    return write_base(c, GS, a)
 
 
 # ---- MSRs -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""System instructions: debug registers, descriptor-table registers, flags, HLT, INVLPG, STAC, CLAC.
+"""System instructions: debug registers, descriptor-table registers, flags, HLT, INVLPG, INVPCID, STAC, CLAC.
 
 What changes the mode or the memory map returns JUMP to the next instruction, so that it is fetched anew.
 
@@ -13,12 +13,24 @@ from __future__ import annotations
 from jitvm.isa.debug import DR6, DR6_BD, DR7, DR7_GD, update_debug
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, put_flags
 from jitvm.isa.io import iopl
-from jitvm.isa.memory import base_of, cut_linear, is_canonical, load, probe_store, push_at, store
+from jitvm.isa.memory import (
+    base_of,
+    cut_linear,
+    is_canonical,
+    is_user,
+    linear,
+    load,
+    load_linear,
+    probe_store,
+    push_at,
+    store,
+)
 from jitvm.isa.misc import beside
 from jitvm.isa.mode import check_privilege, go_on, read_eflags, register_mask, umip, update_context
 from jitvm.isa.registers import cut_sp, set_sp
 from jitvm.isa.state import (
     CR4_DE,
+    CR4_PCIDE,
     DB,
     EXIT_HLT,
     GP,
@@ -32,7 +44,7 @@ from jitvm.isa.state import (
     fault0,
     retired,
 )
-from jitvm.isa.tlb import flush_page
+from jitvm.isa.tlb import READ, flush_page, flush_tlb, flush_tlb_all
 from jitvm.isa.vme import (
     check_virtual_flags,
     check_virtual_image,
@@ -41,13 +53,13 @@ from jitvm.isa.vme import (
     virtual_image,
     virtual_sti,
 )
-from jitvm.isa.words import M16, M32, W0, W1, W2, W4, W8, cut, u64
+from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W8, W16, cut, u64
 
 IOPL_3 = u64(3)
 DR5 = u64(5)
 DR6_ONES, DR6_WRITABLE = u64(0xFFFF_0FF0), u64(0xE00F)
 DR7_ONES, DR7_WRITABLE = u64(0x400), u64(0xFFFF_23FF)
-M24 = u64(0xFF_FFFF)
+M24, PCID_BITS = u64(0xFF_FFFF), u64(0xFFF)
 FREE_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
 """What POPF changes at every privilege level."""
 
@@ -196,6 +208,35 @@ def invlpg(c, seg, off):
     if check_privilege(c) != OK:
         return c.status
     flush_page(c, cut_linear(c, base_of(c, seg) + off))
+    return go_on(c)
+
+
+def invpcid(c, a, seg, off):
+    """INVPCID: forget the translations of an address (type 0), a PCID (1), all (2), all that are not global (3).
+
+    Translations have no PCID here (tlb.py), so that of all PCIDs they are forgotten.  #GP(0) for another type, reserved
+    bits, a PCID without CR4.PCIDE, and an address that is not canonical.
+    """
+    lin = linear(c, seg, off, W16, W0)
+    if c.status != OK or check_privilege(c) != OK:
+        return c.status
+    pcid = load_linear(c, lin, W8, READ, is_user(c))
+    address = load_linear(c, cut_linear(c, lin + W8), W8, READ, is_user(c))
+    if c.status != OK:
+        return c.status
+    bad = u64(a > W3) | u64(pcid > PCID_BITS)
+    if a <= W1 and c.cr4 & CR4_PCIDE == W0:
+        bad = bad | u64(pcid != W0)
+    if a == W0:
+        bad = bad | (W1 - is_canonical(address))
+    if bad != W0:
+        return fault(c, GP, W0)
+    if a == W0:
+        flush_page(c, address)
+    elif a == W2:
+        flush_tlb_all(c)
+    else:
+        flush_tlb(c)
     return go_on(c)
 
 

@@ -13,7 +13,10 @@ that was made of a large page, and a load of CR3 under CR4.PGE keeps what is glo
 
 Source: Intel SDM vol. 3, 4.10 (caching translations), 4.10.2.3 (fractured large pages), 4.10.4.1 (what invalidates).
 
-Not modelled: process-context identifiers, paging-structure caches (INVPCID and CR4.PCIDE are not announced).
+Entries know no process-context identifier: under CR4.PCIDE a load of CR3 forgets them whatever bit 63 says, as any
+processor may at any time (SDM vol. 3, 4.10.4.1), and so none of another identifier is ever used.
+
+Not modelled: paging-structure caches.
 """
 
 from __future__ import annotations

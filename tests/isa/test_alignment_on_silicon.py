@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from jitvm.isa.state import CR0_AM
-from tests.isa import simd_cases
+from tests.isa import simd_cases, xsave_cases
 from tests.isa.cases import generate
 from tests.oracle import native
 from tests.oracle.bare_cpu import BareCpu, Failure, prepare
@@ -43,7 +43,8 @@ class UserCpu(BareCpu):
 
 def cases_of(mode: int, count: int, seed: int) -> Iterator[Case]:
     """Cases that this host can run."""
-    for case in [*generate(mode, count, seed), *simd_cases.generate(mode, count, seed)]:
+    wide = [*simd_cases.generate(mode, count, seed), *xsave_cases.generate(mode, count // 4, seed)]
+    for case in [*generate(mode, count, seed), *wide]:
         if native.available(case.mode, case.layout) is None:
             yield replace(case, flags=case.flags | AC)
 

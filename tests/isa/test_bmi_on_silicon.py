@@ -1,4 +1,4 @@
-"""BMI1, BMI2, LZCNT, MOVBE and POPCNT against this host's CPU, in 32- and 64-bit code.
+"""BMI1, BMI2, ADX, LZCNT, MOVBE and POPCNT against this host's CPU, in 32- and 64-bit code.
 
 Flags that the manual leaves undefined are compared, too: they were measured, and are 0.
 """
@@ -25,6 +25,7 @@ NAMES = (
 )
 """VEX-encoded, with 32 and 64 bits."""
 LEGACY = "TZCNT_R{0}_RM{0} LZCNT_R{0}_RM{0} POPCNT_R{0}_RM{0} MOVBE_R{0}_M{0} MOVBE_M{0}_R{0}".split()
+CARRIES = "ADCX_R{0}_RM{0} ADOX_R{0}_RM{0}".split()
 FIRST = {16: ix.Register.AX, 32: ix.Register.EAX, 64: ix.Register.RAX}
 RSP, BASE = 4, 3
 CASES = 12
@@ -36,6 +37,7 @@ def codes(mode: int) -> list[int]:
     widths = (32, 64) if mode == 64 else (32,)
     names = [f"VEX_{name.format(width)}" for name in NAMES for width in widths]
     names += [name.format(width) for name in LEGACY for width in (16, *widths)]
+    names += [name.format(width) for name in CARRIES for width in widths]
     return [getattr(ix.Code, name) for name in names]
 
 
@@ -70,7 +72,7 @@ def case_of(code: int, mode: int, rng: random.Random) -> Case:
             ins.set_op_register(k, FIRST[width] + register)  # type: ignore[arg-type]
     encoder = ix.Encoder(mode)
     encoder.encode(ins, 0)
-    flags = IF | 2 | rng.choice((0, STATUS))
+    flags = IF | 2 | rng.choice((0, STATUS, rng.getrandbits(12) & STATUS))
     return Case(mode, encoder.take_buffer(), tuple(regs), flags, layout=Layout.FLAT)
 
 
@@ -89,7 +91,7 @@ def test_as_on_silicon(engine: str, mode: int) -> None:
     made = list(cases(mode))
     truths = native.NativeCpu().run(made)
     if any(truth.fault is not None and truth.fault.vector == UD for truth in truths):
-        needs.host_cannot("BMI1, BMI2, LZCNT or MOVBE")
+        needs.host_cannot("BMI1, BMI2, ADX, LZCNT or MOVBE")
     cpu = BareCpu(engine)
     failures = []
     for case, truth in zip(made, truths, strict=True):
@@ -114,7 +116,7 @@ def test_without_the_feature_tzcnt_is_bsf(engine: str, model: str) -> None:
         machine.set_registers({"eip": 0x1000, "eax": 5, "ecx": 0x900, "edx": 0})
         assert machine.run(1).retired == 1
         assert machine.registers()["eax"] == (having if model == "max" else lacking)
-    for code in ("c4 e2 f0 f2 c1", "c4 e2 70 f2 c1", "0f 38 f0 00", "0f c7 f0"):
+    for code in ("c4 e2 f0 f2 c1", "c4 e2 70 f2 c1", "0f 38 f0 00", "0f c7 f0", "0f c7 f8", "66 0f 38 f6 c1"):
         for mode in ("prot32", "long"):
             machine = Bare(engine=engine)
             machine.vcpu.set_cpu(model)

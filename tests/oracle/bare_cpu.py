@@ -40,8 +40,9 @@ from tests.oracle.case import (
     descriptor,
 )
 
-OSFXSR, OSXMMEXCPT = 1 << 9, 1 << 10
-"""CR4: SSE instructions and #XM are allowed."""
+OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE = 1 << 9, 1 << 10, 1 << 16, 1 << 18
+"""CR4: SSE instructions and #XM are allowed; bases of FS and GS can be written by all; XSAVE is."""
+XCR0 = np.uint64(3)
 CR0_NE = np.uint64(0x20)
 """x87 exceptions are exceptions, as on the host."""
 _GDT, _GDTR, _SETUP = 0x1000, 0x1100, 0x2000
@@ -96,8 +97,11 @@ def prepare(engine: str, case: Case) -> Any:
         machine.set_mode("prot16", base=WINDOW, limit=WINDOW_SIZE - 1)
     else:
         _load_segments(machine, case)
+    if case.mode == 64:
+        machine.set_registers({"cr4": machine.registers()["cr4"] | FSGSBASE})
     if case.fx:
-        machine.set_registers({"cr4": machine.registers()["cr4"] | OSFXSR | OSXMMEXCPT})
+        machine.set_registers({"cr4": machine.registers()["cr4"] | OSFXSR | OSXMMEXCPT | OSXSAVE})
+        machine.c.xcr0 = XCR0
     machine.write(WINDOW, BACKGROUND)
     return machine
 
