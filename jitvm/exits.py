@@ -7,9 +7,10 @@ buses: it asks a device, writes the answer into the run and says what the loop d
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from jitvm.bus import Bus
+if TYPE_CHECKING:
+    from jitvm.bus import Bus
 
 
 class ExitReason(IntEnum):
