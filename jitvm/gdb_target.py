@@ -28,7 +28,17 @@ from gdbstub.errors import ServerError, TargetError
 from gdbstub.layout import Layout
 from gdbstub.server import Server
 from gdbstub.session import OnDisconnect, Session
-from gdbstub.stop import BreakpointKind, Exited, Interrupted, Stepped, Stop, ThreadStop, WatchKind, WatchpointHit
+from gdbstub.stop import (
+    BreakpointHit,
+    BreakpointKind,
+    Exited,
+    Interrupted,
+    Stepped,
+    Stop,
+    ThreadStop,
+    WatchKind,
+    WatchpointHit,
+)
 from gdbstub.target import (
     STEP_ENABLE,
     STEP_NOIRQ,
@@ -79,6 +89,8 @@ class GdbTarget:
         """The first of the threads that go; a Ctrl-C stops all, and is told of this one."""
         self._told = 0
         """The thread of the latest stop: another one's turn comes first."""
+        self._broke: int | None = None
+        """The thread that stopped at a breakpoint, until it goes on with others: these come first then."""
         self._interrupt = False
         self._steps = STEP_ENABLE
         self._asked = False
@@ -179,7 +191,10 @@ class GdbTarget:
                 action = plan[thread.number] if self._steps & STEP_ENABLE else Continue()
                 thread.start(action, self._points, bool(self._steps & STEP_NOIRQ))
             self._running, self._interrupt = going[0].number, False
-            machine.release(frozenset(t.vcpu.index for t in self._threads if t not in going))
+            last = None
+            if self._broke is not None and len(plan) > 1 and isinstance(plan.get(self._broke), Continue):
+                last, self._broke = self._thread(self._broke).vcpu.index, None
+            machine.release(frozenset(t.vcpu.index for t in self._threads if t not in going), last)
 
     def interrupt(self) -> None:
         """Stop soon."""
@@ -196,6 +211,8 @@ class GdbTarget:
         for thread in self._threads:
             thread.vcpu.halt_at = NEVER
         self._told = stop.thread
+        if not isinstance(stop, Stepped):
+            self._broke = stop.thread if isinstance(stop, BreakpointHit) else None
         self._thread(stop.thread).stands_here()
         self._take_raw()
         self._tell(stop)

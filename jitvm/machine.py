@@ -523,10 +523,15 @@ class Machine(Access):
         self.close()
 
     # ---- for a debugger, on its thread
-    def release(self, frozen: frozenset[int] = frozenset()) -> None:
-        """Let what the gate keeps standing go on, but for the `frozen` vCPUs; the lock is held."""
+    def release(self, frozen: frozenset[int] = frozenset(), last: int | None = None) -> None:
+        """Let what the gate keeps standing go on, but for the `frozen` vCPUs; the lock is held.
+
+        `last`: with vCPUs that take turns, the one that shall wait until the others had theirs.
+        """
         self.gate.held = self._paused = False
         self.gate.frozen = frozen
+        if last is not None and len(self.vcpus) > 1 and isinstance(self.vcpus[last], TurnVcpu):
+            self.rotation.give_way(last)
         if self._pace is not None:
             self._pace.start()
         self._changed.notify_all()

@@ -65,6 +65,12 @@ class Rotation:
         chosen.take()
         return True
 
+    def give_way(self, index: int) -> None:
+        """If this vCPU has the turn it loses the rest of it: a debugger that stops it again and again gets to the others'
+        breakpoints, too, which lie a whole turn ahead."""
+        if self.current == index:
+            self.pass_on(self.vcpus[index])
+
     def _next(self, index: int) -> TurnVcpu:
         """The next one in the circle that is ready; the one that has the turn when nobody else is."""
         n = len(self.vcpus)

@@ -138,7 +138,7 @@ AP_PAGE = 0x8000
 SMP = """\
 typedef unsigned int u32;
 extern char ap16[], ap16_end[];
-int alive, done[16], shared;
+int alive, done[16];
 static void wait_a_moment(void) { for (volatile int i = 0; i < 500; i++); }
 static void copy(void)
 {
@@ -159,6 +159,9 @@ void ap_main(int number)
 void ready(void) { }
 int main(void)
 {
+    alive = 0;
+    for (int i = 0; i < N; i++)
+        done[i] = 0;
     *(volatile u32 *)0xfee000f0 = 0x1ff;
     copy();
     icr(0xc4500);
