@@ -1,14 +1,15 @@
-/* port_storm: OUT 0x80 (POST code) and IN 0x61 (system control port B).
+/* port_storm: OUT and IN of the CMOS data port 71h.
  *
- * Two port accesses and eight instructions an iteration. Port 0x61's bits 4
- * and 5 follow the refresh toggle and timer 2, so only bits 0 and 1 count.
+ * Two port accesses and eight instructions an iteration; no port of a latch, so that every access
+ * goes to the real-time clock's chip. Byte 0Fh of the CMOS memory is the shutdown status, of no
+ * effect before a reset. Motorola MC146818A data sheet; IBM PC AT Technical Reference (port 70h).
  */
     .intel_syntax noprefix
     .text
     .globl prepare
 prepare:
-    mov     al, 1
-    out     0x61, al
+    mov     al, 0x0F
+    out     0x70, al
     ret
 
     .globl bench
@@ -17,9 +18,9 @@ bench:
     push    ebx
     xor     ebx, ebx
 1:  mov     al, cl
-    out     0x80, al
-    in      al, 0x61
-    and     eax, 3
+    out     0x71, al
+    in      al, 0x71
+    movzx   eax, al
     lea     ebx, [ebx + ebx*2]
     add     ebx, eax
     dec     ecx

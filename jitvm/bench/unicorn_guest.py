@@ -35,7 +35,7 @@ RESET_VECTOR = 0xFFFF0
 VGA_BASE, VGA_SIZE = 0xA0000, 0x10000
 
 DEBUG_PORT = 0xE9
-SYSTEM_CONTROL_B, DMA_PAGE = 0x61, 0x81
+CMOS_DATA, DMA_PAGE = 0x71, 0x81
 EXIT_PORT = 0xF4
 
 
@@ -56,7 +56,7 @@ class UnicornGuest:
         self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_16)
         self.retired = 0
         self._last, self._in_a_row = -1, 0
-        self.ports = {SYSTEM_CONTROL_B: 0, DMA_PAGE: 0}
+        self.ports = {CMOS_DATA: 0, DMA_PAGE: 0}
         self.window = bytearray(VGA_SIZE)
         self._count = count
         uc = self.uc

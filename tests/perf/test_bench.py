@@ -63,7 +63,7 @@ CHECKSUMS = {
     "irq": "00000005",
     "irq_ipi": "00000002",
     "irq_pit": "00000002",
-    "port_storm": "00000004",
+    "port_storm": "00000007",
     "mmio_storm": "00000007",
     "port_latch": "00000007",
     "port_empty": "000003f7",
