@@ -6,7 +6,8 @@ has no password: who can connect can do everything with the guest, and through i
 has, so any other address gets a warning.
 
 One client at a time. While one is attached another is kept waiting for a moment, because a killed debugger's end of
-file may be just behind it, and is then sent away; a client that has said nothing is replaced.
+file may be just behind it, and is then sent away; a client that has said nothing is replaced. If the first one has hung
+up, and only what it sent before is still to be answered, the other one waits as long as that takes.
 
 One loop waits for the client, for the listening socket and for the target's stops, which come over a pipe: whatever
 comes first is done first, and nothing is polled. Bytes are only read when all before them are answered and the answers
@@ -35,6 +36,8 @@ from gdbstub.session import Session
 READ_SIZE = 0x10000
 GRACE = 0.5
 """Seconds that a second client waits for the first one's end of file."""
+HANG_UP: int = getattr(select, "POLLRDHUP", 0)
+"""Linux tells of it before all bytes are read; others behind them only."""
 FLUSH = 2.0
 """Seconds that `close` gives a client to take the last packet."""
 LINGER = 0.3
@@ -148,6 +151,12 @@ class _Wire:
             return None
         except OSError:
             return b""
+
+    def hung_up(self) -> bool:
+        """The other end has gone, though bytes of it may be left to read."""
+        poll = select.poll()
+        poll.register(self.reader, HANG_UP)
+        return bool(poll.poll(0))
 
     def write(self, data: bytes) -> int:
         """How many bytes were taken; -1 if the client is gone."""
@@ -385,6 +394,9 @@ class Server:
             with contextlib.suppress(OSError):
                 self._arrived(_Wire.of_socket(listener.accept()[0]))
         if self._waiting is not None and time.monotonic() >= self._waiting[1]:
+            if self._wire is not None and self._wire.hung_up():
+                self._waiting = self._waiting[0], time.monotonic() + GRACE
+                return
             self._waiting[0].finish(0.001)
             self._waiting[0].close()
             self._waiting = None

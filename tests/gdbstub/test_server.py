@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gdbstub import OnDisconnect, ServerError, Session
+from gdbstub import server as server_module
 from gdbstub.framing import Decoder, Packet, frame
 from gdbstub.server import Server, StdioAddress, TcpAddress, UnixAddress, parse_address
 from gdbstub.stop import Exited
@@ -196,6 +197,32 @@ def test_a_killed_debugger_makes_room_at_once(serve: Callable[..., Server], targ
     with connected(server) as gdb:
         assert gdb.ask("?").startswith("T05")
         assert target.points == set()
+
+
+def test_who_comes_after_a_killed_debugger_waits_for_a_guest_that_is_slow_to_stop(
+    serve: Callable[..., Server], target: ThreadedTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's end lies behind packets that wait for the stop."""
+    waits = []
+    hung_up = server_module._Wire.hung_up
+
+    def counted(wire: server_module._Wire) -> bool:
+        waits.append(hung_up(wire))
+        return waits[-1]
+
+    monkeypatch.setattr(server_module, "GRACE", 0.01)
+    monkeypatch.setattr(server_module._Wire, "hung_up", counted)
+    target.busy = True
+    server = serve(running=True)
+    with connected(server) as first:
+        first.send("qAttached")
+        until(lambda: target.n_interrupts)
+    with connected(server) as second:
+        second.send("qC")
+        until(lambda: len(waits) > 3)
+        target.busy = False
+        assert second.read() == "QC1"
+    assert all(waits)
 
 
 def test_a_flood_that_is_not_read_fills_only_its_own_buffers(serve: Callable[..., Server]) -> None:

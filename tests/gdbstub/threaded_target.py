@@ -14,6 +14,8 @@ class ThreadedTarget(FakeTarget):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.busy = False
+        """It takes no notice of `interrupt`, for now."""
         self._changed = threading.Condition()
         self._wanted = self._closed = False
         self._thread = threading.Thread(target=self._run, name="guest", daemon=True)
@@ -52,6 +54,6 @@ class ThreadedTarget(FakeTarget):
                     self._changed.wait()
                     continue
                 self.advance()
-                if self.running and self._wanted:
+                if self.running and self._wanted and not self.busy:
                     self.stop(Interrupted(min(self.plan)))
                 self._changed.wait(0.0005)
