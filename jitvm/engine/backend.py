@@ -1,4 +1,4 @@
-"""LLVM: text to optimised objects to linked code.  All llvmlite calls are here (and `add_symbol` in numba_ir).
+"""LLVM: text to optimised objects to linked code.  All llvmlite calls are here.
 
 A misuse of llvmlite aborts the process, so this module is small.  An object's symbols are looked up once; its code lives
 as long as the `Linker`, or until it is unlinked.  Text that names symbols of other objects gets their addresses through

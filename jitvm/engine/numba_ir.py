@@ -1,4 +1,11 @@
-"""Numba as a front end: a plain Python function in, clean LLVM text out.  The only module that imports Numba."""
+"""Numba as a front end: a plain Python function in, clean LLVM text out.  The only module that imports Numba.
+
+Numba is left behind lowering: it neither optimises a unit nor makes machine code of it, which it would throw away; what it
+does for functions that units may not be (closures, literals as types, array expressions, calls that it inlines, object
+mode) is left out of its pipeline.  A unit so takes half of `njit`'s time.
+
+Source: Numba's documentation, "Customizing the Compiler" (CompilerBase, PassManager) and "Notes on Numba's architecture".
+"""
 
 from __future__ import annotations
 
@@ -6,9 +13,22 @@ import re
 import types
 from typing import TYPE_CHECKING, Any
 
-import llvmlite.binding as llvm
-from numba import from_dtype, njit
+from numba import from_dtype
 from numba import types as nt
+from numba.core.codegen import CPUCodeLibrary
+from numba.core.compiler import CompilerBase, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import cpu_target
+from numba.core.typed_passes import IRLegalization, NativeLowering, NopythonTypeInference, PreLowerStripPhis
+from numba.core.untyped_passes import (
+    DeadBranchPrune,
+    FixupArgs,
+    GenericRewrites,
+    IRProcessing,
+    ReconstructSSA,
+    TranslateByteCode,
+)
 
 from jitvm.engine.backend import simplify
 from jitvm.engine.layout import CPU, LAZY
@@ -18,16 +38,41 @@ from jitvm.errors import EngineError
 if TYPE_CHECKING:
     from jitvm.engine.units import Unit
 
-NEVER_CALLED = 4096
-"""Numba's own engine wants an address for every symbol when it links; what it links there is never run."""
-
-
 OPTIONS: dict[str, Any] = {
+    "nopython": True,
     "nogil": True,
     "error_model": "numpy",
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
+    "_nrt": False,
 }
+METADATA = re.compile(r", !\w+(\.\w+)? !\d+")
+PASSES = (
+    TranslateByteCode, FixupArgs, IRProcessing, DeadBranchPrune, GenericRewrites, ReconstructSSA, NopythonTypeInference,
+    PreLowerStripPhis, IRLegalization, NativeLowering,
+)  # fmt: skip
+
+
+class _Pipeline(CompilerBase):
+    """From byte code to LLVM text."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        passes = PassManager("unit")
+        for one in PASSES:
+            passes.add_pass(one, "")
+        passes.finalize()
+        return [passes]
+
+
+class _Text(CPUCodeLibrary):
+    """Where lowering leaves its module: nothing is done with it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(cpu_target.target_context.codegen(), name)  # type: ignore[no-untyped-call]  # Numba has no types
+        self.text = ""
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        self.text = str(ir_module)
 
 
 class NumbaFrontEnd:
@@ -35,18 +80,14 @@ class NumbaFrontEnd:
 
     def __init__(self) -> None:
         self._records: dict[str, Any] = {"f": from_dtype(LAZY), "c": from_dtype(CPU)}
-        self._known: set[str] = set()
+        flags: Any = Flags()
+        cpu_target.options.parse_as_flags(flags, OPTIONS)
+        flags.no_compile = True
+        self._flags = flags
 
     def _signature(self, record: str, n_words: int) -> Any:
         args = [self._records[record]] if record else []
         return nt.uint64(*args, *[nt.uint64] * n_words)
-
-    def _external(self, name: str, record: str, n_words: int) -> Any:
-        wanted = symbol(name)
-        if wanted not in self._known:
-            llvm.add_symbol(wanted, NEVER_CALLED)
-            self._known.add(wanted)
-        return nt.ExternalFunction(wanted, self._signature(record, n_words))
 
     def compile(self, unit: Unit, callees: dict[str, tuple[str, int]]) -> str:
         """LLVM text `define internal i64 @u_name(...)` of one unit."""
@@ -56,48 +97,50 @@ class NumbaFrontEnd:
             value = names.get(g)
             if isinstance(value, types.FunctionType):
                 name = unit_name(value)
-                names[g] = self._external(name, *callees[name])
+                names[g] = nt.ExternalFunction(symbol(name), self._signature(*callees[name]))
         alone = types.FunctionType(function.__code__, names, function.__name__)
         signature = self._signature(unit.record, unit.n_words)
+        contexts = cpu_target.typing_context, cpu_target.target_context
+        types_of_all = signature.args, signature.return_type
+        library = _Text(unit.name)
         try:
-            dispatcher = njit(signature, **OPTIONS)(alone)
+            with global_compiler_lock:
+                made = compile_extra(*contexts, alone, *types_of_all, self._flags.copy(), {}, library, _Pipeline)
         except Exception as e:  # Numba raises many kinds; all mean that this function can't be compiled
             raise EngineError(f"Numba can't compile {function.__module__}.{unit.name}: {e}") from e
-        text = dispatcher.inspect_llvm(signature.args)
-        return _clean(unit, text, dispatcher.overloads[signature.args].fndesc.llvm_func_name)
+        return _clean(unit, library.text, made.fndesc.llvm_func_name)
 
 
-def _definition(name: str, text: str) -> re.Match[str] | None:
-    """The definition of a function whose name matches the pattern `name`."""
-    return re.search(r"define[^\n]*@" + name + r"\(.*?\n}\n", text, re.S)
+def _definition(name: str, text: str) -> str | None:
+    """The definition of a function."""
+    found = re.search(rf'^define [^\n]*@"?{re.escape(name)}"?\(.*?\n}}\n', text, re.S | re.M)
+    return found.group(0) if found else None
 
 
 def _clean(unit: Unit, text: str, mangled: str) -> str:
-    """Cut the function out of Numba's module, rename it, and put the plain calling convention around it."""
-    found = _definition(f'"?{re.escape(mangled)}"?', text)
-    if found is None:
-        raise EngineError(f"Numba's module for {unit.name} lacks the function")
+    """Simplify Numba's module behind a function of the plain calling convention, and cut that out."""
     own, inner = symbol(unit.name), f"n_{symbol(unit.name)}"
-    body = found.group(0).replace(f'"{mangled}"', mangled).replace(mangled, inner)
+    body = _definition(mangled, text)
+    if body is None:
+        raise EngineError(f"Numba's module for {unit.name} lacks the function")
+    body = body.replace(f'@"{mangled}"', f"@{inner}")
     body = re.sub(r"^define [^@]*@", "define internal i32 @", body, count=1)
-    body = re.sub(r"\)[^(){}\n]*\{\n", ") alwaysinline {\n", body, count=1)
-    body = re.sub(r", !\w+(\.\w+)? !\d+", "", body)
-    body = re.sub(r"(call [^\n]*\)) #\d+", r"\1", body)
-    check(unit.name, body, unit.callees)
+    body = METADATA.sub("", body)
+    body = re.sub(r"\)[^(){}\n]*\n\{\n", ") alwaysinline {\n", body, count=1)
     params = ["ptr %c"] * bool(unit.record) + [f"i64 %a{k}" for k in range(unit.n_words)]
     wrapper = (
         f"define i64 @{own}({', '.join(params)}) {{\n  %r = alloca i64\n  %e = alloca ptr\n"
         f"  %s = call i32 @{inner}({', '.join(['ptr %r', 'ptr %e', *params])})\n"
         "  %v = load i64, ptr %r\n  ret i64 %v\n}\n"
     )
-    declared = dict.fromkeys(re.findall(r"^declare [^\n]*@(?:u_|llvm)[^\n]*", text, re.M))
-    declares = [re.sub(r" (local_unnamed_addr)?( #\d+)?$", "", d) for d in declared]
-    module = simplify("\n".join([wrapper, body, *(re.sub(r" local_unnamed_addr.*$| #\d+$", "", d) for d in declares)]))
-    found = _definition(own, module)
-    if found is None:
+    declares = re.findall(r'^declare [^\n]*@"?(?:u_|llvm)[^\n]*', text, re.M)
+    out = _definition(own, simplify("\n".join([wrapper, body, *declares])))
+    if out is None:
         raise EngineError(f"unit {unit.name} vanished in simplification")
-    out = re.sub(r"^define [^@]*@", "define internal i64 @", found.group(0), count=1)
+    out = re.sub(r"^define [^@]*@", "define internal i64 @", out, count=1)
     out = re.sub(r"\)[^(){}\n]*\{\n", ") alwaysinline {\n", out, count=1)
-    out = re.sub(r", !\w+(\.\w+)? !\d+", "", out)
+    out = METADATA.sub("", out)
     out = re.sub(r"(call [^\n]*\)) #\d+", r"\1", out)
-    return re.sub(r" *; preds = [^\n]*", "", out)
+    out = re.sub(r" *; preds = [^\n]*", "", out)
+    check(unit.name, out, unit.callees)
+    return out

@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ ISA_MODULES = (
     "system syscall msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
+FRONT_END = Path(__file__).with_name("numba_ir.py")
+"""What makes the texts: it is not imported where the cache has them all."""
 HOST = "jitvm.isa.host"
 NATIVE_EARS = {"code_written": "blocks.code_written", "translations_changed": "blocks.translations_changed"}
 """Functions of `isa/host.py` whose native bodies are engine units; all others are primitives."""
@@ -100,7 +103,9 @@ class Units:
             for name in names:
                 self._collect(importlib.import_module(f"{package}.{name}"))
         layout = f"{CPU.descr}{CPU.itemsize}{LAZY.descr}"
-        self._salt = hashlib.sha256(f"{layout}{version('numba')}{version('llvmlite')}".encode()).hexdigest()
+        salt = hashlib.sha256(f"{layout}{version('numba')}{version('llvmlite')}".encode())
+        salt.update(FRONT_END.read_bytes())
+        self._salt = salt.hexdigest()
 
     def _collect(self, module: types.ModuleType) -> None:
         for value in vars(module).values():

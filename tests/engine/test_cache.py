@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from jitvm.engine import code
+from jitvm.engine import code, units
 from jitvm.engine.backend import compile_object
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import LEVEL_HANDLER
@@ -232,6 +232,21 @@ def test_epoch_is_of_the_layout_that_was_loaded(monkeypatch: pytest.MonkeyPatch)
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------------
+def test_texts_are_of_the_front_end_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not found again by a jitvm that would make other texts of the same functions."""
+    kept: dict[str, str] = {}
+    Units(kept).text("flags.less_than")
+    again = Units(kept)
+    again.text("flags.less_than")
+    assert again.compiled == 0
+    other = tmp_path / "numba_ir.py"
+    other.write_bytes(units.FRONT_END.read_bytes() + b"# another\n")
+    monkeypatch.setattr(units, "FRONT_END", other)
+    changed = Units(kept)
+    changed.text("flags.less_than")
+    assert changed.compiled == 1
+
+
 def test_world_writable_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "jitvm"
     folder.mkdir()
