@@ -8,9 +8,9 @@ A turn begins at the virtual time at which the one before it ended, so time neve
 shows it: kernels compare the TSCs of their processors, and do not use them where one is behind.  Each vCPU counts its own
 time (`retired + extra_ns`); what passed in the turns of others is skipped when its own comes.
 
-What one vCPU does to memory the others see between turns.  Code: a vCPU that gets the turn back compares the pages of
-which it has translations with what they held when it left, and drops what was written.  TLBs are the guest's affair, by
-INVLPG and inter-processor interrupts, as on every multiprocessor.  LOCK and XCHG need nothing: no turn ends inside of an
+What one vCPU does to memory the others see between turns; at a turn's end they drop what they have translated of what was
+written in it (`jitvm/engine/shared_code.py`).  TLBs are the guest's affair, by INVLPG and inter-processor interrupts, as on
+every multiprocessor.  LOCK and XCHG need nothing: no turn ends inside of an
 instruction.
 
 Source: Intel SDM vol. 3, 8.1 (locked operations), 8.1.3 (cross-modifying code), 8.4 (starting processors).
@@ -23,12 +23,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from jitvm.clock import NEVER
+from jitvm.engine.shared_code import SharedCode
 from jitvm.exits import HANDLED, Outcome
-from jitvm.memory import PAGE
 from jitvm.vcpu import HALTED, IDLE_S, Vcpu
 
 SLICE_NS = 100_000
@@ -39,6 +36,7 @@ class Rotation:
 
     def __init__(self) -> None:
         self.vcpus: list[TurnVcpu] = []
+        self.shared_code = SharedCode()
         self.current = 0
         self.end = SLICE_NS
         """Virtual time at which the turn ends; NEVER while nobody else can go."""
@@ -58,11 +56,11 @@ class Rotation:
         if chosen is vcpu:
             self.end = NEVER
             return False
-        vcpu.leave()
+        self.shared_code.turn_ended(vcpu.index)
         self.current = chosen.index
         chosen.catch_up(vcpu)
         self.end = chosen.now() + SLICE_NS
-        chosen.take()
+        chosen.ring()
         return True
 
     def give_way(self, index: int) -> None:
@@ -97,16 +95,16 @@ class Rotation:
         return True
 
     def restore(self, current: int, end: int) -> None:
-        """Back to a turn of before; all translations were dropped."""
+        """Back to a turn of before."""
+        self.shared_code.turn_ended(self.current)
         self.current, self.end = current, end
-        for vcpu in self.vcpus:
-            vcpu.forget()
 
     def reset(self) -> None:
         """The machine is being reset: it is as late on all vCPUs, and the first one begins."""
         latest = max(self.vcpus, key=TurnVcpu.now)
         for vcpu in self.vcpus:
             vcpu.catch_up(latest)
+        self.shared_code.turn_ended(self.current)
         self.current = 0
         self.end = latest.now() + SLICE_NS
 
@@ -118,9 +116,7 @@ class TurnVcpu(Vcpu):
         super().__init__(*arguments)
         self.rotation = rotation
         rotation.vcpus.append(self)
-        memory = self.engine.memory
-        self._pages = memory.bytes.reshape(-1, PAGE)
-        self._left: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None = None
+        rotation.shared_code.add(self.engine)
 
     def is_halted(self) -> bool:
         """HLT, or waiting for SIPI."""
@@ -138,24 +134,6 @@ class TurnVcpu(Vcpu):
     def catch_up(self, other: TurnVcpu) -> None:
         """It is as late as on `other`."""
         self.skip(max(0, other.now() - self.now()))
-
-    def leave(self) -> None:
-        """The turn goes to another one: remember the pages with translations."""
-        numbers = self.engine.translated_pages()
-        self._left = numbers, self._pages[numbers]
-
-    def take(self) -> None:
-        """The turn comes: drop translations of what the others have written, and wake the thread."""
-        if self._left is not None:
-            numbers, before = self._left
-            for page in numbers[(self._pages[numbers] != before).any(axis=1)].tolist():
-                self.engine.drop_code(page * PAGE, PAGE)
-            self._left = None
-        self.ring()
-
-    def forget(self) -> None:
-        """There are no translations: nothing to compare when the turn comes."""
-        self._left = None
 
     def run_until_stopped(self) -> Outcome:
         with self.lock:

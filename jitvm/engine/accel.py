@@ -68,7 +68,10 @@ RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "
 OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
 LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL, lay.WHY_REGION})
 """Why translated code comes back to be given what the translator lacks."""
-PAGE_TABLE_BYTES = {"page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64}
+PAGE_TABLE_BYTES = {
+    "page_head": np.uint32, "page_bits": np.uint64, "code_pages": np.uint8, "page_version": np.uint64,
+    "page_written": np.uint64,
+}  # fmt: skip
 
 
 class Accelerator:
@@ -262,13 +265,13 @@ class VcpuEngine:
         self.words = self.array.view(np.uint8).data.cast("Q")
         self.signed = self.array.view(np.uint8).data.cast("q")
         n_pages = memory.size // PAGE
-        self._tables = {name: np.zeros(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
+        self.page_tables = {name: np.zeros(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
         self._arena = np.zeros(ARENA_BYTES, np.uint8)
         c = self.c
         c.ram = memory.host
         c.page_read, c.page_write = memory.page_read.ctypes.data, memory.page_write.ctypes.data
         c.n_pages = len(memory.page_read)
-        for name, table in self._tables.items():
+        for name, table in self.page_tables.items():
             setattr(c, name, table.ctypes.data)
         c.n_guest_pages = n_pages
         c.tlb_host = self.address + at("tlb")
@@ -435,10 +438,6 @@ class VcpuEngine:
         if mask != self.words[self._a20]:
             self.words[self._a20] = mask
             self.accel.flush(self.address)
-
-    def translated_pages(self) -> npt.NDArray[np.int64]:
-        """Numbers of the pages of guest memory on which translated code is."""
-        return np.flatnonzero(self._tables["code_pages"])
 
     def drop_code(self, offset: int, size: int) -> None:
         """Guest memory was written, not by this vCPU."""

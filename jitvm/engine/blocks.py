@@ -26,6 +26,8 @@ HASH_MULTIPLIER, HASH_SHIFT = u64(0x9E37_79B9_7F4A_7C15), u64(64 - 18)
 NO_BLOCK = u64(0xFFFF_FFFF)
 RIP_MASK = u64(N_JUMP_CACHE - 1)
 CHUNK = u64(63)
+OWN_CODE, OTHERS_CODE, OTHERS_WRITTEN = u64(1), u64(2), u64(4)
+"""Bits of `code_pages`: translations of this vCPU, of another one; this one wrote to such a page (`shared_code.py`)."""
 
 
 def translations_changed(c):
@@ -107,8 +109,9 @@ def list_block(c, b, which, page, first, n):
     bits = c.page_bits + (page << W3)
     poke(bits, W8, peek(bits, W8) | chunks(first, n))
     flag = c.code_pages + page
-    if peek(flag, W1) == W0:
-        poke(flag, W1, W1)
+    v = peek(flag, W1)
+    if v & OWN_CODE == W0:
+        poke(flag, W1, v | OWN_CODE)
         unmap_writes(c, page)
     return W0
 
@@ -151,15 +154,25 @@ def drop_block(c, b):
 
 
 def code_written(c, offset, size):
-    """Bytes of a page with translated code were written (within one page): drop the blocks which they overlap."""
+    """Bytes of a page with translated code were written (within one page): drop the blocks which they overlap.
+
+    Another vCPU's blocks are its own affair, when its turn comes; what was written is noted for it.
+    """
     page = offset >> W12
     first = offset & PAGE_OFFSET
+    flag = c.code_pages + page
+    v = peek(flag, W1)
+    if v & OTHERS_CODE != W0:
+        written = c.page_written + (page << W3)
+        poke(written, W8, peek(written, W8) | chunks(first, size))
+        v = v | OTHERS_WRITTEN
+        poke(flag, W1, v)
     head = c.page_head + (page << W2)
     bits = c.page_bits + (page << W3)
     e = peek(head, W4)
     if e == W0:
         poke(bits, W8, W0)
-        poke(c.code_pages + page, W1, W0)
+        poke(flag, W1, v & ~OWN_CODE)
         return W0
     if peek(bits, W8) & chunks(first, size) == W0:
         return W0
@@ -209,7 +222,7 @@ def forget_blocks(c):
     while k < c.n_guest_pages:
         poke(c.page_head + (k << W2), W4, W0)
         poke(c.page_bits + (k << W3), W8, W0)
-        poke(c.code_pages + k, W1, W0)
+        poke(c.code_pages + k, W1, peek(c.code_pages + k, W1) & ~OWN_CODE)
         k += W1
     c.n_blocks = W0
     c.uop_next = c.uop_arena

@@ -65,6 +65,7 @@ ENGINE = [
     ("stat_linked", U),
     ("epoch", U),  # counts what may make a region untrue: dropped blocks, forgotten translations
     ("page_version", U),  # host address of a word a page of guest memory: how often translated code on it was dropped
+    ("page_written", U),  # host address of a word a page: what was written of it, a bit for 64 bytes (OTHERS_WRITTEN)
     ("code_next", U),  # code memory at its writable address: next free byte, end, start
     ("code_end", U),
     ("code_start", U),

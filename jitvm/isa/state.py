@@ -192,7 +192,7 @@ ARCHITECTURAL = [
     ("page_read", U),  # host addresses of GuestMemory.page_read and page_write, and their number of entries
     ("page_write", U),
     ("n_pages", U),
-    ("code_pages", U),  # host address of one byte a page of guest memory: translated code is on it
+    ("code_pages", U),  # host address of one byte a page of guest memory, not 0: translated code is on it
     ("gpa", U),  # physical address of the last translation (jitvm/isa/paging.py)
     ("marks", U),  # MARK_* bits of the last page walk (jitvm/isa/tlb.py)
     ("walk_at", U, (5,)),  # by level: where the entries of a page walk lie, and what they say

@@ -181,6 +181,18 @@ CASES = {
         "jmp 1b\n 3:\n".replace("cpuid_", "push ebx\n cpuid\n pop ebx"),
         "00000028\n",
     ),
+    "code that another one copies": (
+        "mov dword ptr [0x5000], 0x000001B8\n mov dword ptr [0x5004], 0x0000C300\n mov ebx, 0\n call copy\n"
+        "call start_others\n 1: inc ebx\n call copy\n mov [0x6020], ebx\n"
+        "2: pause\n cmp [0x6024], ebx\n jne 2b\n cmp ebx, 40\n jne 1b\n mov eax, [0x6028]\n call number\n jmp 9f\n"
+        "copy: push edi\n mov [0x5001], ebx\n mov esi, 0x5000\n mov edi, 0x7000\n mov ecx, 0x1000 / 4\n rep movsd\n"
+        "pop edi\n ret\n 9:\n",
+        "mov eax, [edi + 0x20]\n cmp eax, 0x01000000\n jne 3f\n mov ebx, 0\n"
+        "1: inc ebx\n 2: mov eax, 0x7000\n call eax\n pause\n cmp [0x6020], ebx\n jne 2b\n push ebx\n cpuid\n pop ebx\n"
+        "mov eax, 0x7000\n call eax\n cmp eax, [0x6020]\n jne 3f\n inc dword ptr [0x6028]\n mov ebx, [0x6020]\n"
+        "mov [0x6024], ebx\n jmp 1b\n 3:\n",
+        "00000028\n",
+    ),
     "a running processor starts again": (
         "call start_others\n 1: pause\n cmp dword ptr [0x6004], 2\n jb 1b\n call start_others\n"
         "2: pause\n cmp dword ptr [0x6004], 4\n jb 2b\n mov eax, [0x6004]\n call number\n",
@@ -221,6 +233,21 @@ def test_programs(name: str, tmp_path: Path) -> None:
     assert runs[0] == runs[1], "the same run twice"
     assert all(runs[0][0])
     assert run_qemu(tmp_path, bios, "-smp", "3", *TAKE_TURNS, *DEBUG_EXIT).debug == wanted
+
+
+def test_data_beside_the_code_of_others_drops_none_of_it(tmp_path: Path) -> None:
+    main = (
+        "mov dword ptr [0x7000], 0x0000C340\n call start_others\n 1: inc dword ptr [0x7800]\n"
+        "cmp dword ptr [0x6004], 2\n jne 1b\n mov eax, [0x6028]\n call number\n"
+    )
+    other = (
+        "mov ecx, 200000\n xor eax, eax\n 1: mov ebx, 0x7000\n call ebx\n loop 1b\n lock add [0x6028], eax\n"
+        "lock inc dword ptr [0x6004]\n"
+    )
+    with Machine(config(image(tmp_path, main, other), smp=3)) as machine:
+        assert machine.run(90_000_000).reason == "debug-exit"
+        assert machine.debug_output(0xE9).decode() == f"{400_000:08X}\n"
+        assert sum(int(vcpu.engine.c.stat_dropped) for vcpu in machine.vcpus) == 0
 
 
 def test_after_a_reset_all_processors_have_the_same_time(tmp_path: Path) -> None:
