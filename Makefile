@@ -5,7 +5,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
 # A process a core; what a module's tests share is made once as long as they stay in one, so only idle ones take others'.
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: check test test-all boot bench bench-gdb golden
+.PHONY: check test test-all boot bench bench-gdb golden isa
 
 check:
 	$(PYTHON) -m ruff check .
@@ -30,3 +30,7 @@ bench-gdb:
 # writes the counts of tests/engine/golden.json anew; look at the diff
 golden:
 	$(PYTHON) -m tests.engine.golden
+
+# writes how each instruction form is proved anew; `jitvm isa` shows it
+isa:
+	$(PYTHON) -m tests.isa.proofs

@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, str] = {
     "boot": "run a guest: the embedded firmware, or a BIOS image and disks",
     "bench": "guest speed beside QEMU, Bochs and unicorn, where installed",
     "cache": "the folder of compiled code: info, clear",
+    "isa": "what of the instruction set is implemented, and how it is proved",
     "gdb-init": "print a script for gdb: 16-bit frames, tables as commands",
     "version": "versions of jitvm and of what it runs on",
 }
@@ -472,6 +473,16 @@ def gdb_init(argv: Sequence[str], debug: bool) -> int:
     return Exit.OK
 
 
+def isa(argv: Sequence[str], debug: bool) -> int:
+    """`jitvm isa`."""
+    from jitvm import isa_command
+
+    parser = Parser("jitvm isa")
+    isa_command.fill(parser)
+    isa_command.show(parser.parse_args(argv))
+    return Exit.OK
+
+
 def version(argv: Sequence[str], debug: bool) -> int:
     """`jitvm version`."""
     import platform
@@ -486,7 +497,7 @@ def version(argv: Sequence[str], debug: bool) -> int:
     return Exit.OK
 
 
-RUN = {"boot": boot, "bench": bench, "cache": cache, "gdb-init": gdb_init, "version": version}
+RUN = {"boot": boot, "bench": bench, "cache": cache, "isa": isa, "gdb-init": gdb_init, "version": version}
 
 
 # ---- main -----------------------------------------------------------------------------------------------------------

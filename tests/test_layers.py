@@ -37,8 +37,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(
         {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target", "symbols"}
-        | {"crash_report", "stats"}
+        | {"crash_report", "isa_command", "stats"}
     ),
+    "isa_command": frozenset({"engine"}),
     "__main__": frozenset({"cli"}),
 }
 """For each part of jitvm the parts that it may import; a part without a row stands above the vCPU and below the CLI."""

@@ -187,16 +187,15 @@ def in_range(b: Builder, s: Shape, args: Sequence[Value]) -> Sequence[Value]:
     """Operands of which no result overflows or is tiny, and which is exact when that of `args` is."""
     lane = b.const(4 if s.unit[-1] == "s" and s.unit[-2:] in ("ps", "ss") and not s.unit.startswith("cvt") else 8)
     halves = [(b.half(v, 0), b.half(v, 1)) for v in args] if s.unit in SCALED | SUMS | ACROSS else []
-    if s.unit in SCALED:
-        return [b.wide(*(b.call("simd.scaled", [lane, v]) for v in pair)) for pair in halves]
-    if s.unit in SUMS:
-        others = reversed(halves)
+    if s.unit in SCALED | SUMS:
+        others = list(halves) if s.unit.startswith("cvt") else halves[::-1]
     elif s.unit[-2:] == "ps":
-        others = iter([tuple(b.call("simd.neighbours", [v]) for v in pair) for pair in halves])
+        others = [tuple(b.call("simd.neighbours", [v]) for v in pair) for pair in halves]
     else:
-        others = iter([(high, low) for low, high in halves])
+        others = [(high, low) for low, high in halves]
+    unit = "simd.scaled" if s.unit in SCALED else "simd.halved"
     return [
-        b.wide(*(b.call("simd.halved", [lane, v, other]) for v, other in zip(pair, partner, strict=True)))
+        b.wide(*(b.call(unit, [lane, v, other]) for v, other in zip(pair, partner, strict=True)))
         for pair, partner in zip(halves, others, strict=True)
     ] or args
 

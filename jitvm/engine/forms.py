@@ -151,7 +151,7 @@ def opcode_attributes() -> npt.NDArray[np.uint64]:
         if info.encoding != ix.EncodingKind.LEGACY or not info.is_instruction:
             continue
         opcode = info.op_code
-        kinds = [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
+        kinds = operand_kinds(info)
         long = opcode > 0xFF
         at = info.table * 256 + (opcode >> 8 if long else opcode)
         bits = fb.A_KNOWN
@@ -266,6 +266,23 @@ def row_name(ins: ix.Instruction, kinds: list[str]) -> str:
     return name
 
 
+def operand_kinds(info: ix.OpCodeInfo) -> list[str]:
+    """iced-x86's names of an instruction's kinds of operands."""
+    return [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
+
+
+def x87_row_name(mnemonic: int, memory_size: int, kinds: list[str]) -> str:
+    """Name of an x87 instruction's row."""
+    name = _MNEMONIC[mnemonic]
+    if kinds and kinds[0] == "MEM":
+        suffix = SUFFIXES.get(_MEMORY_TYPE[memory_size])
+        return f"{name}_{suffix}" if suffix else name
+    if name == "FNSTSW":
+        return "FNSTSW_AX"
+    to = kinds and kinds[0] == "STI_OPCODE" and f"{name}_TO" in X87_ROWS
+    return f"{name}_TO" if to else name
+
+
 class Forms:
     """Shapes by number, and how encodings map to them."""
 
@@ -312,7 +329,7 @@ class Forms:
         if not features <= INTEGER_FEATURES and not older:
             return self.undefined()
         info = ins.op_code()
-        kinds = [_OPERAND[info.op_kind(k)] for k in range(info.op_count)]
+        kinds = operand_kinds(info)
         name = row_name(ins, kinds)
         if name not in ROWS and older:
             name = older
@@ -327,17 +344,10 @@ class Forms:
 
     def _x87(self, ins: ix.Instruction, features: set[str], key: int) -> tuple[int, int]:
         """The form of an x87 instruction: its opcode goes to the micro-op, a register operand's number with it."""
-        name = _MNEMONIC[ins.mnemonic]
         memory = ins.op_count > 0 and ins.op0_kind == ix.OpKind.MEMORY
-        size = osize = min(key >> 10 & 15, 4)
-        if memory:
-            suffix = SUFFIXES.get(_MEMORY_TYPE[ins.memory_size])
-            name = f"{name}_{suffix}" if suffix else name
-            size = ix.MemorySizeExt.size(ins.memory_size)
-        elif name == "FNSTSW":
-            name = "FNSTSW_AX"
-        elif f"{name}_TO" in X87_ROWS and _OPERAND[ins.op_code().op_kind(0)] == "STI_OPCODE":
-            name = f"{name}_TO"
+        name = x87_row_name(ins.mnemonic, ins.memory_size, operand_kinds(ins.op_code()))
+        osize = min(key >> 10 & 15, 4)
+        size = ix.MemorySizeExt.size(ins.memory_size) if memory else osize
         row = X87_ROWS[name]
         word = int(fb.F_OPCODE)
         for letter, bit in (("w", fb.F_WRITES), ("r", fb.F_READS)):

@@ -128,28 +128,44 @@ def ask_exact(c):
     return tiny
 
 
-def lane_one(lane, v, daz):
-    """A number of `lane` bytes with the exponent of 1; 1 for what is rounded nowhere: zeros, infinities, NaNs."""
+def lane_one(lane, v, other, daz):
+    """A number of `lane` bytes with the exponent of 1.  It is 1 where nothing is rounded: the other one or it is a zero, an
+    infinity or a NaN."""
     n, bias = W23, u64(127)
     if lane == W8:
         n, bias = W52, u64(1023)
-    exponent = (v >> n) & (bias + bias + W1)
+    one = bias << n
+    m = significand(lane, v, daz)
+    if m == W0 or significand(lane, other, daz) == W0:
+        return one
+    while m >> n == W0:
+        m = m << W1
+    return one | (m & ((W1 << n) - W1))
+
+
+def significand(lane, v, daz):
+    """That of a finite number, with the bit before the point; 0 for zeros, infinities, NaNs, and denormals under DAZ."""
+    n, top = W23, u64(0xFF)
+    if lane == W8:
+        n, top = W52, u64(0x7FF)
+    exponent = (v >> n) & top
     m = v & ((W1 << n) - W1)
-    if exponent == bias + bias + W1 or (exponent == W0 and daz != W0):
-        m = W0
-    elif exponent == W0:
-        while m != W0 and m >> n == W0:
-            m = m << W1
-        m = m & ((W1 << n) - W1)
-    return (bias << n) | m
+    if exponent == top or (exponent == W0 and daz != W0):
+        return W0
+    if exponent != W0:
+        return m | (W1 << n)
+    return m
 
 
-def scaled(c, lane, v):
-    """The numbers of `lane` bytes in a word with the exponent of 1: products and quotients are rounded as before."""
+def scaled(c, lane, v, other):
+    """The numbers of `lane` bytes in a word with the exponent of 1: products and quotients are rounded as before.
+
+    `other`: those that they are multiplied with, or divide; the same word for a conversion.
+    """
     daz = c.mxcsr & MXCSR_DAZ
     if lane == W8:
-        return lane_one(W8, v, daz)
-    return lane_one(W4, v & M32, daz) | (lane_one(W4, v >> W32, daz) << W32)
+        return lane_one(W8, v, other, daz)
+    return lane_one(W4, v & M32, other & M32, daz) | (lane_one(W4, v >> W32, other >> W32, daz) << W32)
 
 
 def lane_half(lane, v, other):

@@ -1,4 +1,4 @@
-"""BMI1, BMI2, ADX, LZCNT, MOVBE and POPCNT against this host's CPU, in 32- and 64-bit code.
+"""BMI1, BMI2, ADX, LZCNT, MOVBE, POPCNT and the bases of FS and GS against this host's CPU, in 32- and 64-bit code.
 
 Flags that the manual leaves undefined are compared, too: they were measured, and are 0.
 """
@@ -28,6 +28,8 @@ LEGACY = "TZCNT_R{0}_RM{0} LZCNT_R{0}_RM{0} POPCNT_R{0}_RM{0} MOVBE_R{0}_M{0} MO
 CARRIES = "ADCX_R{0}_RM{0} ADOX_R{0}_RM{0}".split()
 FIRST = {16: ix.Register.AX, 32: ix.Register.EAX, 64: ix.Register.RAX}
 RSP, BASE = 4, 3
+RANDOM = ("48 0f c7 f0", "0f c7 fb", "66 41 0f c7 f0", "0f c7 f1", "66 0f c7 f9", "48 0f c7 fa")
+"""RDRAND RAX; RDSEED EBX; RDRAND R8W; of other sizes."""
 CASES = 12
 KIND = {v: k for k, v in vars(ix.OpCodeOperandKind).items() if isinstance(v, int)}
 
@@ -76,12 +78,28 @@ def case_of(code: int, mode: int, rng: random.Random) -> Case:
     return Case(mode, encoder.take_buffer(), tuple(regs), flags, layout=Layout.FLAT)
 
 
+def base_case(rng: random.Random) -> Case:
+    """WRFSBASE or WRGSBASE of a register, with a base that is canonical or not, and the reading instruction behind it."""
+    gs, written, read = rng.getrandbits(1), rng.choice([r for r in range(8) if r != RSP]), rng.randrange(8, 16)
+    w = [rng.getrandbits(1) << 3 for _ in range(2)]
+    code = bytes([0xF3, 0x40 | w[0], 0x0F, 0xAE, 0xD0 | gs << 3 | written])
+    code += bytes([0xF3, 0x41 | w[1], 0x0F, 0xAE, 0xC0 | gs << 3 | read - 8])
+    regs = [number(rng) for _ in range(16)]
+    regs[RSP] = WINDOW + 0x8000
+    bases = [rng.choice((0, 0x7FFF_FFFF_FFFF, 0xFFFF_8000_0000_0000, rng.getrandbits(46))) for _ in range(3)]
+    regs[written] = rng.choice((bases[0], bases[0], regs[written]))
+    return Case(64, code, tuple(regs), IF | 2, count=2, layout=Layout.FLAT, fs_base=bases[1], gs_base=bases[2])
+
+
 def cases(mode: int) -> Iterator[Case]:
     """Some of each."""
     rng = random.Random(mode)
     for code in codes(mode):
         for _ in range(CASES):
             yield case_of(code, mode, rng)
+    if mode == 64:
+        for _ in range(8 * CASES):
+            yield base_case(rng)
 
 
 @pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
@@ -91,11 +109,11 @@ def test_as_on_silicon(engine: str, mode: int) -> None:
     made = list(cases(mode))
     truths = native.NativeCpu().run(made)
     if any(truth.fault is not None and truth.fault.vector == UD for truth in truths):
-        needs.host_cannot("BMI1, BMI2, ADX, LZCNT or MOVBE")
+        needs.host_cannot("BMI1, BMI2, ADX, LZCNT, MOVBE or FSGSBASE")
     cpu = BareCpu(engine)
     failures = []
     for case, truth in zip(made, truths, strict=True):
-        ours = cpu.run_one(case, 1)
+        ours = cpu.run_one(case, truth.steps + (truth.fault is not None))
         lines = [ours.reason] if isinstance(ours, Failure) else differences(case, truth, ours)
         if isinstance(ours, Result) and (truth.flags ^ ours.flags) & STATUS:
             lines.append(f"flags {truth.flags:#x} {ours.flags:#x}")
@@ -157,15 +175,15 @@ def test_real_mode_has_no_vex(code: str) -> None:
 
 @pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
 def test_random_numbers_are_the_same_in_every_run(engine: str) -> None:
-    """RDRAND: SplitMix64 from state 0; the first number is the published one."""
+    """RDRAND and RDSEED: SplitMix64 from state 0; the first number is the published one."""
     seen = []
     for _ in range(2):
         machine = Bare(engine=engine)
         machine.vcpu.set_cpu("max")
         machine.set_mode("long")
-        machine.write(0x1000, bytes.fromhex("48 0f c7 f0 0f c7 f3 66 41 0f c7 f0"))
+        machine.write(0x1000, bytes.fromhex("".join(RANDOM)))
         machine.set_registers({"rip": 0x1000, "rflags": STATUS | 2, "rbx": -1, "r8": -1})
-        assert machine.run(3).retired == 3
+        assert machine.run(len(RANDOM)).retired == len(RANDOM)
         after = machine.registers()
         seen.append((after["rax"], after["rbx"], after["r8"]))
         assert after["rflags"] & STATUS == 1

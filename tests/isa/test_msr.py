@@ -9,7 +9,7 @@ import pytest
 
 from jitvm.isa import state
 from jitvm.isa.cpuid import cpuid_table, feature_words, physical_mask
-from jitvm.isa.msr import rdmsr, rdpmc, rdtsc, wrmsr
+from jitvm.isa.msr import rdmsr, rdpmc, rdtsc, rdtscp, wrmsr
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import CR4_TSD, FAULT
 from tests.isa.plain_cpu import PlainMemory, fault_of, make_cpu, protect, run
@@ -201,3 +201,17 @@ def test_tsd() -> None:
         assert run(rdtsc, c, memory) == OK
         c.cr4 = CR4_TSD
         assert run(rdtsc, c, memory) == (FAULT if cpl else OK)
+
+
+def test_rdtscp_tells_tsc_aux() -> None:
+    """As RDTSC, and 32 bits of TSC_AUX in RCX; #GP(0) under CR4.TSD leaves all as it was."""
+    c, memory = cpu("max")
+    c.msr_tsc_aux, c.gpr[RCX], c.tsc_offset = 0x1234, 1 << 63, 5 << 32
+    assert run(rdtscp, c, memory) == OK
+    assert int(c.gpr[RCX]) == 0x1234
+    assert int(c.gpr[RDX]) == 5
+    c, memory = cpu("max", cpl=3)
+    c.cr4, c.gpr[RCX] = CR4_TSD, 7
+    assert run(rdtscp, c, memory) == FAULT
+    assert fault_of(c) == (GP, 0)
+    assert int(c.gpr[RCX]) == 7

@@ -225,3 +225,30 @@ def test_fxsave_and_fxrstor_are_each_others_inverse(engine: str) -> None:
     assert vector(m, FXSR["fxsave [ebx]"]) is None
     assert m.read(DATA + 0x400, 288) == image[:288]
     assert m.read(DATA + 0x400 + 464, 48) == b"\xcc" * 48
+
+
+OM = 1 << 10
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("code", "inexact"), [("0f5ec4", 0), ("0f59c4", 0x20)])
+def test_a_nan_in_another_lane_is_not_inexact(engine: str, code: str, inexact: int) -> None:
+    """DIVPS, MULPS XMM0, XMM4 with overflow unmasked: lane 0 overflows with a result that is exact, or not, but for its
+    exponent; the others have a NaN or an infinity beside a number, which rounds nothing (as on silicon)."""
+    m = machine(engine)
+    lanes = {"0f5ec4": (0x7F65_0000, 0x0080_0000), "0f59c4": (0x7F65_0001, 0x7F00_0003)}[code]
+    xmm0 = [lanes[0], 0x51AE_672D, 0x7FC0_0000, 0x7F80_0000]
+    xmm4 = [lanes[1], 0x7FC0_0001, 0x3F80_0001, 0x51AE_672D]
+    values = [sum(v << 32 * k for k, v in enumerate(x)) for x in (xmm0, xmm4)]
+    fx.put(m.c, fx.image([values[0], 0, 0, 0, values[1]], 0x1F80 & ~OM))
+    assert vector(m, code) == XM
+    assert int(m.c.mxcsr) & 0x3F == 0x08 | inexact
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_conversion_does_not_look_at_the_old_destination(engine: str) -> None:
+    """CVTSD2SS XMM0, XMM4: the NaN in XMM0 is not part of it; the overflow is inexact."""
+    m = machine(engine)
+    fx.put(m.c, fx.image([0x7FF8 << 48, 0, 0, 0, 0x7FDF_FFFF_FFFF_FFFF], 0x1F80 & ~OM))
+    assert vector(m, "f20f5ac4") == XM
+    assert int(m.c.mxcsr) & 0x3F == 0x28

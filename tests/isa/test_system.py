@@ -9,6 +9,7 @@ import pytest
 
 from jitvm.isa import control, smm, state, system
 from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC
+from jitvm.isa.mode import PERMITTED_TLB
 from jitvm.isa.state import EXIT_HLT, FAULT, JUMP, MODE_PE, MODE_TF, MODE_TS, STOP
 from jitvm.isa.words import u64
 from tests.isa.on_window import Function, call
@@ -288,6 +289,22 @@ def test_sti_holds_interrupts_off_for_one_instruction_if_it_opened_them() -> Non
     c.shadow, c.left = ~u64(0), 899
     assert run(system.sti, c, memory) == OK
     assert c.shadow == ~u64(0)
+
+
+def test_stac_and_clac_are_for_level_0() -> None:
+    """AC follows; above privilege level 0 it is #UD, not #GP (SDM vol. 2, CLAC, STAC)."""
+    c, memory = make_cpu()
+    protect(c, memory)
+    c.cr4 = state.CR4_SMAP
+    for function, ac, part in ((system.stac, AC, PERMITTED_TLB), (system.clac, 0, 0), (system.clac, 0, 0)):
+        run(function, c, memory)
+        assert int(c.rflags) & AC == ac
+        assert c.tlb_off == part
+    c, memory = make_cpu()
+    protect(c, memory, 3)
+    for function in (system.stac, system.clac):
+        assert run(function, c, memory) == FAULT
+        assert fault_of(c) == (UD, None)
 
 
 def test_direction_flag() -> None:

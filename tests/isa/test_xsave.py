@@ -23,6 +23,7 @@ AREA = {"xsave": "0fae23", "xsaveopt": "0fae33", "xsavec": "0fc723", "xrstor": "
 BASES = {"rdfsbase rax": "f3480faec0", "rdgsbase eax": "f30faec8", "wrfsbase rax": "f3480faed0", "wrgsbase eax": "f30faed8"}
 INVPCID = "660f388203"
 """INVPCID EAX, [EBX]; of 64-bit code RAX, [RBX]."""
+TRIED = (XGETBV, XSETBV, INVPCID, *BASES.values())
 
 
 def machine(engine: str = "handlers", mode: str = "long", cr0: int = 0, cr4: int = OSXSAVE | OSFXSR, **cpu: Any) -> Bare:
