@@ -17,6 +17,9 @@ STEP_NAMES = {"ENABLE": STEP_ENABLE, "NOIRQ": STEP_NOIRQ, "NOTIMER": STEP_NOTIME
 
 
 def _supported(context: Context, arguments: bytes) -> bytes:
+    """A question without a list, such as a user's own `maint packet qSupported`, takes back nothing of what was said."""
+    if not arguments:
+        return context.facets.supported()
     words = arguments.removeprefix(b":").decode("ascii", "replace").split(";")
     context.client.features = frozenset(words[:256])
     return context.facets.supported()

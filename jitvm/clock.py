@@ -54,6 +54,7 @@ class Clock:
         self._heap: list[tuple[int, int, int, Timer]] = []
         self._crowd = CROWD
         self._sequence = 0
+        self._held = False
 
     def timer(self, name: str, callback: Callable[[], None]) -> Timer:
         """A new timer, not armed."""
@@ -74,7 +75,13 @@ class Clock:
         heap = self._heap
         while heap and heap[0][2] != heap[0][3].generation:
             heapq.heappop(heap)
-        self.due = heap[0][0] if heap else NEVER
+        self.due = heap[0][0] if heap and not self._held else NEVER
+
+    def hold(self, held: bool) -> None:
+        """Time passes, but no timer fires; those whose time has come meanwhile fire behind it."""
+        if held != self._held:
+            self._held = held
+            self._find_next()
 
     def deadline(self) -> int | None:
         """Virtual time of the next timer, None when none is armed."""

@@ -13,8 +13,6 @@ those of the machine's `Debugger`, which also tells of events that were caught.
 
 A step ends behind its instruction, or at the first instruction of the handler of what came instead: a fault or an
 interrupt.
-
-Not modelled: steps without timers.
 """
 
 from __future__ import annotations
@@ -42,6 +40,7 @@ from gdbstub.stop import (
 from gdbstub.target import (
     STEP_ENABLE,
     STEP_NOIRQ,
+    STEP_NOTIMER,
     Continue,
     Listener,
     MemoryRegion,
@@ -190,6 +189,8 @@ class GdbTarget:
             for thread in going:
                 action = plan[thread.number] if self._steps & STEP_ENABLE else Continue()
                 thread.start(action, self._points, bool(self._steps & STEP_NOIRQ))
+            stepping = any(not isinstance(action, Continue) for action in plan.values())
+            machine.clock.hold(stepping and self._steps & (STEP_ENABLE | STEP_NOTIMER) == STEP_ENABLE | STEP_NOTIMER)
             self._running, self._interrupt = going[0].number, False
             last = None
             if self._broke is not None and len(plan) > 1 and isinstance(plan.get(self._broke), Continue):
@@ -208,6 +209,7 @@ class GdbTarget:
         stop = self._reason(outcomes)
         if stop is None:
             return False
+        self._machine.clock.hold(False)
         for thread in self._threads:
             thread.vcpu.halt_at = NEVER
         self._told = stop.thread
@@ -347,8 +349,8 @@ class GdbTarget:
         self._steps = flags
 
     def supported_step_flags(self) -> int:
-        """Interrupts can be kept away, timers go on."""
-        return STEP_ENABLE | STEP_NOIRQ
+        """Interrupts can be kept away, and timers stopped."""
+        return STEP_ENABLE | STEP_NOIRQ | STEP_NOTIMER
 
     def physical_memory(self) -> bool:
         """Whether memory is addressed physically."""

@@ -353,7 +353,7 @@ def test_the_tables_in_words() -> None:
 
 def test_steps_without_interrupts(tmp_path: Path) -> None:
     with bench(rom(tmp_path, "fb 90 90 ebfe")) as b:  # sti; nop; nop; jmp $
-        assert b.target.step_flags() == 1 and b.target.supported_step_flags() == 3
+        assert b.target.step_flags() == 1 and b.target.supported_step_flags() == 7
         b.step(4)
         source = b.machine.vcpus[0].interrupts
         assert source is not None
@@ -364,6 +364,28 @@ def test_steps_without_interrupts(tmp_path: Path) -> None:
         b.target.set_step_flags(1)
         b.step()
         assert b.pc >> 16 == 0, "in the handler"
+
+
+def test_steps_without_timers(tmp_path: Path) -> None:
+    """Their time passes, and they fire when the guest goes on; a range step is one, too."""
+    fired: list[int] = []
+    with bench(rom(tmp_path, "90 90 ebfc")) as b:  # nop; nop; jmp START
+        b.step()
+        clock = b.machine.clock
+        timer = clock.timer("test", lambda: fired.append(clock.now_ns))
+        timer.arm(clock.now_ns + 3)
+        b.target.set_step_flags(5)
+        b.step(10)
+        b.range_step(START, START + 2)
+        assert not fired and timer.deadline is not None and clock.now_ns > timer.deadline
+        b.target.set_step_flags(1)
+        b.step()
+        assert len(fired) == 1
+        timer.arm(clock.now_ns + 3)
+        b.target.set_step_flags(5)
+        b.step(10)
+        b.target.insert_breakpoint(SOFT, START + 1, 1)
+        assert b.run() == BreakpointHit(1, SOFT) and len(fired) == 2, "continue is no step"
 
 
 # ---- the same run ---------------------------------------------------------------------------------------------------

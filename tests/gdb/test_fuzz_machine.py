@@ -293,7 +293,7 @@ def fuzz(
         assert growth < MOST_GROWTH, f"seed {seed}: {growth >> 20} MiB more after {sent} packets"
         vm.close()
     print(f"seed {seed}: {packets} packets, {answers.all} answers, {answers.refused} of them refusals")
-    assert answers.all - answers.refused > packets // 10, "what was sent did not get far"
+    assert answers.all - answers.refused > packets // 20, "what was sent did not get far"
 
 
 @pytest.mark.parametrize(

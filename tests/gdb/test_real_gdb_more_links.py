@@ -237,6 +237,9 @@ def test_qemu_s_packets(boot: Start) -> None:
         ("qqemu.sstep", "0x1"),
         ("Qqemu.sstep=0x3", "OK"),
         ("qqemu.sstep", "0x3"),
+        ("qqemu.sstepbits", "ENABLE=1,NOIRQ=2,NOTIMER=4"),
+        ("Qqemu.sstep=0x7", "OK"),
+        ("qqemu.sstep", "0x7"),
     ):
         assert f'received: "{reply}"' in gdb.cli(f"maintenance packet {packet}"), packet
 

@@ -49,6 +49,13 @@ def test_supported(make: Callable[..., Session]) -> None:
     assert bare.ask("vCont?") == "vCont;c;C;s;S;t"
 
 
+def test_asking_again_without_a_list_forgets_nothing(client: Client) -> None:
+    """As `maint packet qSupported` does, in the middle of a session."""
+    before = client.ask("?")
+    client.ask("qSupported")
+    assert "thread:p1.1;" in before and client.ask("?") == before
+
+
 @pytest.mark.parametrize(
     "packet",
     [
