@@ -20,6 +20,7 @@ from jitvm.engine.region import OUT, Op
 from jitvm.engine.stencil import KINDS
 from jitvm.engine.translate import SKIPPED, is_breakpoint
 from jitvm.isa.memory import is_code
+from jitvm.isa.table import GOES_ON
 from jitvm.isa.words import u64
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Described:
     """A block: what a `Node` says of it, and where it leads, as RIPs (OUT: nowhere that is known).
 
     `kind`: of its last instruction, "" when the region stops before it.  `following`: RIP behind the last instruction.
+    `ends`: it is one behind which the next block is looked up.
     """
 
     charge: int
@@ -63,6 +65,7 @@ class Described:
     taken: int
     fall: int
     following: int
+    ends: bool
 
 
 class BlockReader:
@@ -133,7 +136,7 @@ class BlockReader:
 
     def holds(self, shape: Shape) -> bool:
         """Whether a region can hold such an instruction."""
-        return shape.kind in HELD and not (shape.kind == "status" and shape.ends)
+        return shape.kind in HELD and (not shape.ends or shape.unit in GOES_ON)
 
     def _may_call(self, rip: int) -> bool:
         """Whether a direct call may go there."""
@@ -168,7 +171,7 @@ class BlockReader:
             taken = target if jumps else following
             fall = following if kind in ("jcc", "loop") else OUT
         slots = self.word("block_state", b) >> 8
-        return Described(n, slots, tuple(ops), stop, jumps, kind, taken, fall, following)
+        return Described(n, slots, tuple(ops), stop, jumps, kind, taken, fall, following, stop < 0 and last.ends)
 
 
 __all__ = ["JUMPS", "PAGE_SHIFT", "BlockReader", "Described", "word_at"]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import reads_destination
 from jitvm.isa.simd import ACROSS, BLENDS, COMPARES, FLOAT, SCALED, STRINGS, SUMS
-from jitvm.isa.table import CHECKED_BY, QUICK
+from jitvm.isa.table import AT_ONCE, CHECKED_BY, QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
 AH_AT = 1
@@ -137,6 +137,13 @@ class Builder(Protocol):
 
     def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
         """A whole instruction: its usual case, where this engine has fast paths, or its out-of-line semantics."""
+        ...
+
+    def at_once(self, whole: Callable[[Value], Value], otherwise: Callable[[], None], *, ends: bool) -> None:
+        """A string instruction: done by `whole`, or by its out-of-line semantics where that says 0, or in any case.
+
+        `whole` is told how many instructions may retire, and says how many iterations it did; repeated ones (`ends`) count.
+        """
         ...
 
     def next(self) -> None: ...
@@ -369,7 +376,9 @@ class _Composer:
 
     def status(self) -> None:
         """Out-of-line semantics."""
-        if self.s.unit in QUICK:
+        if self.s.unit in AT_ONCE:
+            self.b.at_once(self.whole, self.out_of_line, ends=self.s.ends)
+        elif self.s.unit in QUICK:
             self.b.either(self.load_quickly, self.out_of_line)
         else:
             self.out_of_line()
@@ -379,6 +388,12 @@ class _Composer:
         args = self.arguments()
         b.publish()
         b.finish(b.call(s.unit, args), ends=s.ends)
+
+    def whole(self, left: Value) -> Value:
+        """A string instruction as a whole."""
+        unit = AT_ONCE[self.s.unit]
+        names = [name for name in self.b.params(unit) if name != "c"]
+        return self.b.call(unit, [left if name == "left" else self.argument(name) for name in names])
 
     def load_quickly(self) -> Quick:
         """A segment register in real mode from a register, from memory or from the stack."""

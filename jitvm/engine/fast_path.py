@@ -50,6 +50,13 @@ class FastPathBuilder(HandlerBuilder, ABC):
         commit()
         self.next()
 
+    def at_once(self, whole: Callable[[str], str], otherwise: Callable[[], None], *, ends: bool) -> None:
+        go = self.label()
+        n = whole("1")
+        self.cond_branch(self.new(f"icmp ne i64 {n}, 0"), go, self.again(), True)
+        self.place(go)
+        self.next()
+
     # ---- SIMD: nothing pending, nothing unmasked, or the handler -------------------------------------------------------
     def load_wide(self, seg: str, flat: bool, off: str, odd: bool) -> str:
         return self._guest_load_wide(self._hit(seg, flat, off, 16, False, aligned=not odd))

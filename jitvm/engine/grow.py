@@ -108,7 +108,8 @@ class _Grower:
         if d is None:
             return None
         slot = self.blocks.word("block_uop", b) + lay.UOP_SIZE * d.slots
-        taken = d.taken if self.linked(slot, d.taken) else OUT
+        met = self.block_at(d.taken) >= 0 if d.ends else self.linked(slot, d.taken)
+        taken = d.taken if met else OUT
         fall = d.fall if self.linked(slot + 8, d.fall) else OUT
         behind = d.following if d.kind in ("call", "calli") and self.options.returns else OUT
         seen: list[int] = []

@@ -241,6 +241,9 @@ class PlainBuilder:
     def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
         otherwise()
 
+    def at_once(self, whole: Callable[[Any], Any], otherwise: Callable[[], None], *, ends: bool) -> None:
+        otherwise()
+
     def next(self) -> None:
         self.c.status = OK
 

@@ -70,14 +70,23 @@ class Node:
     jumps: bool = True
     x87: tuple[int, int, int] | None = None
 
+    @property
+    def ends(self) -> bool:
+        """Its last instruction is one that ends a block and is no jump: another block follows when it comes back with OK."""
+        return self.stop < 0 and bool(self.ops) and self.ops[-1].shape.ends
+
     def successors(self) -> list[int]:
         """Nodes that may follow."""
         return [n for n in (self.taken, self.fall, *(n for _, n in self.returns)) if n != OUT]
 
 
 def heads(nodes: Sequence[Node]) -> set[int]:
-    """Nodes where the budget is asked for: the region's entry and the targets of all back edges."""
+    """Nodes where the budget is asked for: the region's entry, the targets of all back edges, and what follows a repeated
+    string instruction, which takes more of it than is charged."""
     found, state = {0}, [0] * len(nodes)
+    for node in nodes:
+        if node.ends:
+            found.update(node.successors())
     stack = [(0, iter(nodes[0].successors()))]
     state[0] = 1
     while stack:

@@ -31,6 +31,8 @@ WRITE_BACK, RELOAD, RELOAD_WORDS = "@WRITE_BACK@", "@RELOAD@", "@RELOAD_WORDS@"
 KNOWN_TOUCHED = TOUCHED | X87_TOUCHED
 VARIABLES = {"c": "i64", "x": WIDE}
 """LLVM's type of a local variable that is no general register, by the first letter of its name."""
+CONTEXT = ("ctx", "tlb_off")
+"""Words of the record on which it depends what the region's blocks are, and what its look-ups may find."""
 INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
@@ -57,7 +59,7 @@ class RegionBuilder(X87Values):
         self.op = nodes[0].ops[0]
         self._misses: dict[str, int] = {}
         self._next_uop = 0
-        self._indirect = self._enters = self._leaves = False
+        self._indirect = self._enters = self._leaves = self._resumes = False
 
     # ---- operands -----------------------------------------------------------------------------------------------------
     def imm(self) -> str:
@@ -190,6 +192,25 @@ class RegionBuilder(X87Values):
         self.put(f"br label %{join}")
         self.place(join)
 
+    def at_once(self, whole: Callable[[str], str], otherwise: Callable[[], None], *, ends: bool) -> None:
+        """Both ways are here: the whole is not always within a page."""
+        slowly, usual, join = self.label(), self.label(), self.label()
+        registers = self._registers() or ()
+        self._store_registers(registers)
+        left = self.new("load i64, ptr %left")
+        n = whole(self.new(f"add i64 {left}, {self.op.rest}"))
+        self._reload_registers(registers)
+        self.cond_branch(self.new(f"icmp ne i64 {n}, 0"), usual, slowly, True)
+        self.place(usual)
+        if ends:
+            after = self.new(f"sub i64 {self.new(f'add i64 {left}, 1')}, {n}")
+            self.put(f"store i64 {after}, ptr %left")
+        self.put(f"br label %{join}")
+        self.place(slowly)
+        otherwise()
+        self.put(f"br label %{join}")
+        self.place(join)
+
     def _count_down(self, unit: str, args: Sequence[str]) -> str:
         """A loop condition: it works on the record's (E)CX, and some on its flags."""
         register, place = RCX_AT >> 3, self.gep("%cpu", RCX_AT)
@@ -221,11 +242,21 @@ class RegionBuilder(X87Values):
         if registers is None:
             self.write_back()
         else:
-            for r in registers:
-                self.put(f"store i64 {self.gpr(8 * r, self._word_size)}, ptr {self.gep('%cpu', 8 * r)}")
+            self._store_registers(registers)
         self.set_word("rip", str(_signed(self.op.eip, 64)))
         self.set_word("next_rip", self.next_rip())
         self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self.op.rest}"))
+
+    def _store_registers(self, registers: Sequence[int]) -> None:
+        """What a unit reads goes to the record."""
+        for r in registers:
+            self.put(f"store i64 {self.gpr(8 * r, self._word_size)}, ptr {self.gep('%cpu', 8 * r)}")
+
+    def _reload_registers(self, registers: Sequence[int]) -> None:
+        """What a unit wrote comes from there."""
+        for r in registers:
+            v = self.new(f"load {self._word}, ptr {self.gep('%cpu', 8 * r)}")
+            self.put(f"store {self._word} {v}, ptr %r{r}")
 
     def check(self) -> None:
         go = self.label()
@@ -252,21 +283,42 @@ class RegionBuilder(X87Values):
             self._leave_if(status, go)
             self.place(go)
             self.put(RELOAD)
+            self._reload_left(ends)
             self.flags_settled()
             if self.stacks:
                 self.x87_stands(self.stack, changed)
         else:
-            for r in registers:
-                v = self.new(f"load {self._word}, ptr {self.gep('%cpu', 8 * r)}")
-                self.put(f"store {self._word} {v}, ptr %r{r}")
+            self._reload_registers(registers)
             self._leave_from_unit(status, go)
             self.place(go)
             self.put(RELOAD_WORDS)
+            self._reload_left(ends)
         wanted = self.new(f"load i64, ptr {self.gep('%table', lay.TABLE_EPOCH)}")
-        self.cond_branch(self.new(f"icmp eq i64 {self.word('epoch')}, {wanted}"), same, changed, True)
+        true = self.new(f"icmp eq i64 {self.word('epoch')}, {wanted}")
+        if ends:
+            true = self._both(true, self._in_context())
+        self.cond_branch(true, same, changed, True)
         self.place(changed)
-        self._leave_at(self._next_uop)
+        if ends:
+            self.put(f"store i64 {self.next_rip()}, ptr %target")
+            self._resumes = True
+            self.put("br label %resume")
+        else:
+            self._leave_at(self._next_uop)
         self.place(same)
+
+    def _reload_left(self, ends: bool) -> None:
+        """A repeated string instruction took its iterations off."""
+        if ends:
+            left = self.new(f"sub i64 {self.word('left')}, {self.op.rest}")
+            self.put(f"store i64 {left}, ptr %left")
+
+    def _in_context(self) -> str:
+        """i1: the next instruction may follow at once, and is the one that was translated."""
+        quiet = self.new(f"icmp ne i64 {self.call('run.quiet', [])}, 0")
+        for name in CONTEXT:
+            quiet = self._both(quiet, self.new(f"icmp eq i64 {self.word(name)}, %first_{name}"))
+        return quiet
 
     # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
     def again(self) -> str:
@@ -307,7 +359,10 @@ class RegionBuilder(X87Values):
             self._edge(to, slot)
 
     def jump(self) -> None:
-        self._edge(self._node.taken, lay.UOP_TAKEN)
+        if self._node.ends and self._node.taken == OUT:  # such a block has no links
+            self.indirect(self.next_rip())
+        else:
+            self._edge(self._node.taken, lay.UOP_TAKEN)
 
     def indirect(self, target: str, *, noted: bool = False) -> None:
         for rip, n in self._node.returns:
@@ -344,6 +399,7 @@ class RegionBuilder(X87Values):
             ("leave", self._leaves, self._way_leave),
             ("enter", self._enters, self._way_enter),
             ("indirect", self._indirect, self._way_indirect),
+            ("resume", self._resumes, self._way_resume),
         ):
             if used:
                 self.place(label)
@@ -456,6 +512,9 @@ class RegionBuilder(X87Values):
         lines += ["  %gone = musttail call preserve_nonecc i64 %stale(ptr %cpu, ptr %uop, i64 %budget)"]
         lines += ["  ret i64 %gone", "start:", "  store i64 %budget, ptr %left", *self._load_all()]
         lines += ["  store i32 0, ptr %base", "  store i32 0, ptr %top"]
+        for name in CONTEXT:
+            lines += [f"  %pfirst_{name} = getelementptr i8, ptr %cpu, i64 {at(name)}"]
+            lines += [f"  %first_{name} = load i64, ptr %pfirst_{name}"]
         for line in self.lines:
             if line == "  " + SETTLE:
                 lines += self.settled()
@@ -475,6 +534,10 @@ class RegionBuilder(X87Values):
 
     def _way_enter(self) -> None:
         self.enter(self.new("load ptr, ptr %to"), self.new("load i64, ptr %left"))
+
+    def _way_resume(self) -> None:
+        self.set_word("rip", self.new("load i64, ptr %target"))
+        self.tail("h_resume", self.new("load i64, ptr %left"))
 
     def _way_indirect(self) -> None:
         self._jump(self.new("load i64, ptr %target"), self.new("load i64, ptr %left"))

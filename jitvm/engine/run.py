@@ -156,6 +156,12 @@ def window_near(c):
     return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & u64(c.shadow == retired(c)) & u64(c.left > ONE)
 
 
+def quiet(c):
+    """1 when `next_block` would do nothing between two instructions but to look the second one up."""
+    pending = c.step_armed | c.watch_bits | c.held_bits | c.n_hits | c.stop_now | c.want_window
+    return u64(pending == W0 and wants_alone(c) == W0)
+
+
 def next_block(c):
     """Micro-op of the block at rip, after what the last instruction's status asks for."""
     while True:

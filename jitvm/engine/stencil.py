@@ -27,7 +27,7 @@ from jitvm.engine.forms import Shape
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
 from jitvm.engine.units import Units
-from jitvm.isa.table import QUICK
+from jitvm.isa.table import AT_ONCE, QUICK
 
 HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i", "relative")
 EXITS = ("taken", "fall")
@@ -49,7 +49,7 @@ def supported() -> bool:
 
 def stencilable(shape: Shape) -> bool:
     """Whether a shape can be a stencil: nothing out of line, no segment or control register operand."""
-    if shape.unit in QUICK:
+    if shape.unit in QUICK or (shape.unit in AT_ONCE and not shape.ends):
         return True
     if shape.kind not in KINDS or "n" in shape.ops:
         return False
@@ -59,7 +59,7 @@ def stencilable(shape: Shape) -> bool:
 def normal(shapes: Sequence[Shape], key: int) -> int:
     """A key without what its shape does not use: keys of equal stencils become equal."""
     shape = shapes[key & 0xFFFF]
-    if shape.flat or not shape.mem:
+    if shape.flat or not (shape.mem or shape.unit in AT_ONCE):
         key &= ~(7 << SEG_SHIFT)
     if "x" not in shape.mem:
         key &= ~(3 << SCALE_SHIFT)

@@ -22,7 +22,7 @@ from jitvm.engine.units import Units, symbol
 from jitvm.isa.memory import CANONICAL_HALF
 from jitvm.isa.simd import MMX_EXPONENT, MXCSR_MASKS
 from jitvm.isa.state import TLB_ENTRIES
-from jitvm.isa.table import QUICK
+from jitvm.isa.table import AT_ONCE, QUICK
 
 SIGNATURE = "(ptr noalias %cpu, ptr %uop, i64 %budget)"
 TYPES = "(ptr, ptr, i64)"
@@ -32,6 +32,9 @@ FLAGS_BYTES = 16
 CS_NUMBER = 1
 INLINE_MODULE = "branch."
 """Units on the CPU record that handlers get a copy of (they cannot leave); all others are called by symbol."""
+WHOLE_UNITS = frozenset(AT_ONCE.values())
+"""Units of which they get a copy with all that these call."""
+INLINE_UNITS = WHOLE_UNITS | frozenset(QUICK.values()) | {"run.quiet"}
 WEIGHTS = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
 
 
@@ -454,6 +457,18 @@ class HandlerBuilder:
     def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
         otherwise()
 
+    def at_once(self, whole: Callable[[str], str], otherwise: Callable[[], None], *, ends: bool) -> None:
+        usual, slowly = self.label(), self.label()
+        n = whole(self.new(f"add i64 %budget, {self.uop(lay.UOP_REST, 'i16')}"))
+        self.cond_branch(self.new(f"icmp ne i64 {n}, 0"), usual, slowly, True)
+        self.place(usual)
+        if ends:
+            self._jump(self.next_rip(), self.new(f"add i64 {self.new(f'sub i64 %budget, {n}')}, 1"))
+        else:
+            self.next()
+        self.place(slowly)
+        otherwise()
+
     def next(self) -> None:
         u = self.gep("%uop", lay.UOP_SIZE)
         self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
@@ -554,7 +569,8 @@ def module(units: Units, builders: Sequence[HandlerBuilder], extra: str = "") ->
         specials |= b.specials
     if extra:
         specials["h_resume"] = None
-    inline = [u for u in used if units[u].record != "c" or u.startswith(INLINE_MODULE) or u in QUICK.values()]
+    inline = [u for u in used if units[u].record != "c" or u.startswith(INLINE_MODULE) or u in INLINE_UNITS]
+    inline = list(dict.fromkeys(one for u in inline for one in (units.whole(u) if u in WHOLE_UNITS else [u])))
     text, outside = units.closure(inline)
     outside = list(dict.fromkeys([*outside, *(u for u in used if u not in inline)]))
     declares = [units[u].declaration for u in outside if f"@{symbol(u)}(" not in text]

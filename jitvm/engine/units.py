@@ -185,6 +185,14 @@ class Units:
         self.text(name)
         return self.units[name].inline
 
+    def whole(self, name: str) -> list[str]:
+        """A unit and all that it calls."""
+        found = {name: None}
+        for one in found.copy():
+            for callee in self[one].callees:
+                found |= dict.fromkeys(self.whole(callee) if callee not in PRIMITIVES else ())
+        return list(found)
+
     def closure(self, roots: Iterable[str]) -> tuple[str, list[str]]:
         """Texts of `roots` and of every inline unit that they need; names of the units they call by symbol."""
         texts: dict[str, str] = {}

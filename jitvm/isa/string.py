@@ -182,11 +182,16 @@ def copy_up(dst, src, n_bytes):
         poke(dst, W8, peek(src, W8))
         src = src + W8
         dst = dst + W8
-    end = src + (n_bytes & W7)
-    while src != end:
+    if n_bytes & W4 != W0:
+        poke(dst, W4, peek(src, W4))
+        src = src + W4
+        dst = dst + W4
+    if n_bytes & W2 != W0:
+        poke(dst, W2, peek(src, W2))
+        src = src + W2
+        dst = dst + W2
+    if n_bytes & W1 != W0:
         poke(dst, W1, peek(src, W1))
-        src = src + W1
-        dst = dst + W1
     return W0
 
 
@@ -235,10 +240,14 @@ def fill_words(at, n_bytes, size, v):
     while at != end:
         poke(at, W8, pattern)
         at = at + W8
-    end = at + (n_bytes & W7)
-    while at != end:
-        poke(at, size, v)
-        at = at + size
+    if n_bytes & W4 != W0:
+        poke(at, W4, pattern)
+        at = at + W4
+    if n_bytes & W2 != W0:
+        poke(at, W2, pattern)
+        at = at + W2
+    if n_bytes & W1 != W0:
+        poke(at, W1, pattern)
     return W0
 
 
@@ -308,6 +317,86 @@ def keep_flags(c, status, res, aux):
         c.lazy.res = res
         c.lazy.aux = aux
     return status
+
+
+# ---- all at once: what most repeated instructions with few elements come to --------------------------------------------
+
+
+def elements_at_once(c, asize, rep, left):
+    """Iterations that would complete the instruction, upwards; 0: none, more than `left` or a page has, or one at a time."""
+    if c.rflags & DF != W0:
+        return W0
+    if rep == W0:
+        return W1
+    if c.step_armed | c.armed != W0:
+        return W0
+    n = get_reg(c, RCX, asize)
+    if n > left or n > PAGE_SIZE:
+        return W0
+    return n
+
+
+def near_host(c, seg, off, n_bytes, asize, write):
+    """Host address of seg:off when all bytes lie in one plain page that the TLB knows, and `off` does not wrap; else 0."""
+    if off + n_bytes - W1 > mask(asize):
+        return W0
+    return host_run(c, seg, off, n_bytes, write)
+
+
+def completed(c, asize, rep, n):
+    """`n`, the iterations with which the instruction is complete."""
+    if rep != W0:
+        set_reg(c, RCX, asize, W0)
+    return n
+
+
+def movs_at_once(c, size, asize, seg, rep, left):
+    """MOVS as a whole where that is a copy between two pages; its iterations, 0: nothing was done."""
+    n = elements_at_once(c, asize, rep, left)
+    if n == W0:
+        return W0
+    src = near_host(c, seg, get_reg(c, RSI, asize), n * size, asize, W0)
+    if src == W0:
+        return W0
+    dst = near_host(c, ES, get_reg(c, RDI, asize), n * size, asize, W1)
+    if dst == W0 or dst - src < W8:
+        return W0
+    if rep == W0:
+        poke(dst, size, peek(src, size))
+    else:
+        copy_up(dst, src, n * size)
+    advance_index(c, RSI, size, asize, n)
+    advance_index(c, RDI, size, asize, n)
+    return completed(c, asize, rep, n)
+
+
+def stos_at_once(c, size, asize, rep, left):
+    """STOS as a whole within a page; its iterations, 0: nothing was done."""
+    n = elements_at_once(c, asize, rep, left)
+    if n == W0:
+        return W0
+    at = near_host(c, ES, get_reg(c, RDI, asize), n * size, asize, W1)
+    if at == W0:
+        return W0
+    if rep == W0:
+        poke(at, size, get_reg(c, RAX, size))
+    else:
+        fill_words(at, n * size, size, get_reg(c, RAX, size))
+    advance_index(c, RDI, size, asize, n)
+    return completed(c, asize, rep, n)
+
+
+def lods_at_once(c, size, asize, seg, rep, left):
+    """LODS as a whole within a page; its iterations, 0: nothing was done."""
+    n = elements_at_once(c, asize, rep, left)
+    if n == W0:
+        return W0
+    at = near_host(c, seg, get_reg(c, RSI, asize), n * size, asize, W0)
+    if at == W0:
+        return W0
+    set_reg(c, RAX, size, peek(at + n * size - size, size))
+    advance_index(c, RSI, size, asize, n)
+    return completed(c, asize, rep, n)
 
 
 # ---- MOVS ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jitvm.isa.simd import BLENDS, COMPARES, FLOAT, INTEGER, STRINGS
-from jitvm.isa.state import RAX, RDX, RSP
+from jitvm.isa.state import RAX, RCX, RDI, RDX, RSI, RSP
 
 
 @dataclass(frozen=True)
@@ -329,6 +329,11 @@ TOUCHED: dict[str, tuple[int, ...]] = {
     "segment.load_far_pointer": NAMED,
     "segment.pop_segment": (int(RSP),),
     "x87.wait_": (),
+    "string.movs": (int(RCX), int(RSI), int(RDI)),
+    "string.stos": (int(RAX), int(RCX), int(RDI)),
+    "string.lods": (int(RAX), int(RCX), int(RSI)),
+    "io.port_in": (int(RAX),),
+    "io.port_out": (),
 
     "muldiv.div": (int(RAX), int(RDX)),
     "muldiv.idiv": (int(RAX), int(RDX)),
@@ -341,5 +346,13 @@ QUICK = {
     "segment.pop_segment": "segment.load_quickly",
 }
 """Units whose usual case is short: a unit that does it and returns 1, or returns 0 and has done nothing."""
+AT_ONCE = {"string.movs": "string.movs_at_once", "string.stos": "string.stos_at_once", "string.lods": "string.lods_at_once"}
+"""Units of string instructions: a unit that does the whole instruction where that is short, and returns its iterations, or
+returns 0 and has done nothing.  It is told how many instructions may retire."""
+GOES_ON = frozenset(
+    "string.movs string.stos string.lods string.scas string.cmps stringio.ins stringio.outs io.port_in io.port_out "
+    "system.sti system.popf".split()
+)
+"""Units that end a block, and when they come back with OK mostly go on with the next instruction in the same context."""
 READ_ZF = frozenset({"branch.loope", "branch.loopne"})
 """Loop conditions that look at a flag."""

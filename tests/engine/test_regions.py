@@ -130,6 +130,90 @@ def test_a_loop_that_loads_segment_registers(bits: int, monkeypatch: pytest.Monk
     assert found
 
 
+STRINGS = """
+ mov {e}dx, 20
+again:
+ mov {e}si, {data}
+ mov {e}di, {e}dx
+ add {e}di, {data} + 0x90
+ mov {e}cx, {e}dx
+ rep movsb
+ mov {e}cx, 9
+ rep lodsb
+ lodsb
+ stosb
+ mov {e}cx, 5
+ rep stosw
+ add {e}ax, {e}dx
+ movsw
+ mov {e}cx, 7
+ lea {e}si, [{e}di - 3]
+ rep movsb
+ mov {e}si, {data} + 0xFF0
+ mov {e}di, {data}
+ mov {e}cx, {e}dx
+ rep movsw
+ mov {e}cx, 6
+ repe cmpsb
+ setne bl
+ mov {e}cx, 30
+ repne scasb
+ adc {e}bx, {e}cx
+ std
+ mov {e}cx, 3
+ rep stosb
+ cld
+ test {e}dx, 7
+ jnz less
+ jmp again2
+less:
+ rep movsb
+again2:
+ dec {e}dx
+ jnz again
+ hlt
+"""
+PORTS = """
+ mov {e}cx, 25
+again:
+ in al, 0x60
+ add {e}bx, {e}ax
+ stc
+ out 0x80, al
+ adc {e}bx, {e}cx
+ pushf
+ cli
+ inc {e}dx
+ popf
+ sti
+ rcl {e}dx, 1
+ mov {e}di, {data}
+ insb
+ dec {e}cx
+ jnz again
+ hlt
+"""
+
+
+@pytest.mark.parametrize("bits", [32, 16, 64])
+@pytest.mark.parametrize("source", [STRINGS, PORTS], ids=["strings", "ports"])
+def test_a_loop_over_what_ends_a_block(source: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """String instructions, alone and repeated, ports, STI and POPF: the region goes on behind them."""
+    grown: list[Grown] = []
+
+    def noting(engine: VcpuEngine) -> Grown | None:
+        found = grow(engine)
+        grown.extend([found] if found else [])
+        return found
+
+    monkeypatch.setattr(regions, "grow", noting)
+    e = {16: "", 32: "e", 64: "r"}[bits]
+    check(source.format(e=e, data=DATA), bits, SOON, 50)
+    held = {op.shape.unit for one in grown for node in one.nodes if node.ends for op in node.ops[-1:]}
+    wanted = "string.movs string.stos string.cmps string.scas" if source == STRINGS else "io.port_in io.port_out system.popf"
+    assert held >= set(wanted.split())
+
+
 def test_programs_do_make_regions() -> None:
     made = 0
     for seed in range(6):
