@@ -385,6 +385,10 @@ class _Composer:
 
     def out_of_line(self) -> None:
         b, s = self.b, self.s
+        if s.unit in CHECKED_BY:
+            b.publish()
+            b.call(CHECKED_BY[s.unit], [])
+            b.check()
         args = self.arguments()
         b.publish()
         b.finish(b.call(s.unit, args), ends=s.ends)
@@ -401,7 +405,7 @@ class _Composer:
         if s.unit == "segment.load_segment":
             reg, a, commit = self.argument("reg"), self.value(1), _nothing
         elif s.unit == "segment.pop_segment":
-            a, sp = self.pop_value()
+            a, sp = self.pop_value(read=2)
             reg, commit = self.argument("reg"), partial(b.set_gpr, RSP_AT, s.ssize, sp)
         else:
             off, memory = self.address(), s.ops.index("m")
@@ -556,11 +560,11 @@ class _Composer:
         b.store(b.const(SS_NUMBER), s.stack_flat, sp, width or s.size, v)
         return sp
 
-    def pop_value(self, extra: Value = None) -> tuple[Value, Value]:
-        """The value on the stack, and the stack pointer behind it (not committed)."""
+    def pop_value(self, extra: Value = None, *, read: int = 0) -> tuple[Value, Value]:
+        """The value on the stack, of which only `read` bytes are read, and the stack pointer behind it (not committed)."""
         b, s = self.b, self.s
         old = self.sp()
-        v = b.load(b.const(SS_NUMBER), s.stack_flat, old, s.size)
+        v = b.load(b.const(SS_NUMBER), s.stack_flat, old, read or s.size)
         sp = b.call("address.above", [b.const(s.ssize), old, b.const(s.size)])
         if extra is not None:
             sp = b.call("address.above", [b.const(s.ssize), sp, extra])

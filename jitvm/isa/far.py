@@ -490,7 +490,7 @@ def ret_same(c, size, imm, rip, selector, d):
 def ret_outer(c, size, imm, rip, selector, d):
     """To an outer privilege level, whose stack is found above the parameters."""
     sp = stack_word(c, W2 * size + imm, size)
-    ss = stack_word(c, W3 * size + imm, size) & M16
+    ss = stack_word(c, W3 * size + imm, W2)
     if c.status != OK:
         return c.status
     sd = return_stack(c, ss, selector, d)
@@ -506,9 +506,9 @@ def ret_outer(c, size, imm, rip, selector, d):
 
 
 def far_ret(c, size, imm):
-    """RET far, releasing `imm` bytes of parameters."""
+    """RET far, releasing `imm` bytes of parameters; of a selector 2 bytes are read, as on silicon."""
     rip = stack_word(c, W0, size)
-    selector = stack_word(c, size, size) & M16
+    selector = stack_word(c, size, W2)
     if c.status != OK:
         return c.status
     if is_protected(c) == W0:

@@ -320,10 +320,10 @@ def load_segment(c, reg, a):
 
 
 def pop_segment(c, size, reg):
-    """POP to a segment register; the stack pointer moves by the size that the stack had."""
+    """POP to a segment register: 2 bytes are read, as on silicon; the stack pointer moves by the size that the stack had."""
     sp = c.gpr[RSP]
     m = stack_mask(c)
-    a = load(c, SS, sp & m, size)
+    a = load(c, SS, sp & m, W2)
     if c.status != OK:
         return c.status
     s = load_segment(c, reg, a)
@@ -414,9 +414,7 @@ def set_system(c, seg, selector, d):
 
 
 def lldt(c, a):
-    """LLDT: a null selector makes every use of the LDT fault."""
-    if need_supervisor(c) != OK:
-        return FAULT
+    """LLDT behind `need_supervisor`: a null selector makes every use of the LDT fault."""
     a = a & M16
     if is_null(a) != W0:
         c.sel[LDTR] = a
@@ -438,9 +436,7 @@ def lldt(c, a):
 
 
 def ltr(c, a):
-    """LTR: the TSS is marked busy in its descriptor."""
-    if need_supervisor(c) != OK:
-        return FAULT
+    """LTR behind `need_supervisor`: the TSS is marked busy in its descriptor."""
     a = a & M16
     if is_null(a) != W0:
         return fault(c, GP, W0)

@@ -320,8 +320,15 @@ CHECKED_BY = {
     "segment.str_": "segment.may_store_selector",
     "verify.arpl": "segment.need_protected",
     "control.smsw": "mode.umip",
+    "control.lmsw": "mode.check_privilege",
+    "segment.lldt": "segment.need_supervisor",
+    "segment.ltr": "segment.need_supervisor",
+    "verify.lar": "segment.need_protected",
+    "verify.lsl": "segment.need_protected",
+    "verify.verr": "segment.need_protected",
+    "verify.verw": "segment.need_protected",
 }
-"""What a unit of kind "checked" asks before it does anything: a status."""
+"""What is asked before an operand is read: a status.  All units of kind "checked" have one."""
 
 NAMED = (-1,)
 TOUCHED: dict[str, tuple[int, ...]] = {

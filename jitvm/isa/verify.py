@@ -1,5 +1,7 @@
 """LAR, LSL, VERR, VERW and ARPL: what a program may learn of a selector.
 
+All are #UD outside protected mode, which is asked before an operand in memory is read (`table.CHECKED_BY`).
+
 Source: Intel SDM vol. 2, the instructions; vol. 3, 5.10 (pointer validation).
 """
 
@@ -73,8 +75,6 @@ def answer(c, zf):
 
 def lar(c, size, reg, b):
     """LAR: access rights of selector `b` to register `reg`, ZF = 1; ZF = 0 when it may not be looked at."""
-    if need_protected(c) != OK:
-        return FAULT
     d = visible_descriptor(c, b & M16)
     if c.status != OK:
         return c.status
@@ -86,8 +86,6 @@ def lar(c, size, reg, b):
 
 def lsl(c, size, reg, b):
     """LSL: limit in bytes of selector `b` to register `reg`, ZF = 1; ZF = 0 when it may not be looked at."""
-    if need_protected(c) != OK:
-        return FAULT
     d = visible_descriptor(c, b & M16)
     if c.status != OK:
         return c.status
@@ -99,8 +97,6 @@ def lsl(c, size, reg, b):
 
 def verr(c, a):
     """VERR: ZF = 1 when the segment may be read."""
-    if need_protected(c) != OK:
-        return FAULT
     d = visible_descriptor(c, a & M16)
     if c.status != OK:
         return c.status
@@ -109,8 +105,6 @@ def verr(c, a):
 
 def verw(c, a):
     """VERW: ZF = 1 when the segment may be written."""
-    if need_protected(c) != OK:
-        return FAULT
     d = visible_descriptor(c, a & M16)
     if c.status != OK:
         return c.status

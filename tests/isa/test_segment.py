@@ -10,6 +10,7 @@ import pytest
 
 from jitvm.isa import mode, segment, verify
 from jitvm.isa.state import EXIT, FAULT, GP, JUMP, NP, OK, PF_FAULT, SS_FAULT, UD
+from jitvm.isa.table import CHECKED_BY
 from tests.isa.plain_cpu import (
     CODE,
     CODE0,
@@ -261,9 +262,10 @@ def test_null_ldt() -> None:
 
 def test_privilege_of_system_registers() -> None:
     c, memory = protected(3)
-    for function in (segment.lldt, segment.ltr):
-        run(function, c, memory, SEL_LDT)
-        assert fault_of(c) == (GP, 0)
+    for unit in ("segment.lldt", "segment.ltr"):
+        assert CHECKED_BY[unit] == "segment.need_supervisor"
+    run(segment.need_supervisor, c, memory)
+    assert fault_of(c) == (GP, 0)
     assert run(segment.sldt, c, memory) == SEL_LDT
     assert run(segment.str_, c, memory) == SEL_TSS
 
@@ -274,19 +276,14 @@ def test_undefined_outside_protected_mode(*, v86: bool) -> None:
     if v86:
         protect(c, memory)
         enter_v86(c, 3)
-    calls: list[tuple[Callable[..., Any], tuple[int, ...]]] = [
-        (segment.lldt, (0,)),
-        (segment.ltr, (0,)),
-        (verify.verr, (0,)),
-        (verify.verw, (0,)),
-        (segment.sldt, ()),
-        (segment.str_, ()),
-        (verify.lar, (4, 0, 8)),
-        (verify.lsl, (4, 0, 8)),
-    ]
-    for function, args in calls:
-        run(function, c, memory, *args)
+    functions: list[Callable[..., Any]] = [
+        segment.need_supervisor, segment.need_protected, segment.sldt, segment.str_
+    ]  # fmt: skip
+    for function in functions:
+        run(function, c, memory)
         assert fault_of(c) == (UD, None)
+    for unit in ("verify.verr", "verify.verw", "verify.lar", "verify.lsl"):
+        assert CHECKED_BY[unit] == "segment.need_protected"
 
 
 # ---- LAR, LSL, VERR, VERW, ARPL -------------------------------------------------------------------------------------
