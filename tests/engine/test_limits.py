@@ -79,3 +79,27 @@ def test_code_that_runs_over_the_limit(engine: str) -> None:
     guest.bare.write(LIMIT - 3, b"\x40" * 8)
     assert guest.go(5) == "fault 13 0"
     assert (guest.retired, int(guest.c.rip)) == (4, LIMIT + 1)
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
+@pytest.mark.parametrize("code", ["0f020e", "0f030e", "0f0026", "0f002e", "0f0016", "0f001e", "630e"])
+def test_undefined_before_the_operand(code: str, engine: str) -> None:
+    """LAR, LSL, VERR, VERW, LLDT, LTR, ARPL in real mode: #UD, wherever their operand lies (vol. 3, table 6-2)."""
+    guest = Guest(engine)
+    guest.bare.set_mode("real")
+    guest.bare.write(CODE, bytes.fromhex(code) + b"\xff\xff")
+    guest.registers(eip=CODE)
+    assert guest.go(1) == "fault 6 None"
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
+@pytest.mark.parametrize("code", ["0f0015", "0f001d", "0f0135"])
+def test_privilege_before_the_operand(code: str, engine: str) -> None:
+    """LLDT, LTR and LMSW at level 3: #GP(0), though their operand is beyond the limit of DS, and through SS it was #SS."""
+    for prefix in (b"", b"\x36"):
+        guest = Guest(engine)
+        guest.bare.write(CODE, prefix + bytes.fromhex(code) + b"\xff\xff\xff\x7f")
+        guest.registers(eip=CODE)
+        guest.c.cpl, guest.c.limit[2], guest.c.limit[3] = 3, 0xFFFF, 0xFFFF
+        guest.update()
+        assert guest.go(1) == "fault 13 0"

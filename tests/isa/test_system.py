@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from jitvm.isa import control, smm, state, system
+from jitvm.isa import control, mode, smm, state, system
 from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC
 from jitvm.isa.mode import PERMITTED_TLB
 from jitvm.isa.state import EXIT_HLT, FAULT, JUMP, MODE_PE, MODE_TF, MODE_TS, STOP
+from jitvm.isa.table import CHECKED_BY
 from jitvm.isa.words import u64
 from tests.isa.on_window import Function, call
 from tests.isa.plain_cpu import DS, STACKS, PlainMemory, enter_v86, fault_of, flags, make_cpu, page_tables, protect, run
@@ -48,7 +49,7 @@ PRIVILEGED: list[tuple[Function, tuple[int, ...]]] = [
     (control.mov_from_cr, (4, RBX)),
     (system.mov_to_dr, (7, RBX)),
     (system.mov_from_dr, (0, RBX)),
-    (control.lmsw, (1,)),
+    (mode.check_privilege, ()),
     (control.clts, ()),
     (system.lgdt, (4, DS, 0x8000)),
     (system.lidt, (4, DS, 0x8000)),
@@ -57,6 +58,10 @@ PRIVILEGED: list[tuple[Function, tuple[int, ...]]] = [
     (system.wbinvd, ()),
     (system.hlt, ()),
 ]
+
+
+def test_lmsw_asks_for_its_privilege_before_it_reads() -> None:
+    assert CHECKED_BY["control.lmsw"] == "mode.check_privilege"
 
 
 @pytest.mark.parametrize(("function", "words"), PRIVILEGED)
