@@ -5,7 +5,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
 # A process a core; what a module's tests share is made once as long as they stay in one, so only idle ones take others'.
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: check test test-all boot bench bench-gdb golden isa
+.PHONY: check test test-all boot bench bench-gdb golden isa picture
 
 check:
 	$(PYTHON) -m ruff check .
@@ -34,3 +34,7 @@ golden:
 # writes how each instruction form is proved anew; `jitvm isa` shows it
 isa:
 	$(PYTHON) -m tests.isa.proofs
+
+# draws README's picture from a run of Debian's kernel
+picture:
+	$(PYTHON) -m tests.boot.picture linux.svg
