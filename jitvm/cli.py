@@ -131,9 +131,9 @@ def boot_parser() -> Parser:
     add("cdrom", "CD image, the same as --drive file=FILE,index=2,media=cdrom", "FILE")
     add("fda", "floppy disk (not yet)", "FILE")
     add("boot", "boot order (c disk, d CD, ...)", "[order=]LETTERS[,menu=on]")
-    add("kernel", "Linux kernel (not yet)", "FILE")
-    add("initrd", "initial RAM disk (not yet)", "FILE")
-    add("append", "kernel command line (not yet)", "TEXT")
+    add("kernel", "Linux kernel (bzImage) that the firmware starts", "FILE")
+    add("initrd", "its initial RAM disk", "FILE")
+    add("append", "its command line", "TEXT")
     add("serial", "COM1, then COM2, ...: stdio, null, file:PATH, pty, tcp:HOST:PORT[,server] (default stdio)", "DEV",
         action="append")  # fmt: skip
     add("debugcon", "debug port to a file or stdio (default port 0xe9)", "[PORT=]FILE", action="append", default=[])

@@ -129,7 +129,9 @@ class MachineConfig:
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
         bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
         drives: IDE disks and CDs, each with its own index.
-        floppies, kernel, initrd, append: for later versions; a value is a `ConfigError` in this one.
+        floppies: for later versions; a value is a `ConfigError` in this one.
+        kernel: a Linux kernel that firmware starts (`jitvm.linux_boot`), with its initial RAM disk `initrd` and its command
+            line `append`.
         boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
         serials: COM1, COM2, ... as character devices (`jitvm.backends.chardev.open_chardev`).
         debugcons: (port, character device) pairs.
@@ -195,9 +197,9 @@ class MachineConfig:
             fail(f"--smp: {self.smp} CPUs; give 1 to {MAX_CPUS}")
         if self.floppies:
             not_yet("--fda", "floppy disks are", "use --drive file=FILE")
-        for option, value in (("--kernel", self.kernel), ("--initrd", self.initrd), ("--append", self.append)):
-            if value is not None:
-                not_yet(option, "booting a kernel directly is", "boot it from a disk with --drive file=FILE")
+        for option, value in (("--initrd", self.initrd), ("--append", self.append)):
+            if value is not None and self.kernel is None:
+                fail(f"{option}: there is no kernel for it; give --kernel FILE")
         self._check_gdb()
         if not 0 <= self.symbols_offset < 1 << 32:
             fail(f"--symbols: offset {self.symbols_offset:#x} is not below 4 GiB")

@@ -42,6 +42,7 @@ from jitvm.exits import Outcome
 from jitvm.irq import Interrupts, IrqLine
 from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
 from jitvm.isa.flags import IF
+from jitvm.linux_boot import load as load_linux
 from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
 from jitvm.pace import Pace
@@ -194,6 +195,7 @@ class Machine(Access):
             debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
             boot=config.boot,
             boot_menu=config.boot_menu,
+            linux=load_linux(config),
             n_cpus=config.smp,
             apic=self._has_apic,
             fpu=is_announced(feature_words(cpuid_table(*self._cpu())), "fpu"),

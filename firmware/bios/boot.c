@@ -1,13 +1,18 @@
-/* INT 18h and 19h: the boot sector of the first disk that has one, or the end. */
+/* INT 18h and 19h: a kernel that fw_cfg has, the boot sector of the first disk that has one, or the end. */
 #include "boot.h"
 #include "ata.h"
 #include "console.h"
+#include "fwcfg.h"
+#include "optrom.h"
 #include "power.h"
 #include "regs.h"
 #include "vectors.h"
 
 #define BOOT_OFFSET 0x7C00
 #define BOOT_SIGNATURE 0xAA55
+#define LOADER_SEG (BOOT_OFFSET >> 4)
+#define ROM_HEADER 0x1A  /* where an option ROM says where its Plug and Play header lies, */
+#define BOOT_ENTRY 0x1A  /* and where in that the boot entry vector stands */
 
 void boot_jump(u32 drive) __attribute__((noreturn));
 
@@ -19,8 +24,20 @@ static int load_boot_sector(u8 disk)
         && far_read16(0, BOOT_OFFSET + 510) == BOOT_SIGNATURE;
 }
 
+/* --kernel: an option ROM in fw_cfg loads the kernel (firmware/linux); it may lie anywhere. */
+static void boot_linux(void)
+{
+    struct fwcfg_file rom;
+    if (!fwcfg_find("genroms/linuxboot.bin", &rom)
+        || fwcfg_dma_read(rom.key, (void *)(BOOT_OFFSET - BIOS_LINEAR), rom.size))
+        return;
+    print("Booting Linux.\n");
+    rom_call(LOADER_SEG << 16 | far_read16(LOADER_SEG, far_read16(LOADER_SEG, ROM_HEADER) + BOOT_ENTRY), 0);
+}
+
 void boot(void)
 {
+    boot_linux();
     for (u8 disk = 0; disk < disk_count; disk++) {
         if (!load_boot_sector(disk))
             continue;

@@ -1,4 +1,5 @@
 """Debian's own 64-bit kernel on the board: SeaBIOS, GRUB from a CD, Linux, a program in user space, power-off by ACPI.
+Also started by the firmware itself (--kernel), on two processors.
 
 The kernel is an installed one, or that of the path in `JITVM_TEST_KERNEL`.
 """
@@ -72,12 +73,11 @@ def cd(folder: Path) -> Path:
     return image
 
 
-def test_a_debian_kernel_comes_up_and_switches_off(tmp_path: Path) -> None:
-    log = tmp_path / "serial.log"
-    options = "--cpu max -m 256M --boot d --display none --no-reboot".split()
-    files = ["--cdrom", str(cd(tmp_path)), "--serial", f"file:{log}"]
+def boot(log: Path, *options: str) -> str:
+    """Run SeaBIOS and what it boots until the guest switches off; what was said on COM1."""
+    common = f"--cpu max -m 256M --display none --no-reboot --serial file:{log} --timeout {TIMEOUT}".split()
     done = subprocess.run(
-        [sys.executable, "-m", "jitvm", "boot", str(SEABIOS_256K), *options, *files, "--timeout", str(TIMEOUT)],
+        [sys.executable, "-m", "jitvm", "boot", str(SEABIOS_256K), *common, *options],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -88,3 +88,16 @@ def test_a_debian_kernel_comes_up_and_switches_off(tmp_path: Path) -> None:
     assert f"{hashlib.sha256(BUSYBOX.read_bytes()).hexdigest()}  /bin/busybox" in said
     assert "reboot: Power down" in said
     assert "BUG:" not in said and "Call Trace" not in said
+    return said
+
+
+def test_a_debian_kernel_comes_up_and_switches_off(tmp_path: Path) -> None:
+    boot(tmp_path / "serial.log", "--boot", "d", "--cdrom", str(cd(tmp_path)))
+
+
+def test_on_two_processors_without_a_boot_loader(tmp_path: Path) -> None:
+    (tmp_path / "initrd").write_bytes(initrd(tmp_path))
+    files = ["--kernel", str(kernel()), "--initrd", str(tmp_path / "initrd")]
+    said = boot(tmp_path / "serial.log", "--smp", "2", *files, "--append", "console=ttyS0 panic=-1")
+    assert "smp: Brought up 1 node, 2 CPUs" in said
+    assert "clocksource: Switched to clocksource tsc" in said and "TSC warp" not in said
