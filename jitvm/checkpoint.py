@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 HOST = frozenset(
     "ram page_read page_write n_pages code_pages tlb_host tlb_off tlb tlb_global tlb_large any_marks marks floor "
-    "port_table n_served".split()
+    "port_table n_served "
+    "shared alone peers n_peers peer times asked_page data_page data_stores n_written written walk_lost".split()
 )
 """Fields of the record that belong to the host: addresses, what is looked up again, kicks, statistics."""
 DEBUGGER = frozenset(
@@ -107,6 +108,8 @@ def restore(machine: Machine, checkpoint: Checkpoint) -> None:
         for vcpu, cpu in zip(machine.vcpus, checkpoint.cpus, strict=True):
             _restore_cpu(vcpu, cpu)
         machine.rotation.restore(*checkpoint.turn)
+        if machine.world is not None:
+            machine.world.restored()
         machine.revived()
 
 

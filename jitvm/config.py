@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ class MachineConfig:
 
     Attributes:
         memory: RAM in bytes.
+        smp: CPUs; they take turns, or `smp_threads`: they run at the same time, which no second run repeats.
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
         bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
         drives: IDE disks and CDs, each with its own index.
@@ -151,6 +153,7 @@ class MachineConfig:
 
     memory: int = DEFAULT_MEMORY
     smp: int = 1
+    smp_threads: bool = False
     cpu: str | None = None
     cpu_features: tuple[tuple[str, bool], ...] = ()
     bios: Path | None = None
@@ -195,6 +198,8 @@ class MachineConfig:
             fail(f"-m: {self.memory} bytes are no whole 4 KiB pages; round to {show_size(-(-self.memory >> 20) << 20)}")
         if not 1 <= self.smp <= MAX_CPUS:
             fail(f"--smp: {self.smp} CPUs; give 1 to {MAX_CPUS}")
+        if self.smp_threads and platform.machine() != "x86_64":
+            fail(f"--smp-threads: memory has x86's order only on x86-64 hosts, not on {platform.machine()}; leave it out")
         if self.floppies:
             not_yet("--fda", "floppy disks are", "use --drive file=FILE")
         for option, value in (("--initrd", self.initrd), ("--append", self.append)):

@@ -46,7 +46,7 @@ class Crashes:
         from jitvm import replay  # a second machine is made only for this
 
         machine, vcpu = self._machine, self._machine.vcpus[0]
-        if vcpu.real_time or machine.stats()["host_seconds"] > replay.MAX_SECONDS:
+        if vcpu.real_time or self._cfg.smp_threads or machine.stats()["host_seconds"] > replay.MAX_SECONDS:
             return
         machine.close()
         blocks = replay.last_blocks(self._cfg, vcpu.retired, machine.registers())

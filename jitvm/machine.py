@@ -46,6 +46,7 @@ from jitvm.linux_boot import load as load_linux
 from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
 from jitvm.pace import Pace
+from jitvm.parallel import ThreadVcpu, World
 from jitvm.processor import ProcessorPins
 from jitvm.smp import Rotation, TurnVcpu
 from jitvm.trace import Trace
@@ -142,7 +143,12 @@ class Machine(Access):
             interrupts.inta = self.board.pic.acknowledge
             self.memory = self.board.memory
             self.rotation = Rotation()
+            self.world: World | None = None
+            """vCPUs that run at the same time; without it they take turns."""
             self.rotation.is_held = lambda index: index in self.gate.frozen
+            if config.smp_threads and config.smp > 1:
+                self.world = World(self.lock, self.clock, self.memory, config.smp)
+                self.world.is_held = self.rotation.is_held
             for _ in range(config.smp):
                 self._add_vcpu(interrupts)
             watchers.watch(self.vcpus)
@@ -209,10 +215,14 @@ class Machine(Access):
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
         options = Options(**{**JITS[config.jit], **dict(config.engine)}, code_cache=config.code_cache // config.smp)
-        engine = VcpuEngine(self.accel, self.memory, options)
+        common = self.world.common if self.world is not None else None
+        engine = VcpuEngine(self.accel, self.memory, options, common)
         engine.set_cpu(*self._cpu())
         arguments = len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts
-        vcpu = Vcpu(*arguments) if config.smp == 1 else TurnVcpu(self.rotation, *arguments)
+        if self.world is not None:
+            vcpu: Vcpu = ThreadVcpu(self.world, *arguments)
+        else:
+            vcpu = Vcpu(*arguments) if config.smp == 1 else TurnVcpu(self.rotation, *arguments)
         if self._has_apic:
             engine.set_apic_id(vcpu.index)
             vcpu.apic = vcpu.interrupts = board.add_apic(vcpu.index, ProcessorPins(vcpu))
@@ -225,12 +235,23 @@ class Machine(Access):
         peers = any(spec.startswith(("pty", "tcp")) for spec in config.serials)
         person = self._console is not None and self._console.interactive
         vcpu.real_time = config.clock == "realtime" or (config.clock == "auto" and (person or peers))
-        self._pace = Pace(self.clock, vcpu) if config.clock == "realtime" else None
+        self._pace = Pace(self.clock, self.world or vcpu) if config.clock == "realtime" else None
 
     # ---- what the board tells; the lock is held
     def _on_a20(self, level: bool) -> None:
-        for vcpu in self.vcpus:
-            vcpu.engine.set_a20(level)
+        self._on_engines(lambda engine: engine.set_a20(level))
+
+    def _on_engines(self, action: Callable[[VcpuEngine], None]) -> None:
+        """Something that is on every CPU's way to memory has changed."""
+
+        def do() -> None:
+            for vcpu in self.vcpus:
+                action(vcpu.engine)
+
+        if self.world is not None:
+            self.world.soon(do)
+        else:
+            do()
 
     def _on_intr(self, level: bool) -> None:
         """The 8259A's INTR leads to LINT0 of every local APIC."""
@@ -242,8 +263,7 @@ class Machine(Access):
         self.vcpus[0].assert_smi()
 
     def _on_smram(self, seen: bool) -> None:
-        for vcpu in self.vcpus:
-            vcpu.engine.set_smram(seen)
+        self._on_engines(lambda engine: engine.set_smram(seen))
 
     def _on_ignne(self) -> None:
         for vcpu in self.vcpus:
@@ -363,7 +383,7 @@ class Machine(Access):
         self._reset_cause = None
         self.trace("reset", cause=cause)
         self.board.reset()
-        if self.config.smp > 1:
+        if self.rotation.vcpus:
             self.rotation.reset()
         for vcpu in self.vcpus:
             vcpu.engine.reset()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 from jitvm.clock import Clock
-from jitvm.vcpu import Vcpu
 
 PACE_NS = 1_000_000
 """How often the clocks are compared."""
 
 
+class Paced(Protocol):
+    """Whose time it is: a vCPU, or all of them."""
+
+    def now(self) -> int: ...
+    def skip(self, ns: int) -> None: ...
+
+
 class Pace:
     """Lets virtual time follow the host's, forward by skipping, backward by waiting."""
 
-    def __init__(self, clock: Clock, vcpu: Vcpu) -> None:
+    def __init__(self, clock: Clock, vcpu: Paced) -> None:
         self._clock, self._vcpu = clock, vcpu
         self._timer = clock.timer("host clock", self._tick)
         self._base = 0

@@ -15,7 +15,7 @@ instruction.
 
 Source: Intel SDM vol. 3, 8.1 (locked operations), 8.1.3 (cross-modifying code), 8.4 (starting processors).
 
-Not modelled: vCPUs that run at the same time.
+vCPUs that run at the same time: jitvm/parallel.py.
 """
 
 from __future__ import annotations

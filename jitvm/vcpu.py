@@ -86,10 +86,10 @@ class Vcpu:
 
     __slots__ = (
         "__weakref__", "_bell", "_bytes", "_counts", "_end", "_extra", "_halt_at", "_in_turn", "_limit", "_now",
-        "_port_table", "_retired", "_startup", "_string", "_window_asked", "_words", "apic", "apic_window", "buses",
-        "clock", "engine", "enter", "error_text", "exit_request", "half_done", "hold_interrupts", "index",
-        "init_pending", "interrupts", "last_run", "lock", "nmi_pending", "on_ferr", "pump", "real_time",
-        "registers_dirty", "smi_pending", "trace",
+        "_port_table", "_retired", "_startup", "_string", "_window_asked", "_words", "apic", "apic_window",
+        "buses", "clock", "come_out", "engine", "enter", "error_text", "exit_request", "go_in", "half_done",
+        "hold_interrupts", "index", "init_pending", "interrupts", "last_run", "lock", "nmi_pending", "on_ferr",
+        "pump", "real_time", "registers_dirty", "smi_pending", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +104,9 @@ class Vcpu:
         interrupts: InterruptSource | None = None,
     ) -> None:
         self.index, self.engine, self.clock, self.lock, self.trace = index, engine, clock, lock, trace
+        self.go_in: Callable[[], object] = lock.release
+        self.come_out: Callable[[], object] = lock.acquire
+        """Around translated code."""
         self.buses = Buses(ports, mmio)
         self.interrupts = interrupts
         self.enter: Callable[[int], int] = engine.run
@@ -276,7 +279,7 @@ class Vcpu:
             return Outcome.HLT
         self.begin_turn()
         buses, trace, enter = self.buses, self.trace, self.enter
-        release, acquire = self.lock.release, self.lock.acquire
+        release, acquire = self.go_in, self.come_out
         try:
             while True:
                 if self.registers_dirty:

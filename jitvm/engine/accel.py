@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import NEIGHBOURS, Code, handler_symbol, source_epoch, tier_of
 from jitvm.engine.code_memory import CodeMemory
+from jitvm.engine.common import Common
 from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
@@ -127,6 +129,10 @@ class Accelerator:
         self.deliver = self.code.function("events.deliver", 0)
         self.nmi = self.code.function("events.nmi", 0)
         self.smi = self.code.function("smm.smi", 0)
+        self.unmap_writes = self.code.function("blocks.unmap_writes", 1)
+        self.serialize = self.code.function("gate.serialize_code", 0)
+        self.lock = threading.RLock()
+        """Held while compiled code and forms are looked for or made: vCPUs may run at the same time."""
         self.smm_window = self.code.function("smm.set_window", 0)
 
     # ---- forms and handlers -------------------------------------------------------------------------------------------
@@ -257,8 +263,10 @@ def _shape_from(fields: list[object]) -> Shape:
 class VcpuEngine:
     """One CPU record on `memory`.  `c` is the record (for semantics in plain Python), `words` its 64-bit words."""
 
-    def __init__(self, accel: Accelerator, memory: GuestMemory, options: Options | None = None) -> None:
-        self.accel, self.memory = accel, memory
+    def __init__(
+        self, accel: Accelerator, memory: GuestMemory, options: Options | None = None, common: Common | None = None
+    ) -> None:
+        self.accel, self.memory, self.common = accel, memory, common
         self.array = np.zeros(1, CPU)
         self.c = Record(self.array)
         self.address = int(self.array.ctypes.data)
@@ -311,6 +319,9 @@ class VcpuEngine:
         with np.errstate(over="ignore"):
             reset_cpu(c)
         self.set_cpu()
+        if common is not None:
+            common.join(self)
+            return
         memory.on_write.append(weakly(self._on_write))
         memory.on_map.append(weakly(self._on_map))
 
@@ -330,14 +341,14 @@ class VcpuEngine:
         self.c.phys_mask = physical_mask(table)
         self.accel.tables.copy_forms(self.c)
         needed = {name for shape in self.accel.forms.shapes for name in shape.feature.split()}
-        if not all(is_announced(self.c.features, name) for name in needed):
+        if self.common is not None or not all(is_announced(self.c.features, name) for name in needed):
             self.c.form_key[:] = 0
             self.c.n_forms = 0
 
     def _add_form(self, key: int) -> None:
         """Make a known form this vCPU's, or #UD when it belongs to a feature that its CPU lacks."""
         c = self.c
-        word, shape = self.accel.forms.for_cpu(self.accel.known[key], c.features)
+        word, shape = self.accel.forms.for_cpu(self.accel.known[key], c.features, shared=self.common is not None)
         if int(c.n_forms) >= lay.N_FORMS - 1:
             c.form_key[:] = 0
             c.n_forms = 0
@@ -359,12 +370,13 @@ class VcpuEngine:
         if why == lay.WHY_EXIT:
             return why
         while why in LACKS or (why == lay.WHY_LIMIT and self._woken()):
-            if why == lay.WHY_FORM:
-                self._learn()
-            elif why == lay.WHY_REGION:
-                self.regions.ask()
-            elif why != lay.WHY_LIMIT:
-                self._stamp()
+            with self.accel.lock:
+                if why == lay.WHY_FORM:
+                    self._learn()
+                elif why == lay.WHY_REGION:
+                    self.regions.ask()
+                elif why != lay.WHY_LIMIT:
+                    self._stamp()
             why = self._enter(self.signed[self._left], OK_STATUS)
         return why
 
@@ -376,7 +388,8 @@ class VcpuEngine:
         if self._kicked:  # just now: the line above took that kick's mark away
             self.signed[self._floor] = KICK
             return False
-        self.regions.install_ready()
+        with self.accel.lock:
+            self.regions.install_ready()
         return self.signed[self._left] > 0
 
     def inject(self, vector: int) -> None:
@@ -438,6 +451,10 @@ class VcpuEngine:
         if mask != self.words[self._a20]:
             self.words[self._a20] = mask
             self.accel.flush(self.address)
+
+    def has_blocks(self, page: int) -> bool:
+        """Whether translated blocks are on a page of guest memory."""
+        return bool(self.page_tables["page_head"][page])
 
     def drop_code(self, offset: int, size: int) -> None:
         """Guest memory was written, not by this vCPU."""

@@ -12,8 +12,9 @@ from jitvm.engine.gate import close_block
 from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_JUMP_CACHE, UOP_SIZE
 from jitvm.isa.host import peek, poke
 from jitvm.isa.paging_entry import PAGE_OFFSET
+from jitvm.isa.shared import pieces
 from jitvm.isa.tlb import PARTS, WRITE, tlb_slot
-from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W6, W8, W12, W63, u64
+from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W8, W12, u64
 
 BLOCK_VALID, BLOCK_LISTED = u64(1), u64(2)
 """Bits of `block_state`: translated; in its first page's list; (<< 1) in its second page's list; micro-ops from bit 8."""
@@ -77,12 +78,6 @@ def new_block(c, offset, rip, ctx):
     return b
 
 
-def chunks(first, n):
-    """Bits of `page_bits` for n bytes from byte `first` of a page."""
-    low, high = first >> W6, (first + n - W1) >> W6
-    return (ONES << low) & (ONES >> (W63 - high))
-
-
 def unmap_writes(c, page):
     """Take a page of guest memory that now holds code out of the write TLB."""
     host = c.ram + (page << W12)
@@ -107,7 +102,7 @@ def list_block(c, b, which, page, first, n):
         c.block_list[(b << W1) + which] = peek(head, W4)
         poke(head, W4, (b << W1) + which + W1)
     bits = c.page_bits + (page << W3)
-    poke(bits, W8, peek(bits, W8) | chunks(first, n))
+    poke(bits, W8, peek(bits, W8) | pieces(first, n))
     flag = c.code_pages + page
     v = peek(flag, W1)
     if v & OWN_CODE == W0:
@@ -164,7 +159,7 @@ def code_written(c, offset, size):
     v = peek(flag, W1)
     if v & OTHERS_CODE != W0:
         written = c.page_written + (page << W3)
-        poke(written, W8, peek(written, W8) | chunks(first, size))
+        poke(written, W8, peek(written, W8) | pieces(first, size))
         v = v | OTHERS_WRITTEN
         poke(flag, W1, v)
     head = c.page_head + (page << W2)
@@ -172,9 +167,10 @@ def code_written(c, offset, size):
     e = peek(head, W4)
     if e == W0:
         poke(bits, W8, W0)
-        poke(flag, W1, v & ~OWN_CODE)
+        if c.shared == W0:
+            poke(flag, W1, v & ~OWN_CODE)
         return W0
-    if peek(bits, W8) & chunks(first, size) == W0:
+    if peek(bits, W8) & pieces(first, size) == W0:
         return W0
     left = W0
     keep = W0
@@ -194,7 +190,7 @@ def code_written(c, offset, size):
             drop_block(c, b)
             valid = W0
         if valid != W0:
-            left = left | chunks(start, n)
+            left = left | pieces(start, n)
             keep += W1
             if before == head:
                 poke(head, W4, e)
@@ -222,7 +218,8 @@ def forget_blocks(c):
     while k < c.n_guest_pages:
         poke(c.page_head + (k << W2), W4, W0)
         poke(c.page_bits + (k << W3), W8, W0)
-        poke(c.code_pages + k, W1, peek(c.code_pages + k, W1) & ~OWN_CODE)
+        if c.shared == W0:
+            poke(c.code_pages + k, W1, peek(c.code_pages + k, W1) & ~OWN_CODE)
         k += W1
     c.n_blocks = W0
     c.uop_next = c.uop_arena

@@ -91,6 +91,14 @@ class Builder(Protocol):
         ...
 
     def store_back(self, where: Any, seg: Value, off: Value, size: int, v: Value) -> None: ...
+    def load_locked(self, seg: Value, flat: bool, off: Value, size: int) -> tuple[Value, Any]:
+        """As `load_rmw`, for an instruction that must be atomic."""
+        ...
+
+    def store_locked(self, where: Any, seg: Value, off: Value, size: int, old: Value, v: Value) -> None:
+        """As `store_back`; where memory is no longer `old` the instruction begins again."""
+        ...
+
     def store(self, seg: Value, flat: bool, off: Value, size: int, v: Value) -> None: ...
     # SIMD: a "wide" value has 128 bits, the others are words
     def wide_reg(self, slot: str) -> Value:
@@ -339,14 +347,18 @@ class _Composer:
         to_memory = s.dst == "0" and s.ops[0] == "m"
         reads = "a" in names
         if to_memory and reads:
-            self.where = b.load_rmw(b.segment(), s.flat, self.address(), s.sizes[0])
+            load = b.load_locked if s.locked else b.load_rmw
+            self.where = load(b.segment(), s.flat, self.address(), s.sizes[0])
         args = self.arguments()
         writes = bool(names) and names[0] == "f"
         if writes:
             b.copy_flags()
         v = b.call(s.unit, args, flags="new" if writes else "")
         if to_memory:
-            if self.where is not None:
+            if self.where is not None and s.locked:
+                old, place = self.where
+                b.store_locked(place, b.segment(), self.address(), s.sizes[0], old, v)
+            elif self.where is not None:
                 b.store_back(self.where[1], b.segment(), self.address(), s.sizes[0], v)
             else:
                 b.store(b.segment(), s.flat, self.address(), s.sizes[0], v)

@@ -38,6 +38,15 @@ class FastPathBuilder(HandlerBuilder, ABC):
     def store_back(self, where: str, seg: str, off: str, size: int, v: str) -> None:
         self._guest_store(where, size, v)
 
+    def load_locked(self, seg: str, flat: bool, off: str, size: int) -> tuple[str, str]:
+        host = self._hit(seg, flat, off, size, True, aligned=True)
+        return self._guest_load(host, size), host
+
+    def store_locked(self, where: str, seg: str, off: str, size: int, old: str, v: str) -> None:
+        done = self.label()
+        self.cond_branch(self._guest_swap(where, size, old, v), done, self.again(), True)
+        self.place(done)
+
     def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
         self._guest_store(self._hit(seg, flat, off, size, True), size, v)
 

@@ -68,6 +68,7 @@ _FIXED = {"AL": (fb.FROM_R0, 1), "AX": (fb.FROM_R0, 2), "EAX": (fb.FROM_R0, 4), 
 _FIXED |= {"CL": (fb.FROM_R1, 1), "DX": (fb.FROM_R2, 2)}
 _SREG = {"ES": 0, "CS": 1, "SS": 2, "DS": 3, "FS": 4, "GS": 5}
 SEGMENT_GROUP, MAX_LENGTH = 5, 15
+LOCK_IN_KEY = 20
 IMMEDIATE_AT, IMMEDIATE_IN_KEY = 40, 48
 """Where a form's key has the immediate that is part of it (`formbits.immediate_key`)."""
 REX, XCHG_AX = 0x40, 0x90
@@ -126,6 +127,8 @@ class Shape:
     """Of a SIMD instruction, a letter an operand: what the operation takes ("x" XMM, "y" MMX, "r" general register)."""
     odd: bool = False
     """Its 16-byte memory operand may lie anywhere."""
+    locked: bool = False
+    """Its memory operand is read and written at once, whatever other CPUs do meanwhile."""
     older: str = ""
     """The unit that takes the place of `unit` on a CPU without the feature."""
 
@@ -368,12 +371,17 @@ class Forms:
         )
         return self._finish(shape, word)
 
-    def for_cpu(self, form: tuple[int, int], features: npt.NDArray[np.uint64]) -> tuple[int, int]:
+    def for_cpu(
+        self, form: tuple[int, int], features: npt.NDArray[np.uint64], *, shared: bool = False
+    ) -> tuple[int, int]:
         """A form (`describe`), or that of #UD when it belongs to a feature that `c.features` lacks.
 
         What belongs to the FPU addresses nobody where there is none; some instructions are older ones there (OLDER).
+        `shared`: of a CPU with others at its side, for which locked instructions must be atomic.
         """
         word, shape = form[0], self.shapes[form[1]]
+        if shared and word & int(fb.F_LOCKED):
+            form = word, self.number(replace(shape, locked=True))
         lacking = [name for name in shape.feature.split() if not is_announced(features, name)]
         if "fpu" in lacking:
             return self._finish(Shape("misc.no_fpu", "status"), 0)
@@ -447,6 +455,8 @@ class Forms:
                 word &= ~int(fb.F_COUNT)
         if (row.fuse and not (memory == 0 and row.dst == "0")) or row.kind == "jcc":
             word |= int(fb.F_FUSE)  # one that stores may store to its Jcc
+        if memory == 0 and row.dst == "0" and row.kind == "value" and (key >> LOCK_IN_KEY & 1 or name == "XCHG"):
+            word |= int(fb.F_LOCKED)
         cc = CONDITION_OF.get(name, 0)
         word |= cc << int(fb.F_CC_SHIFT)
         mem = ""
@@ -480,7 +490,7 @@ class Forms:
             or ("lahf_lm" if long and name in ("LAHF", "SAHF") else ""),
             letters,
             name in UNALIGNED,
-            ROWS[OLDER[name]].unit if name in OLDER else "",
+            older=ROWS[OLDER[name]].unit if name in OLDER else "",
         )
         return self._finish(shape, word)
 

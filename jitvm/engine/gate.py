@@ -76,6 +76,11 @@ def closed_gate(to, n):
     return jump_by_record(change_budget(to, u64(0xC6), n), H_ENTER)
 
 
+def serialize_code(c):
+    """Another thread has written to this CPU's machine code since it ran."""
+    return serialize()
+
+
 def close_block(c, b):
     """Block b is dropped: whoever jumps to its machine code must look it up."""
     gate = c.block_code[b]

@@ -174,6 +174,13 @@ class PlainBuilder:
     def store_back(self, where: Any, seg: Any, off: Any, size: int, v: Any) -> None:
         self.store(seg, False, off, size, v)
 
+    def load_locked(self, seg: Any, flat: bool, off: Any, size: int) -> tuple[Any, Any]:
+        """At once by nature: no other thread runs meanwhile."""
+        return self.load_rmw(seg, flat, off, size)
+
+    def store_locked(self, where: Any, seg: Any, off: Any, size: int, old: Any, v: Any) -> None:
+        self.store_back(where, seg, off, size, v)
+
     def store(self, seg: Any, flat: bool, off: Any, size: int, v: Any) -> None:
         store(self.c, seg, off, u64(size), cut(u64(size), v))
         self.check()

@@ -37,6 +37,47 @@ def _poke() -> str:
     return "\n".join(lines)
 
 
+def _swap() -> str:
+    lines = ["define internal i64 @u_host_swap(i64 %address, i64 %size, i64 %old, i64 %v) alwaysinline {"]
+    lines.append("  %p = inttoptr i64 %address to ptr")
+    lines.append("  switch i64 %size, label %s8 [ i64 1, label %s1 i64 2, label %s2 i64 4, label %s4 ]")
+    for size, ty in (*_PEEK_CASES.items(), (8, "i64")):
+        way = "trunc" if size < 8 else "bitcast"
+        lines += [f"s{size}:", f"  %o{size} = {way} i64 %old to {ty}", f"  %n{size} = {way} i64 %v to {ty}"]
+        pair = f"ptr %p, {ty} %o{size}, {ty} %n{size} seq_cst seq_cst, align {size}"
+        lines += [f"  %b{size} = cmpxchg volatile {pair}", f"  %d{size} = extractvalue {{ {ty}, i1 }} %b{size}, 1"]
+        lines += [f"  %r{size} = zext i1 %d{size} to i64", f"  ret i64 %r{size}"]
+    return "\n".join([*lines, "}"])
+
+
+_SWAP_WIDE_HEAD = (
+    "define internal i64 @u_host_swap_wide"
+    "(i64 %address, i64 %old_low, i64 %old_high, i64 %low, i64 %high) alwaysinline {"
+)
+_SWAP_WIDE_X86 = f"""{_SWAP_WIDE_HEAD}
+  %r = call {{ i64, i64, i64, i64 }} asm sideeffect "xchgq %rbx, $3; lock cmpxchg16b ($4); movq $3, %rbx; sete %al; \
+movzbl %al, %eax", "={{ax}},={{dx}},={{cx}},=&r,{{si}},0,1,2,3,~{{memory}},~{{dirflag}},~{{fpsr}},~{{flags}}"\
+(i64 %address, i64 %old_low, i64 %old_high, i64 %high, i64 %low)
+  %done = extractvalue {{ i64, i64, i64, i64 }} %r, 0
+  ret i64 %done
+}}"""
+"""RBX is LLVM's own where a function has a base pointer: it is kept in the register that brings the low half."""
+_SWAP_WIDE_OTHER = f"""{_SWAP_WIDE_HEAD}
+  %p = inttoptr i64 %address to ptr
+  %a = zext i64 %old_low to i128
+  %b = zext i64 %old_high to i128
+  %c = shl i128 %b, 64
+  %old = or i128 %a, %c
+  %d = zext i64 %low to i128
+  %e = zext i64 %high to i128
+  %f = shl i128 %e, 64
+  %new = or i128 %d, %f
+  %pair = cmpxchg volatile ptr %p, i128 %old, i128 %new seq_cst seq_cst, align 16
+  %did = extractvalue {{ i128, i1 }} %pair, 1
+  %r = zext i1 %did to i64
+  ret i64 %r
+}}"""
+
 _FILL = """define internal i64 @u_host_fill(i64 %address, i64 %n, i64 %v) alwaysinline {
 entry:
   %p = inttoptr i64 %address to ptr
@@ -124,6 +165,8 @@ _X87_OTHER = "define internal i64 @u_host_x87_run(ptr %c, i64 %op) alwaysinline 
 PRIMITIVES: dict[str, str] = {
     "host.peek": _peek(),
     "host.poke": _poke(),
+    "host.swap": _swap(),
+    "host.swap_wide": _SWAP_WIDE_X86 if platform.machine() == "x86_64" else _SWAP_WIDE_OTHER,
     "host.fill": _FILL,
     "host.mul_high": _product("mul_high", "zext"),
     "host.smul_high": _product("smul_high", "sext"),

@@ -18,6 +18,7 @@ from jitvm.isa.flags import IF
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear
 from jitvm.isa.registers import set_reg
+from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import (
     AGAIN,
     EXIT,
@@ -131,6 +132,7 @@ def complete(c, status):
     A string instruction that goes on, and one that begins again, does not stop again at a breakpoint on it.
     """
     c.status = status
+    serialize_memory(c)  # IRET, MOV to CR and DR, LLDT, LTR, WRMSR, INVLPG, RSM are among those that end here
     if status == OK:
         c.rip = c.next_rip
     if status == OK or status == JUMP or status == STOP:

@@ -5,7 +5,7 @@ translations counts as one with code, too (OTHERS_CODE in `code_pages`): its sto
 which notes the 64-byte chunks.  At the end of a turn, before anybody else runs, the others drop what they have of them, and
 learn which pages the vCPU has translated for the first time.  A turn without either costs two looks at a byte a page.
 
-Not modelled: vCPUs that run at the same time, for which a turn's end would be too late.
+Of vCPUs that run at the same time, for which a turn's end would be too late: jitvm/isa/shared.py.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ class HandlerBuilder:
     def _lookup(
         self, seg: str, flat: bool, off: str, size: int, write: bool, *, aligned: bool = False
     ) -> tuple[str, str, str]:
-        """(linear address, i1 hit, pointer to the TLB entry); `aligned`: an address that is no multiple of 16 misses."""
+        """(linear address, i1 hit, pointer to the TLB entry); `aligned`: an address that is no multiple of `size` misses."""
         lin, good = self._linear(seg, flat, off, size, write)
         hit, entry = self._entry(lin, size, write, aligned=aligned)
         return lin, self._both(hit, good), entry
@@ -254,7 +254,7 @@ class HandlerBuilder:
         half = self.gep("%cpu", self.word("tlb_off"))
         entry = self.gep(self.gep(half, index), at("tlb") + (KIND_BYTES if write else 0))
         if aligned:
-            last_page = self.new(f"and i64 {lin}, {-4096 | 15}")
+            last_page = self.new(f"and i64 {lin}, {-4096 | size - 1}")
         else:
             last_page = self.new(f"and i64 {self.new(f'add i64 {lin}, {size - 1}')}, -4096")
         return self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {last_page}"), entry
@@ -303,6 +303,52 @@ class HandlerBuilder:
         self.put(f"br label %{join}")
         self.place(slow)
         self._slow_store(seg, off, size, v, join)
+
+    def load_locked(self, seg: str, flat: bool, off: str, size: int) -> tuple[str, str]:
+        """What the TLB does not answer `memory.lock_host` is asked for; where that has no address either, others stand."""
+        found, miss, allowed, given, fast, slow, ok, join = (self.label() for _ in range(8))
+        lin, hit, entry = self._lookup(seg, flat, off, size, True, aligned=True)
+        self.cond_branch(hit, found, miss, True)
+        self.place(found)
+        host = self._host(lin, entry)
+        self.put(f"br label %{fast}")
+        self.place(miss)
+        self._publish()
+        there = self.new(f"inttoptr i64 {self.call('memory.lock_host', [seg, off, str(size)])} to ptr")
+        self._leave_if(self.word("status"), allowed)
+        self.place(allowed)
+        self.cond_branch(self.new(f"icmp ne ptr {there}, null"), given, slow)
+        self.place(given)
+        self.put(f"br label %{fast}")
+        self.place(fast)
+        where = self.new(f"phi ptr [ {host}, %{found} ], [ {there}, %{given} ]")
+        v = self._guest_load(where, size)
+        self.put(f"br label %{join}")
+        self.place(slow)
+        w = self.call("memory.load_rmw", [seg, off, str(size)])
+        self._leave_if(self.word("status"), ok)
+        self.place(ok)
+        self.put(f"br label %{join}")
+        self.place(join)
+        value = self.new(f"phi i64 [ {v}, %{fast} ], [ {w}, %{ok} ]")
+        return value, self.new(f"phi ptr [ {where}, %{fast} ], [ null, %{ok} ]")
+
+    def store_locked(self, where: str, seg: str, off: str, size: int, old: str, v: str) -> None:
+        fast, slow, lost, join = (self.label() for _ in range(4))
+        self.cond_branch(self.new(f"icmp ne ptr {where}, null"), fast, slow, True)
+        self.place(fast)
+        self.cond_branch(self._guest_swap(where, size, old, v), join, lost, True)
+        self.place(lost)
+        self.go(self.new("load ptr, ptr %uop"), "%uop", "%budget")
+        self.place(slow)
+        self._slow_store(seg, off, size, v, join)
+
+    def _guest_swap(self, pointer: str, size: int, old: str, v: str) -> str:
+        """i1: memory was `old`, and is `v` now."""
+        ty = f"i{8 * size}"
+        words = [w if size == 8 else self.new(f"trunc i64 {w} to {ty}") for w in (old, v)]
+        pair = f"ptr {pointer}, {ty} {words[0]}, {ty} {words[1]} seq_cst seq_cst, align {size}"
+        return self.new(f"extractvalue {{ {ty}, i1 }} {self.new(f'cmpxchg volatile {pair}')}, 1")
 
     def _slow_store(self, seg: str, off: str, size: int, v: str, join: str) -> None:
         status = self.call("memory.store", [seg, off, str(size), v])

@@ -78,6 +78,7 @@ from jitvm.isa.debug import code_break, is_code_break
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear, cut_linear, fetch_host, is_code
 from jitvm.isa.paging_entry import PAGE_OFFSET
+from jitvm.isa.shared import begin_translation, end_translation, need_code
 from jitvm.isa.state import (
     EXIT,
     EXIT_DEBUG,
@@ -146,6 +147,10 @@ def fetch_over(c, host, room, lin):
     second = fetch_host(c, cut_linear(c, lin + room))
     if second == W0:
         return W0
+    if c.shared != W0:
+        if need_code(c, second - c.ram) != OK:
+            return W0
+        begin_translation(c, second - c.ram, W16)
     k = W0
     while k < W16:
         poke(at + room + k, W1, peek(second + k, W1))
@@ -426,11 +431,16 @@ def translate(c, host, rip):
     most = c.block_most
     if c.mode & (MODE_TF | MODE_ALONE) != W0:
         most = W1
+    offset = host - c.ram
+    lin = code_linear(c, rip)
+    before = W0
+    if c.shared != W0:
+        if need_code(c, offset) != OK:
+            return NO_BLOCK
+        before = begin_translation(c, offset, PAGE_BYTES - (offset & PAGE_OFFSET))
     n = decode_block(c, host, rip, most)
     if n == W0:
         return NO_BLOCK
-    offset = host - c.ram
-    lin = code_linear(c, rip)
     room = room_for(n)
     if c.uop_next + room > c.uop_end or c.n_blocks >= MAX_BLOCKS:
         forget_blocks(c)
@@ -456,6 +466,8 @@ def translate(c, host, rip):
     c.block_bytes[b] = size | (over << W32)
     c.block_state[b] = (c.block_state[b] & BLOCK_KEPT) | BLOCK_VALID | (count << W8)
     list_block(c, b, W0, offset >> W12, offset & PAGE_OFFSET, size)
+    if c.shared != W0:
+        end_translation(c, offset, size, before)
     if c.block_state[b] & (BLOCK_LISTED << W1) != W0:
         unlist_second(c, b)
     if over != W0:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from jitvm.errors import ConfigError
 from jitvm.isa.host_x87 import AVAILABLE
+from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import CR4_OSXSAVE, MODE_CODE64, OK, RAX, RBX, RCX, RDX
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W5, u64
 
@@ -176,6 +177,7 @@ def cpuid(c):
 
     SYSCALL is told only in 64-bit mode, where alone Intel's processors have it, OSXSAVE while CR4 has it.
     """
+    serialize_memory(c)
     leaf, subleaf = c.gpr[RAX] & M32, c.gpr[RCX] & M32
     top = cpuid_highest(c, leaf & EXTENDED_LEAF)
     if leaf > top:

@@ -46,6 +46,23 @@ def div_wide(hi, lo, d):
     return u64(((int(hi) << 64) | int(lo)) // int(d))
 
 
+def swap(address, size, old, v):
+    """Store `size` bytes of host memory, aligned, if they are `old`, at once (LOCK CMPXCHG); 1 when they were."""
+    if peek(address, size) != old:
+        return u64(0)
+    poke(address, size, v)
+    return u64(1)
+
+
+def swap_wide(address, old_low, old_high, low, high):
+    """The same for 16 bytes."""
+    if peek(address, u64(8)) != old_low or peek(address + u64(8), u64(8)) != old_high:
+        return u64(0)
+    poke(address, u64(8), low)
+    poke(address + u64(8), u64(8), high)
+    return u64(1)
+
+
 def serialize():
     """Machine code was rewritten at another address than it is run at: let the host's CPU forget what it fetched."""
     return u64(0)

@@ -20,7 +20,8 @@ from jitvm.isa.host import peek, poke
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import mmio
 from jitvm.isa.paging import beside_code, host_of
-from jitvm.isa.paging_entry import PAGE_MASK, PAGE_OFFSET, store_host
+from jitvm.isa.paging_entry import PAGE_MASK, PAGE_OFFSET, may_run_beside, store_beside, store_host
+from jitvm.isa.shared import ask_alone
 from jitvm.isa.state import (
     AC_FAULT,
     ATTR_CODE,
@@ -211,6 +212,8 @@ def store_pieces(c, lin, size, v, user):
         return c.status
     g2 = c.gpa
     n1 = PAGE_SIZE - (lin & PAGE_OFFSET)
+    if (h1 != W0 and may_run_beside(c, h1) != W0) or (h2 != W0 and may_run_beside(c, h2) != W0):
+        return ask_alone(c)
     if c.n_watch != W0:
         if watch_access(c, lin, g1, n1, WATCH_WRITE) != W0:
             return c.status
@@ -275,7 +278,7 @@ def store_missed(c, lin, size, v, user):
     """A store that the TLB does not answer; pages with translated code are among them."""
     beside = beside_code(c, lin, size, user)
     if beside != W0:
-        return store_host(c, beside, size, v)
+        return store_beside(c, beside, size, v)
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return store_pieces(c, lin, size, v, user)
     h = host_of(c, lin, WRITE, user)
@@ -284,7 +287,7 @@ def store_missed(c, lin, size, v, user):
     if c.n_watch != W0 and watch_access(c, lin, c.gpa, size, WATCH_WRITE) != W0:
         return c.status
     if h != W0:
-        return store_host(c, h, size, v)
+        return store_beside(c, h, size, v)
     mmio(c, c.gpa, size, W1, v)
     return c.status
 
@@ -353,6 +356,30 @@ def load_rmw(c, seg, off, size):
     if c.status != W0 or (c.tlb_off == CHECKED_TLB and check_alignment(c, lin, size, WRITE) != OK):
         return W0
     return load_linear(c, lin, size, WRITE, is_user(c))
+
+
+def lock_host(c, seg, off, size):
+    """Host address of bytes at seg:off for a locked read-modify-write; 0 with c.status when it is refused.
+
+    0 and OK: no other CPU runs, load_rmw and store do as well.  What no host instruction can do, or a page with code, asks
+    for that.
+    """
+    if c.shared == W0 or c.alone != W0:
+        return W0
+    lin = linear(c, seg, off, size, W1)
+    if c.status != W0 or (c.tlb_off == CHECKED_TLB and check_alignment(c, lin, size, WRITE) != OK):
+        return W0
+    if lin & (size - W1) == W0:
+        user = is_user(c)
+        k = tlb_slot(lin, WRITE, user)
+        if c.tlb[k] != lin & PAGE_MASK:
+            host_of(c, lin, WRITE, user)
+            if c.status != W0:
+                return W0
+        if c.tlb[k] == lin & PAGE_MASK:
+            return c.tlb[k + W1] + lin
+    ask_alone(c)
+    return W0
 
 
 def probe_store(c, seg, off, size):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from jitvm.isa.cpuid import FEATURE_CX8
 from jitvm.isa.flags import CF, put_flags, set_zf
-from jitvm.isa.memory import linear, load, load_rmw, store
+from jitvm.isa.host import peek, swap, swap_wide
+from jitvm.isa.memory import linear, load, load_rmw, lock_host, store
 from jitvm.isa.registers import set_reg
 from jitvm.isa.state import BR, CR0_EM, CR0_TS, GP, MODE_CODE64, NM, OK, RAX, RBX, RCX, RDX, UD, fault, fault0
 from jitvm.isa.words import M32, W0, W1, W8, W16, W32, i64, select, sext, u64
@@ -43,15 +44,19 @@ def cmpxchg8b(c, seg, off):
     """CMPXCHG8B: the memory operand is written in both cases, so it must be writable."""
     if c.features[0] & FEATURE_CX8 == W0:
         return fault0(c, UD)
-    old = load_rmw(c, seg, off, W8)
+    host = lock_host(c, seg, off, W8)
     if c.status != OK:
         return c.status
     expected = (c.gpr[RDX] << W32) | (c.gpr[RAX] & M32)
-    v = old
-    if old == expected:
-        v = (c.gpr[RCX] << W32) | (c.gpr[RBX] & M32)
-    if store(c, seg, off, W8, v) != OK:
-        return c.status
+    wanted = (c.gpr[RCX] << W32) | (c.gpr[RBX] & M32)
+    if host != W0:
+        old = peek(host, W8)
+        while swap(host, W8, old, select(u64(old == expected), wanted, old)) == W0:
+            old = peek(host, W8)
+    else:
+        old = load_rmw(c, seg, off, W8)
+        if c.status != OK or store(c, seg, off, W8, select(u64(old == expected), wanted, old)) != OK:
+            return c.status
     if old == expected:
         set_zf(c.lazy, W1)
         return OK
@@ -68,17 +73,44 @@ def cmpxchg16b(c, seg, off):
         return c.status
     if lin & u64(15) != W0:
         return fault(c, GP, W0)
+    host = lock_host(c, seg, off, W16)
+    if c.status != OK:
+        return c.status
+    if host != W0:
+        exchange_wide(c, host)
+        return OK
     low = load_rmw(c, seg, off, W8)
     if c.status != OK:
         return c.status
     high = load_rmw(c, seg, off + W8, W8)
     if c.status != OK:
         return c.status
-    equal = u64(low == c.gpr[RAX]) & u64(high == c.gpr[RDX])
+    equal = equals_pair(c, low, high)
     if store(c, seg, off, W8, select(equal, c.gpr[RBX], low)) != OK:
         return c.status
     if store(c, seg, off + W8, W8, select(equal, c.gpr[RCX], high)) != OK:
         return c.status
+    return end_wide(c, low, high)
+
+
+def equals_pair(c, low, high):
+    """1 when RDX:RAX is what CMPXCHG16B has found."""
+    return u64(low == c.gpr[RAX]) & u64(high == c.gpr[RDX])
+
+
+def exchange_wide(c, host):
+    """CMPXCHG16B of plain memory, at once."""
+    while True:
+        low, high = peek(host, W8), peek(host + W8, W8)
+        equal = equals_pair(c, low, high)
+        if swap_wide(host, low, high, select(equal, c.gpr[RBX], low), select(equal, c.gpr[RCX], high)) != W0:
+            break
+    return end_wide(c, low, high)
+
+
+def end_wide(c, low, high):
+    """ZF and, when they were not equal, RDX:RAX behind CMPXCHG16B, which has found these words."""
+    equal = equals_pair(c, low, high)
     set_zf(c.lazy, equal)
     if equal == W0:
         c.gpr[RAX] = low

@@ -28,6 +28,7 @@ from jitvm.isa.cpuid import (
     FEATURE_TSC_DEADLINE,
 )
 from jitvm.isa.mode import check_privilege
+from jitvm.isa.shared import common_now
 from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
 from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
 from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, u64
@@ -60,6 +61,8 @@ EBL_WRITABLE = u64(0xFFFF_FFFF)
 
 def tsc_now(c):
     """The time-stamp counter: virtual time in ns, 1 an instruction, and what accesses to the outside took."""
+    if c.shared != W0:
+        return common_now(c) + c.tsc_offset
     return retired(c) + c.extra_ns + c.tsc_offset
 
 

@@ -69,7 +69,7 @@ def walk_4m(c, lin, kind, user, pde_at, pde):
     touched = pde | PTE_A
     if kind == WRITE:
         touched = touched | PTE_D
-    if touched != pde and store_entry(c, pde_at, touched) != W0:
+    if touched != pde and store_entry(c, pde_at, pde, touched) != W0:
         return W0
     c.marks = ((pde >> W8) & W1) | MARK_LARGE
     return (pde & PDE4M_BASE) | ((pde & high) >> W13 << W32) | (lin & PAGE_4M)
@@ -92,15 +92,28 @@ def walk(c, lin, kind, user):
     if forbidden(c, pde & pte, kind, user) != W0:
         page_fault(c, lin, PF_P, kind, user)
         return W0
-    if pde & PTE_A == W0 and store_entry(c, pde_at, pde | PTE_A) != W0:
+    if pde & PTE_A == W0 and store_entry(c, pde_at, pde, pde | PTE_A) != W0:
         return W0
     touched = pte | PTE_A
     if kind == WRITE:
         touched = touched | PTE_D
-    if touched != pte and store_entry(c, pte_at, touched) != W0:
+    if touched != pte and store_entry(c, pte_at, pte, touched) != W0:
         return W0
     c.marks = (pte >> W8) & W1
     return (pte & PAGE_MASK) | (lin & PAGE_OFFSET)
+
+
+def walk_again(c, lin, kind, user):
+    """The walk that the mode says, until no entry changes under it."""
+    while True:
+        c.walk_lost = W0
+        if c.cr4 & CR4_PAE != W0:
+            gpa = walk_wide(c, lin, kind, user)
+        else:
+            gpa = walk(c, lin, kind, user)
+        if c.walk_lost == W0:
+            return gpa
+    return W0
 
 
 def host_of(c, lin, kind, user):
@@ -116,10 +129,7 @@ def host_of(c, lin, kind, user):
     if c.cr0 & CR0_PG == W0:
         c.marks = W0
     else:
-        if c.cr4 & CR4_PAE != W0:
-            gpa = walk_wide(c, lin, kind, user)
-        else:
-            gpa = walk(c, lin, kind, user)
+        gpa = walk_again(c, lin, kind, user)
         if c.status != W0:
             return W0
     gpa = gpa & c.a20_mask

@@ -7,7 +7,8 @@ Not modelled: protection keys (not announced).
 
 from __future__ import annotations
 
-from jitvm.isa.host import code_written, peek, poke
+from jitvm.isa.host import code_written, peek, poke, swap
+from jitvm.isa.shared import ask_alone, begin_store, end_store, note_written
 from jitvm.isa.state import (
     CR0_WP,
     CR4_PAE,
@@ -53,11 +54,36 @@ def has_code(c, host):
 
 
 def store_host(c, host, size, v):
-    """Store to guest memory by host address and see to translated code there; the bytes are in one page."""
+    """Store to guest memory by host address and see to translated code there; the bytes are in one page.
+
+    Other CPUs that have translated them must stand; `written` tells what is to be done for them.
+    """
     poke(host, size, v)
+    return see_to_code(c, host, size)
+
+
+def see_to_code(c, host, size):
+    """Drop what was translated from bytes that were stored to."""
     if has_code(c, host) != W0:
         code_written(c, host - c.ram, size)
+        if c.shared != W0:
+            note_written(c, (host - c.ram) >> W12)
     return W0
+
+
+def may_run_beside(c, host):
+    """1 when a store to a host address may be to code of another CPU, which does not stand."""
+    return c.shared & ~c.alone & peek(c.code_pages + ((host - c.ram) >> W12), W1)
+
+
+def store_beside(c, host, size, v):
+    """The same while other CPUs may run; status."""
+    if may_run_beside(c, host) == W0:
+        return store_host(c, host, size, v)
+    if begin_store(c, host - c.ram, size) != W0:
+        return c.status
+    poke(host, size, v)
+    return end_store(c, host - c.ram, size)
 
 
 def load_entry(c, gpa):
@@ -68,14 +94,24 @@ def load_entry(c, gpa):
     return peek(h, W4)
 
 
-def store_entry(c, gpa, v):
-    """Write an entry back with its accessed or dirty bit; status: the access may be watched."""
+def store_entry(c, gpa, old, v):
+    """Give an entry, the low word of which is `old`, its accessed or dirty bit; status: the access may be watched.
+
+    Not 0 also when the entry has changed meanwhile: the walk is lost.
+    """
     gpa = gpa & c.a20_mask
     h = memory_at(c, gpa, W1)
     if h != W0:
         if c.n_points != W0 and watch_access(c, ONES, gpa, W4, WATCH_WRITE) != W0:
             return c.status
-        store_host(c, h, W4, v)
+        if may_run_beside(c, h) != W0:
+            return ask_alone(c)
+        if memory_at(c, gpa, W0) != h:
+            return store_host(c, h, W4, v)
+        if swap(h, W4, old, v) == W0:
+            c.walk_lost = W1
+            return W1
+        see_to_code(c, h, W4)
     return W0
 
 

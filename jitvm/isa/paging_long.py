@@ -64,8 +64,8 @@ def touch_walk(c, level, top, kind):
         touched = entry | PTE_A
         if k == level and kind == WRITE:
             touched = touched | PTE_D
-        if touched != entry and store_entry(c, c.walk_at[k], touched & M32) != W0:
-            return c.status
+        if touched != entry and store_entry(c, c.walk_at[k], entry & M32, touched & M32) != W0:
+            return W1
         k -= W1
     return W0
 

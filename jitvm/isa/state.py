@@ -41,6 +41,8 @@ IO_LOG = 256
 """Outside accesses that one instruction may make before it completes (see `io_*`)."""
 IO_DATA = 512
 """Words of `io_data`: a string I/O exit moves at most 4096 bytes."""
+WRITTEN = 16
+"""Pages that `written` remembers; one more stands for all pages."""
 FAULT_LOG, FAULT_WORDS = 16, 8
 """Faults that are remembered, and words of each (jitvm/isa/events.py, `note_fault`)."""
 
@@ -193,6 +195,19 @@ ARCHITECTURAL = [
     ("page_write", U),
     ("n_pages", U),
     ("code_pages", U),  # host address of one byte a page of guest memory, not 0: translated code is on it
+    # ---- other CPUs that run at the same time: jitvm/isa/shared.py
+    ("shared", U),  # 1: there are some
+    ("alone", U),  # 1: all of them stand
+    ("peers", U),  # host address of a line of 64 bytes for each CPU, their number, and which of them this one is
+    ("n_peers", U),
+    ("peer", U),
+    ("times", U),  # host address of the clock, and of the latest time that RDTSC has told anywhere
+    ("asked_page", U),  # the page of guest memory that EXIT_CODE and EXIT_DATA are about
+    ("data_page", U),  # the page without code that was stored to as if it had some, and how often in a row
+    ("data_stores", U),
+    ("n_written", U),  # pages with code that were stored to while alone
+    ("written", U, (WRITTEN,)),
+    ("walk_lost", U),  # 1: an entry changed under a page walk
     ("gpa", U),  # physical address of the last translation (jitvm/isa/paging.py)
     ("marks", U),  # MARK_* bits of the last page walk (jitvm/isa/tlb.py)
     ("walk_at", U, (5,)),  # by level: where the entries of a page walk lie, and what they say
@@ -238,6 +253,8 @@ CATCH_TRIPLE, CATCH_CR3, CATCH_MSR = u64(1), u64(2), u64(4)
 # ---- exit reasons: KVM's numbers (Documentation/virt/kvm/api.rst) ------------------------------------------------------
 EXIT_UNKNOWN, EXIT_IO, EXIT_DEBUG, EXIT_HLT, EXIT_MMIO = u64(0), u64(2), u64(4), u64(5), u64(6)
 EXIT_IRQ_WINDOW, EXIT_SHUTDOWN, EXIT_INTR, EXIT_INTERNAL_ERROR = u64(7), u64(8), u64(10), u64(17)
+EXIT_ALONE, EXIT_CODE, EXIT_DATA = u64(257), u64(258), u64(259)
+"""Not KVM's: what the CPUs that share memory ask of each other (jitvm/isa/shared.py)."""
 EXIT_FERR = u64(256)
 """Not KVM's: an x87 exception is pending and is told by FERR#."""
 

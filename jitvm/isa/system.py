@@ -28,6 +28,7 @@ from jitvm.isa.memory import (
 from jitvm.isa.misc import beside
 from jitvm.isa.mode import check_privilege, go_on, read_eflags, register_mask, umip, update_context
 from jitvm.isa.registers import cut_sp, set_sp
+from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import (
     CR4_DE,
     CR4_PCIDE,
@@ -157,7 +158,7 @@ def lgdt(c, size, seg, off):
         return c.status
     c.gdt_limit = limit
     c.gdt_base = base
-    return OK
+    return serialize_memory(c)
 
 
 def lidt(c, size, seg, off):
@@ -170,7 +171,7 @@ def lidt(c, size, seg, off):
         return c.status
     c.idt_limit = limit
     c.idt_base = base
-    return OK
+    return serialize_memory(c)
 
 
 def store_table(c, size, seg, off, limit, base):
@@ -242,11 +243,13 @@ def invpcid(c, a, seg, off):
 
 def invd(c):
     """INVD: there are no caches to drop."""
+    serialize_memory(c)
     return check_privilege(c)
 
 
 def wbinvd(c):
     """WBINVD: there are no caches to write back."""
+    serialize_memory(c)
     return check_privilege(c)
 
 

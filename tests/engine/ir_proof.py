@@ -7,7 +7,8 @@ Every access must be one of these, else `prove` names it:
 * the micro-op, the region's table, or what one of their pointers leads to (another micro-op): near its beginning;
 * guest memory: a volatile access whose pointer is made from a TLB entry, on a way where that entry was compared with the
   page of the access's last byte (stores: an entry of the write kind); or from a page that such a comparison has found
-  before (`%pageK`, `%hostK` of a region), on a way where the access was found to lie within it.
+  before (`%pageK`, `%hostK` of a region), on a way where the access was found to lie within it; or from what
+  `memory.lock_host` has granted.
 
 A fact holds in a block that is dominated by the edge of the conditional branch that says it.  Trusted, and not proved: what
 units called do with their arguments (they are audited apart), and the values in TRUSTED.
@@ -42,6 +43,7 @@ ACCESS = re.compile(
     r"(?:(?P<to>%[\w.]+) = load (?P<lv>volatile )?(?P<lt><[^>]+>|\w+)|store (?P<sv>volatile )?(?P<st><[^>]+>|\w+) \S.*?),"
     r" ptr (?P<p>%[\w.]+|@[\w.]+|null)(?:,|$)"
 )
+SWAP = re.compile(r"%[\w.]+ = cmpxchg (volatile )?ptr (%[\w.]+), (i\d+) ")
 DEFINED = re.compile(r"(%[\w.]+) = (.*)")
 GEP = re.compile(r"getelementptr i8, ptr (%[\w.]+|@[\w.]+), i64 (\S+|ptrtoint \(ptr @\w+ to i64\))$")
 WORD = r"%[\w.]+|-?\d+|ptrtoint \(ptr @\w+ to i64\)"
@@ -220,8 +222,9 @@ class Function:
             mask = self.binary(m[2], "and")
             if mask is None:
                 continue
-            if mask == (lin, str(-PAGE | 15)):
-                return 16
+            for size in (16, 8, 4, 2, 1):
+                if mask == (lin, str(-PAGE | size - 1)):
+                    return size  # aligned
             last = self.binary(mask[0], "add")
             if mask[1] == str(-PAGE) and last is not None and last[0] == lin and last[1].isdigit():
                 return int(last[1]) + 1
@@ -231,10 +234,13 @@ class Function:
         """Whether a pointer leads to guest memory that was looked up, for an access of so many bytes."""
         text = self.text(pointer)
         if text.startswith("phi ptr"):
-            ways = [(v, b) for v, b in PHI.findall(text) if v != "null"]
-            known = f"icmp ne ptr {pointer}, null" in self.true(block)
+            all_ways = PHI.findall(text)
+            ways = [(v, b) for v, b in all_ways if v != "null"]
+            known = len(ways) == len(all_ways) or f"icmp ne ptr {pointer}, null" in self.true(block)
             return known and all(self.guest(v, b, size, write) for v, b in ways)
         m = re.match(r"inttoptr i64 (%[\w.]+) to ptr$", text)
+        if m and re.match(r"call i64 @u_memory_lock_host\(", self.text(m[1])):
+            return f"icmp ne ptr {pointer}, null" in self.true(block)
         parts = self.binary(m[1], "add") if m else None
         if parts is None:
             return False
@@ -308,6 +314,8 @@ class Function:
         """Why an access is not one that may be, "" when it may."""
         if m := MEMCPY.match(line):
             return self._unlike(m[1], block, int(m[3]), True, False) or self._unlike(m[2], block, int(m[3]), False, False)
+        if m := SWAP.match(line):
+            return self._unlike(m[2], block, SIZES[m[3]], True, bool(m[1]))
         m = ACCESS.match(line)
         if m is None:
             return "no access that is understood"

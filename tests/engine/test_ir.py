@@ -24,6 +24,7 @@ from tests.engine.programs import loaded, looping, program
 RECORDS = ("%c", "%cpu", "%uop", "%0")
 STORE = re.compile(r"^\s*store (volatile )?\S+ .*?, ptr (%[\w.]+|@[\w.]+|null)")
 LOAD = re.compile(r"^\s*%\S+ = load (volatile )?[\w<> ]+, ptr (%[\w.]+|@[\w.]+|null)")
+SWAP = re.compile(r"^\s*%\S+ = cmpxchg (volatile )?ptr (%[\w.]+), ")
 DEFINED = re.compile(r"^\s*(%[\w.]+) = (.*)$")
 POINTER = re.compile(r"ptr (%[\w.]+|@[\w.]+|null)")
 BETWEEN = re.compile(r"\[ (%[\w.]+|null), ")
@@ -65,7 +66,7 @@ def audit(text: str, *, code_pointers: bool) -> list[str]:
         defined: dict[str, str] = {m[1]: m[2] for line in lines if (m := DEFINED.match(line))}
         for line in lines:
             store, load = STORE.match(line), LOAD.match(line)
-            found = store or load
+            found = store or load or SWAP.match(line)
             if re.match(r"\s*(%\S+ = )?(load|store|atomicrmw|cmpxchg) ", line) and found is None:
                 wrong.append(line)
             if found is None:

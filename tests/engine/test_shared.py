@@ -1,0 +1,137 @@
+"""A CPU that shares its memory does what a single one does: locked instructions, code that is rewritten, random programs."""
+
+from __future__ import annotations
+
+import pytest
+
+from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
+from tests.engine.guest import DATA, Guest, same
+from tests.engine.programs import looping, prepare, program
+from tests.engine.shared_guest import SharedEngine, shared_guest
+from tests.engine.smc_programs import PROGRAMS
+
+ENGINES = ("handlers", "stencils", "regions")
+LINE, PAGE_END, MMIO = DATA + 61, DATA + 0xFFD, 0x50000
+PLACES = {"aligned": DATA, "odd": DATA + 0x101, "over a line": LINE, "over a page": PAGE_END, "device": MMIO}
+LOCKED = [
+    *(f"lock {op} {{p}} [{{at}}], {{a}}" for op in ("add", "adc", "sub", "sbb", "and", "or", "xor", "xadd", "cmpxchg")),
+    *(f"lock {op} {{p}} [{{at}}]" for op in ("inc", "dec", "neg", "not")),
+    *(f"lock {op} {{p}} [{{at}}], 5" for op in ("add", "or", "sub")),
+    "xchg {p} [{at}], {b}",
+]
+WIDE = [
+    *(f"lock {op} {{p}} [{{at}}], {{a}}" for op in ("bts", "btr", "btc")),
+    *(f"lock {op} {{p}} [{{at}}], 3" for op in ("bts", "btr", "btc")),
+]
+SIZES = {"byte": ("dl", "bl"), "word": ("dx", "bx"), "dword": ("edx", "ebx")}
+COUNT = 60
+
+
+def locked_program(at: int) -> str:
+    """Each locked instruction and size, a loop a size; flags and results are kept."""
+    lines = ["mov esi, 0xC000", "mov ebx, 0x12345", "mov edx, 0x54321"]
+    for size, (a, b) in SIZES.items():
+        lines += [f"mov ecx, {COUNT}", "1:"]
+        for text in LOCKED + (WIDE if size != "byte" else []):
+            lines += [text.format(p=f"{size} ptr", at=hex(at), a=a, b=b), "adc ebx, 1", "lea edx, [edx + ecx*4 + 7]"]
+        lines += ["pushfd", "pop dword ptr [esi]", "mov [esi + 4], eax", "mov [esi + 8], ebx", "add esi, 12"]
+        lines += ["dec ecx", "jnz 1b"]
+    lines += [f"mov edi, {COUNT}", "1:", "mov ecx, edi", "and ecx, 2", f"add eax, ecx\n lock cmpxchg8b [{at}]"]
+    lines += [
+        "setz cl",
+        "mov [esi], cl",
+        "mov [esi + 4], eax",
+        "mov [esi + 8], edx",
+        "add esi, 12",
+        "dec edi",
+        "jnz 1b",
+    ]
+    return "\n".join([*lines, "hlt"])
+
+
+def go(guest: Guest, source: str, bits: int = 32) -> Guest:
+    if bits:
+        prepare(guest, bits)
+    guest.load(source, bits=bits or 32)
+    assert guest.go(400_000) == "hlt"
+    return guest
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_locked(engine: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = locked_program(PLACES[place])
+    plain = go(Guest("handlers"), source, bits=0)
+    guest, cpu = shared_guest(monkeypatch, engine)
+    go(guest, source, bits=0)
+    same(plain.state(), guest.state(), place)
+    assert any(shape.locked for shape in cpu.accel.forms.shapes)
+    if place == "aligned":
+        assert not cpu.asked[int(EXIT_ALONE)], "the host's own instructions do it"
+    else:
+        assert cpu.asked[int(EXIT_ALONE)] > COUNT * len(LOCKED)
+    if engine == "regions":
+        assert cpu.regions.asked or place != "aligned"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_wide_exchange(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+        mov ecx, 3000
+    1:  mov rax, [0x8000]
+        mov rdx, [0x8008]
+        test cl, 3
+        jnz 2f
+        inc rax
+    2:  push rcx
+        lea rbx, [rax + 3]
+        lea rcx, [rdx + rax]
+        lock cmpxchg16b [0x8000]
+        setz [0x8100]
+        pop rcx
+        add [0x8108], rax
+        add [0x8110], rdx
+        dec ecx
+        jnz 1b
+        hlt
+    """
+    plain, (guest, cpu) = Guest("handlers"), shared_guest(monkeypatch, engine)
+    for each in (plain, guest):
+        each.bare.vcpu.set_cpu(add=["cx16"])
+        go(each, source, 64)
+    same(plain.state(), guest.state(), engine)
+    assert guest.bare.ram[0x8000:0x8010].any() and not cpu.asked[int(EXIT_ALONE)]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("engine", ["handlers", "regions"])
+def test_rewritten_code(engine: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = go(Guest("handlers"), PROGRAMS[name], bits=0)
+    guest, cpu = shared_guest(monkeypatch, engine)
+    same(plain.state(), go(guest, PROGRAMS[name], bits=0).state(), name)
+    assert cpu.asked[int(EXIT_CODE)], "pages with code are announced"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_random_programs(engine: str, bits: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source in (program(seed, bits), looping(seed, bits)):
+        plain = go(Guest("handlers"), source, bits)
+        guest, _ = shared_guest(monkeypatch, engine)
+        same(plain.state(), go(guest, source, bits).state(), f"seed {seed}")
+
+
+def data_again(monkeypatch: pytest.MonkeyPatch, stores: int) -> SharedEngine:
+    """Code is run at 9000h, and then overwritten as data."""
+    guest, cpu = shared_guest(monkeypatch, "handlers")
+    guest.bare.write(0x9000, bytes.fromhex("40c3"))
+    fill = f"mov ecx, {stores}\n 1: mov [0x9000 + ecx], cl\n loop 1b\n"
+    go(guest, f"mov eax, 0x9000\n call eax\n {fill} mov byte ptr [0x9000], 0\n {fill} hlt", bits=0)
+    return cpu
+
+
+def test_a_page_is_data_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = data_again(monkeypatch, 1000)
+    assert cpu.asked[int(EXIT_DATA)] == 1 and not cpu.common.coded[9] and cpu.common.coded[1]
+    assert not data_again(monkeypatch, 20).asked[int(EXIT_DATA)]
