@@ -36,7 +36,7 @@ from jitvm.isa.paging_entry import (
 )
 from jitvm.isa.paging_long import walk_wide
 from jitvm.isa.state import CR0_PG, CR4_PAE, CR4_PSE
-from jitvm.isa.tlb import BESIDE, MARK_LARGE, WRITE, mark_slot, tlb_slot
+from jitvm.isa.tlb import BESIDE, FETCH, MARK_LARGE, READ, WRITE, mark_slot, tlb_slot
 from jitvm.isa.watch import watched_page
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W8, W12, W32, u64
 
@@ -116,6 +116,21 @@ def walk_again(c, lin, kind, user):
     return W0
 
 
+def forget_older(c, lin, addend, user):
+    """No other entry for data leads elsewhere: what reads and what stores go through one TLB on silicon.
+
+    The page table may have changed since one was made; a stale one may be used until it is invalidated, but not again
+    when the newer one was.
+    """
+    kind = READ
+    while kind <= BESIDE:
+        k = tlb_slot(lin, kind, user)
+        if c.tlb[k] == lin & PAGE_MASK and c.tlb[k + W1] != addend and kind != FETCH:
+            c.tlb[k] = ONES
+        kind += W1
+    return W0
+
+
 def host_of(c, lin, kind, user):
     """Host address of a linear address.  0: a fault (c.status), or not memory.
 
@@ -146,6 +161,8 @@ def host_of(c, lin, kind, user):
         return h
     c.tlb[k] = lin & PAGE_MASK
     c.tlb[k + W1] = h - lin
+    if kind != FETCH:
+        forget_older(c, lin, h - lin, user)
     if c.marks | c.any_marks != W0:
         mark_slot(c, k, c.marks)
     return h

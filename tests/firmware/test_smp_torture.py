@@ -46,6 +46,14 @@ def test_in_turns(n: int, jit: str, tmp_path: Path) -> None:
     assert runs[0] == runs[1], "the same run twice"
 
 
+@pytest.mark.parametrize(("n", "jit"), [(2, "handlers"), (2, "stencils"), (2, "regions"), (4, "regions"), (3, "sync")])
+def test_at_the_same_time(n: int, jit: str, tmp_path: Path) -> None:
+    with Machine(config(image(tmp_path, 6), smp=n, smp_threads=True, jit=jit)) as machine:
+        result = machine.run()
+        assert debug_output(machine) == WANTED, result
+        assert result.reason == "debug-exit"
+
+
 def test_on_qemu(tmp_path: Path) -> None:
     """With a thread for each processor: in turns it lets one spin for very long."""
     need(QEMU)
