@@ -1,7 +1,8 @@
 """A CPU record's registers by the names of gdbstub's x86 layouts, to read and to write.
 
 `rip` (`eip`) is linear, base of CS + instruction pointer, unless `raw`: so that gdb finds symbols and breakpoints in
-real mode.  `ip` and `cs_base` are its parts.
+real mode.  `ip` and `cs_base` are its parts.  Written in real or virtual-8086 mode, it takes CS along where CS does not
+reach: to 0000h, 1000h ... F000h, or FFFFh behind the first MiB.
 
 A selector that is written loads the segment as an instruction would: shifted by four in real and virtual-8086 mode, from
 the descriptor tables in protected mode, but for those of LDTR and TR.  Bases, limits and attributes change nothing but
@@ -46,6 +47,8 @@ MSRS = {
 } | {"k_gs_base": "msr_kernel_gs_base"}
 PE, PG, VM = 1, 1 << 31, 1 << 17
 LME, LMA, CODE64, CODE32 = int(EFER_LME), int(EFER_LMA), int(MODE_CODE64), int(MODE_CODE32)
+REAL_END = 0x10_FFF0
+"""Behind the last address that FFFFh:FFFFh reaches."""
 PRESENT, UNUSABLE, ATTRIBUTES = 0x80, 1 << 16, 0xF0FF
 
 ReadLinear = Callable[[int, int], bytes]
@@ -83,6 +86,11 @@ class Registers:
             ip = value
         else:
             ip = value if self.raw else (value - int(c.base[CS])) & M32
+            if ip > int(c.limit[CS]) and not self.raw and not self._is_protected_code() and value < REAL_END:
+                selector = value >> 4 & 0xF000 if value < 1 << 20 else 0xFFFF
+                self._load(CS, selector)
+                self.take_effect()
+                ip = value - (selector << 4)
             if ip > int(c.limit[CS]):
                 raise TargetError(f"{value:#x} is outside of CS; write cs first, or ip")
         c.rip = ip
@@ -187,6 +195,10 @@ class Registers:
         return M64 if int(self._c.mode) & CODE64 else M32
 
     # ---- segments
+    def _is_protected_code(self) -> bool:
+        """Descriptors say where code is, and not selectors alone."""
+        return self._protected() and not int(self._c.rflags) & VM
+
     def _protected(self) -> bool:
         return bool(int(self._c.cr0) & PE)
 

@@ -94,6 +94,8 @@ class GdbTarget:
         self._steps = STEP_ENABLE
         self._asked = False
         """A monitor command is being done for the client."""
+        self._monitored = 0
+        """The thread of the latest one."""
         self._silent: queue.SimpleQueue[Stop] | None = None
         """Where stops go of which the client is not told."""
         self._points: dict[int, set[BreakpointKind]] = {}
@@ -312,7 +314,9 @@ class GdbTarget:
     def monitor(self, command: str, write: Callable[[str], None], thread: int = 1) -> None:
         """The machine's monitor, about a thread's vCPU; a reset, here, stands at the reset vector."""
         words = command.split()
-        self._machine.monitor.context.chosen = self._thread(thread).vcpu.index
+        if thread != self._monitored:  # else it is what `monitor cpu N` has chosen since
+            self._monitored = thread
+            self._machine.monitor.context.chosen = self._thread(thread).vcpu.index
         if words in (["reset"], ["system_reset"]):
             self.reset()
             answer = "the machine stands at the reset vector; gdb sees it after: maintenance flush register-cache"

@@ -74,7 +74,23 @@ def test_the_program_counter_is_linear_or_raw(tmp_path: Path) -> None:
         assert b.read("rip") == START + 1
         assert said[0].startswith("pc is raw;") and said[1].startswith("pc is linear;")
         with pytest.raises(TargetError, match="outside of CS"):
-            b.write({"rip": 0x2000})
+            b.write({"rip": 0x10_FFF0})
+
+
+def test_a_linear_program_counter_takes_cs_along_in_real_mode(tmp_path: Path) -> None:
+    with bench(rom(tmp_path, "90")) as b:
+        assert b.pc == 0xFFFF_FFF0, "which no selector reaches"
+        for address, cs in ((0x7C00, 0), (0x12345, 0x1000), (0xFFFFF, 0xF000), (0x10_0000, 0xFFFF), (0x10_FFEF, 0xFFFF)):
+            b.write({"rip": address})
+            assert (b.pc, b.read("cs"), b.read("cs_base")) == (address, cs, cs << 4)
+        b.write({"cs": 0x1234, "rip": 0x12345})
+        assert (b.read("cs"), b.read("ip")) == (0x1234, 5), "CS that reaches stays"
+        b.target.write_memory(1, 0x500, bytes.fromhex("40ebfd"))
+        b.write({"rip": 0x500})
+        assert b.step() == Stepped(1) and b.pc == 0x501
+        b.write({"cr0": 0x11, "cs_limit": 0xFFFF})
+        with pytest.raises(TargetError, match="outside of CS"):
+            b.write({"rip": 0x2_0000})
 
 
 def test_a_selector_loads_its_segment(tmp_path: Path) -> None:

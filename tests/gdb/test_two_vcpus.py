@@ -116,6 +116,9 @@ def test_the_monitor_is_about_the_chosen_thread(two: Two) -> None:
     two.target.monitor("cpu", said.append, 2)
     two.target.monitor("step 3", said.append, 2)
     assert "* CPU1" in said[0] and "  CPU0" in said[0]
+    for command, thread, chosen in (("cpu 0", 2, 0), ("cpu", 2, 0), ("cpu", 1, 0), ("cpu", 2, 1)):
+        two.target.monitor(command, said.append, thread)
+        assert f"* CPU{chosen}" in said[-1], "cpu N holds until gdb chooses another thread"
     assert [vcpu.retired - n for vcpu, n in zip(two.machine.vcpus, before, strict=True)] == [0, 3]
 
 
