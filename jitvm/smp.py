@@ -96,7 +96,8 @@ class Rotation:
 
     def restore(self, current: int, end: int) -> None:
         """Back to a turn of before."""
-        self.shared_code.turn_ended(self.current)
+        if self.vcpus:  # a single vCPU takes no turns
+            self.shared_code.turn_ended(self.current)
         self.current, self.end = current, end
 
     def reset(self) -> None:
