@@ -1,8 +1,11 @@
 """Several vCPUs that take turns by instruction count: `--smp N`, reproducible.
 
 Each vCPU keeps its thread, as the debugger knows it; but one at a time has the turn, in the order of their numbers, and
-only that one enters translated code.  A turn lasts `SLICE_NS` of virtual time: it ends with the first instruction behind
+only that one enters translated code.  A turn lasts about `SLICE_NS` of virtual time: it ends with the first instruction behind
 that.  One that is halted, or waits for SIPI, gets no turn.  While only one can go it goes on without turns.
+
+Turns are not of one length (`turn_after`): a vCPU that gives a lock back and takes it again, in a loop whose length divides
+that of a turn, would always lose the turn while it holds the lock.
 
 A turn begins at the virtual time at which the one before it ended, so time never goes back, whoever looks at whatever
 shows it: kernels compare the TSCs of their processors, and do not use them where one is behind.  Each vCPU counts its own
@@ -29,6 +32,14 @@ from jitvm.exits import HANDLED, Outcome
 from jitvm.vcpu import HALTED, IDLE_S, Vcpu
 
 SLICE_NS = 100_000
+SHORTER = 128
+"""Turns are shorter than `SLICE_NS` by less than this."""
+GOLDEN = 0x9E37_79B9
+
+
+def turn_after(start: int) -> int:
+    """Length of a turn that begins at that virtual time: looks random, and is the same in every run."""
+    return SLICE_NS - (start * GOLDEN >> 16) % SHORTER
 
 
 class Rotation:
@@ -59,7 +70,7 @@ class Rotation:
         self.shared_code.turn_ended(vcpu.index)
         self.current = chosen.index
         chosen.catch_up(vcpu)
-        self.end = chosen.now() + SLICE_NS
+        self.end = chosen.now() + turn_after(chosen.now())
         chosen.ring()
         return True
 

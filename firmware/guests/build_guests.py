@@ -29,17 +29,35 @@ DISKS = ("bootsect", "diskwrite", "services", "lba48", "keys")
 IMAGE_SIZE = 0x10000
 
 
-def _build_flat(name: str, sources: tuple[str, ...], work: Path, out: Path) -> list[Path]:
-    """One ROM of flat code: its image and its ELF file."""
+def _link_flat(sources: tuple[str, ...], script: str, work: Path, elf: Path) -> Path:
+    """32-bit code of several sources."""
     objects = []
-    for source in ("flat.S", *sources):
+    for source in sources:
         obj = work / f"{source}.o"
         if source.endswith(".S"):
             toolchain.assemble(HERE / source, obj)
         else:
             toolchain.compile_c(HERE / source, obj, *toolchain.CODE32, "-mgeneral-regs-only")
         objects.append(obj)
-    elf = toolchain.link(objects, HERE / "flat.lds", out / f"{name}.elf")
+    return Path(toolchain.link(objects, HERE / script, elf))
+
+
+def _build_teach(work: Path, out: Path) -> list[Path]:
+    """A disk with a boot sector and, behind it, the ELF file of a kernel."""
+    kernel = _link_flat(("teach_entry.S", "teach.c"), "teach.lds", work, out / "teach.elf")
+    boot = _link_flat(("teach_boot.S", "teach_load.c"), "teach_boot.lds", work, work / "teach_boot.elf")
+    sector = toolchain.binary(boot, work / "teach_boot.bin").read_bytes()
+    image = out / "teach.img"
+    image.write_bytes((sector + kernel.read_bytes()).ljust(IMAGE_SIZE, b"\0"))
+    image.chmod(0o644)
+    if image.stat().st_size != IMAGE_SIZE:
+        raise toolchain.BuildError(f"{image.name}: not {IMAGE_SIZE} bytes")
+    return [image, kernel]
+
+
+def _build_flat(name: str, sources: tuple[str, ...], work: Path, out: Path) -> list[Path]:
+    """One ROM of flat code: its image and its ELF file."""
+    elf = _link_flat(("flat.S", *sources), "flat.lds", work, out / f"{name}.elf")
     return [toolchain.binary(elf, out / f"{name}.bin"), elf]
 
 
@@ -62,6 +80,7 @@ def build(out_dir: Path) -> list[Path]:
             if image.stat().st_size != IMAGE_SIZE:
                 raise toolchain.BuildError(f"{image.name}: not {IMAGE_SIZE} bytes")
             made += [image, elf]
+        made += _build_teach(work, out)
         for name, sources in FLAT.items():
             made += _build_flat(name, sources, work, out)
     return made

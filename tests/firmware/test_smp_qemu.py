@@ -260,6 +260,36 @@ def test_after_a_reset_all_processors_have_the_same_time(tmp_path: Path) -> None
         assert machine.debug_output(0xE9).decode() == wanted
 
 
+def test_a_lock_that_is_nearly_always_held(tmp_path: Path) -> None:
+    """A loop of ten instructions, which divide 100 us: the lock is free during one.  QEMU's icount never ends."""
+    main = """
+        lock bts dword ptr [0x6040], 0
+        call start_others
+    1:  mov dword ptr [0x6040], 0
+        lock bts dword ptr [0x6040], 0
+        jc 1b
+        nop
+        nop
+        nop
+        nop
+        nop
+        cmp dword ptr [0x6004], 2
+        jne 1b
+        mov eax, [0x6004]
+        call number
+    """
+    other = """
+    1:  pause
+        lock bts dword ptr [0x6040], 0
+        jc 1b
+        inc dword ptr [0x6004]
+        mov dword ptr [0x6040], 0
+    """
+    with Machine(config(image(tmp_path, main, other), smp=3)) as machine:
+        assert machine.run(90_000_000).reason == "debug-exit"
+        assert machine.debug_output(0xE9) == b"00000002\n"
+
+
 def test_a_checkpoint_holds_whose_turn_it_is(tmp_path: Path) -> None:
     main, other, wanted = CASES["code that another one writes"]
     with Machine(config(image(tmp_path, main, other), smp=3)) as machine:
