@@ -1,8 +1,8 @@
 """Several vCPUs that take turns by instruction count: `--smp N`, reproducible.
 
 Each vCPU keeps its thread, as the debugger knows it; but one at a time has the turn, in the order of their numbers, and
-only that one enters translated code.  A turn lasts about `SLICE_NS` of virtual time: it ends with the first instruction behind
-that.  One that is halted, or waits for SIPI, gets no turn.  While only one can go it goes on without turns.
+only that one enters translated code.  A turn lasts about `SLICE_NS` of virtual time: it ends with the first instruction
+behind that.  One that is halted, or waits for SIPI, gets no turn.  While only one can go it goes on without turns.
 
 Turns are not of one length (`turn_after`): a vCPU that gives a lock back and takes it again, in a loop whose length divides
 that of a turn, would always lose the turn while it holds the lock.
