@@ -22,6 +22,7 @@ ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_
 LARGE_ROMS = ("long_mode", "tasks")
 """ROMs with more than 8 KiB of code."""
 FLAT = {
+    "access": ("access_entry.S", "access.c"),
     "smp_torture": ("smp_start.S", "smp_torture.c", "smp_locks.c", "smp_queues.c", "smp_code.c", "smp_paging.c"),
 }
 """ROMs in C, from 32-bit flat code on: what each has besides flat.S."""
