@@ -172,10 +172,15 @@ def cpuid_highest(c, base):
     return c.cpuid[k + W2]
 
 
+APIC_ENABLED = u64(0x800)
+"""IA32_APIC_BASE.EN."""
+
+
 def cpuid(c):
     """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does.
 
-    SYSCALL is told only in 64-bit mode, where alone Intel's processors have it, OSXSAVE while CR4 has it.
+    SYSCALL is told only in 64-bit mode, where alone Intel's processors have it, OSXSAVE while CR4 has it, and the local
+    APIC while it is enabled (SDM vol. 3, 10.4.3).
     """
     serialize_memory(c)
     leaf, subleaf = c.gpr[RAX] & M32, c.gpr[RCX] & M32
@@ -197,6 +202,8 @@ def cpuid(c):
         c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_SYSCALL
     if leaf == W1 and c.cr4 & CR4_OSXSAVE != W0:
         c.gpr[RCX] = c.gpr[RCX] | OSXSAVE
+    if leaf == W1 and c.msr_apic_base & APIC_ENABLED == W0:
+        c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_APIC
     return OK
 
 

@@ -139,6 +139,11 @@ CASES = {
         + LET,
         "tx",
     ),
+    "disabled it is not announced": (
+        "mov ecx, 0x1B\n rdmsr\n and ah, 0xF7\n wrmsr\n mov eax, 1\n cpuid\n shr edx, 9\n and edx, 1\n"
+        "lea eax, [edx + '0']\n mov dx, 0xE9\n out dx, al\n",
+        "0",
+    ),
     "NMI": (SELF_NMI, "Nn"),
     "NMI in NMI waits for IRET": ("mov dword ptr [0x3000], 1\n" + SELF_NMI, "NnNn"),
 }

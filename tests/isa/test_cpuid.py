@@ -112,3 +112,12 @@ def test_table_shape() -> None:
     table = cpuid_table()
     assert table.shape == (256,)
     assert table.dtype == np.uint64
+
+
+def test_a_local_apic_that_is_disabled_is_not_announced() -> None:
+    c, memory = cpu("nehalem")
+    c.msr_apic_base = 0xFEE00900
+    before = ask(c, memory, 1)
+    assert before[3] & 0x200
+    c.msr_apic_base = 0xFEE00100
+    assert ask(c, memory, 1) == (*before[:3], before[3] & ~0x200)
