@@ -122,6 +122,10 @@ class Cache:
                 os.utime(path)
         return body.decode()
 
+    def has_text(self, key: str) -> bool:
+        """Whether there is something under the key of a unit's text."""
+        return self.folder is not None and (self._texts / key).exists()
+
     def __setitem__(self, key: str, text: str) -> None:
         if self.folder is not None:
             self._write_checked(self._texts / key, text.encode())

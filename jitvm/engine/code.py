@@ -17,6 +17,7 @@ from pathlib import Path
 
 from jitvm.engine import entry, specials, stitch
 from jitvm.engine.backend import Linker, compile_object, compile_quickly, host_key
+from jitvm.engine.beside import helped
 from jitvm.engine.cache import Cache
 from jitvm.engine.compiler import Made
 from jitvm.engine.forms import Shape
@@ -233,7 +234,8 @@ class Code:
         self.wanted["enter"] = None
         if "enter" in self.address or self._load("enter"):
             return
-        self.ensure_units(RUN_UNITS)
+        with helped(self.units, self.cache, RUN_UNITS):
+            self.ensure_units(RUN_UNITS)
         builders = [specials.special(self.units, n) for n in specials.SPECIALS]
         text, outside, _ = stitch.module(self.units, builders, entry.TEXT)
         self.ensure_units(outside)

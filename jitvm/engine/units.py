@@ -135,7 +135,9 @@ class Units:
                 constants.append((g, repr(value)))
         return Unit(name, function, record, len(params) - bool(record), tuple(callees), tuple(constants))
 
-    def _key(self, unit: Unit) -> str:
+    def key(self, name: str) -> str:
+        """What a unit's text is kept by: all that it depends on."""
+        unit = self[name]
         code = unit.function.__code__
         signatures = [(n, *self._signature(n)) for n in unit.callees]
         body = (code.co_code, repr(code.co_consts), code.co_names, code.co_varnames)
@@ -155,7 +157,7 @@ class Units:
             return PRIMITIVES[name]
         unit = self[name]
         if not unit.text:
-            key = self._key(unit)
+            key = self.key(name)
             found = self._cache.get(key)
             if found is None:
                 if self.on_progress:
@@ -177,6 +179,17 @@ class Units:
 
             self._numba = NumbaFrontEnd()
         return str(self._numba.compile(unit, {n: self._signature(n) for n in unit.callees}))
+
+    def below(self, roots: Iterable[str]) -> list[str]:
+        """`roots` and all that they need, in about the order in which `closure` comes by; nothing is compiled."""
+        found: dict[str, None] = {}
+        work = list(roots)
+        while work:
+            name = work.pop()
+            if name not in found and name not in PRIMITIVES:
+                found[name] = None
+                work += self[name].callees
+        return list(found)
 
     def is_inline(self, name: str) -> bool:
         """Whether callers get a copy of the unit."""

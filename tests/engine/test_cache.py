@@ -49,9 +49,14 @@ print(json.dumps({{
     "numba": "numba" in sys.modules,
     "compiled": sum(t.compiled for kind, t in accel.code.tallies.items() if kind != "units"),
     "units": accel.units.compiled,
+    "modules": sorted({{name.split(".")[0] for name, unit in accel.units.units.items() if unit.text}}),
     "warned": 0,
 }}))
 """
+UNUSED = frozenset(
+    "apic bcd bmi cpuid far fxsave io iret msr shift simd string stringio syscall vme x87 x87_arith x87_env x87_move".split()
+)
+"""Modules of semantics that the guest has no use for."""
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
 
 
@@ -148,6 +153,9 @@ def test_really_cold_start(cold: tuple[Path, dict[str, Any]], tmp_path: Path) ->
     assert said["end"] == cold[1]["end"]
     assert said["numba"]
     assert said["units"] > 50
+    if len(os.sched_getaffinity(0)) > 1:
+        texts = [path for path in (tmp_path / "jitvm" / "units").iterdir() if not path.name.startswith(".")]
+        assert len(texts) > said["units"] + 50, "a second process had its share"
 
 
 @pytest.mark.slow
@@ -155,6 +163,8 @@ def test_no_cache(cold: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     said = run(tmp_path, keep=False)
     assert said["end"] == cold[1]["end"]
     assert not (tmp_path / "jitvm").exists()
+    assert "alu" in said["modules"]
+    assert UNUSED.isdisjoint(said["modules"]), "nothing is compiled that the guest does not use"
 
 
 def flip(data: bytes, at: int) -> bytes:
