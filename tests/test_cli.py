@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -351,6 +352,25 @@ def test_every_end_has_its_status(
     assert machine.made is not None and machine.made.closed
 
 
+def test_garbage_is_looked_for_only_while_the_machine_runs(machine: type[FakeMachine]) -> None:
+    looked: list[bool] = []
+
+    def script(made: FakeMachine) -> Result:
+        looked.append(gc.isenabled() and gc.get_freeze_count() > 1000)
+        return Result("poweroff")
+
+    class Watched(FakeMachine):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            looked.append(gc.isenabled())
+            super().__init__(*args, **more)
+
+    sys.modules["jitvm.machine"].Machine = Watched  # type: ignore[attr-defined]  # a stand-in
+    machine.script = script
+    assert cli.main(["boot"]) == 0
+    assert looked == [False, True]
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
 def test_an_error_of_the_host_during_the_run_is_one_line(
     machine: type[FakeMachine], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -491,12 +511,15 @@ def test_signals_end_a_real_run(tmp_path: Path, number: signal.Signals, status: 
 
 
 def test_a_warm_run_imports_no_numba() -> None:
-    """Nor rich, which draws the progress of compiling; the first of the two runs warms what is not."""
+    """Nor rich, which draws the progress of compiling, nor what reads all that a distribution says of itself.
+
+    The first of the two runs warms what is not.
+    """
     program = f"""
 import sys
 from jitvm.cli import main
 status = main(["boot", {str(GUESTS / "hello.bin")!r}, "--device", "isa-debug-exit,iobase=0xf4", "--serial", "null"])
-print(status, [name for name in ("numba", "rich", "unicorn") if name in sys.modules])
+print(status, [name for name in ("numba", "rich", "unicorn", "importlib.metadata", "email") if name in sys.modules])
 """
     for _ in range(2):
         done = subprocess.run(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import llvmlite.binding as llvm
@@ -107,11 +106,6 @@ def compile_relocatable(text: str) -> bytes:
     target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(opt=2, reloc="static", codemodel="small", **host_cpu())
     return bytes(machine.emit_object(_optimise(text, 2)))
-
-
-def undefined_symbols(text: str) -> list[str]:
-    """Symbols that a module declares and does not define."""
-    return [n for n in dict.fromkeys(re.findall(r"^declare [^@\n]*@([\w.$]+)\(", text, re.M)) if not n.startswith("llvm.")]
 
 
 class Linker:

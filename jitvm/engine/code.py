@@ -11,8 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 from jitvm.engine import entry, specials, stitch
@@ -21,6 +19,7 @@ from jitvm.engine.beside import helped
 from jitvm.engine.cache import Cache
 from jitvm.engine.compiler import Made
 from jitvm.engine.forms import Shape
+from jitvm.engine.installed import installed_version
 from jitvm.engine.layout import CPU
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.observer import Observer
@@ -55,10 +54,12 @@ def source_epoch() -> str:
     Of the record's layout as it was loaded, too: the files may have changed since (an update under a running process).
     """
     digest = hashlib.sha256(f"{CPU.descr}".encode())
-    for package in ("jitvm.isa", "jitvm.engine"):
-        for path in sorted(Path(str(files(package))).glob("*.py")):
+    engine = Path(__file__).parent
+    for folder in (engine.parent / "isa", engine):
+        for path in sorted(folder.glob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())
-    digest.update(f"{version('numba')} {version('llvmlite')} {version('iced-x86')} {host_key()}".encode())
+    versions = [installed_version(package) for package in ("numba", "llvmlite", "iced_x86")]
+    digest.update(f"{versions} {host_key()}".encode())
     return digest.hexdigest()[:24]
 
 

@@ -20,12 +20,12 @@ import time
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jitvm.engine.installed import installed_version
 from jitvm.engine.layout import CPU, LAZY
 from jitvm.engine.primitives import PRIMITIVES
 from jitvm.errors import EngineError
@@ -103,7 +103,7 @@ class Units:
             for name in names:
                 self._collect(importlib.import_module(f"{package}.{name}"))
         layout = f"{CPU.descr}{CPU.itemsize}{LAZY.descr}"
-        salt = hashlib.sha256(f"{layout}{version('numba')}{version('llvmlite')}".encode())
+        salt = hashlib.sha256(f"{layout}{installed_version('numba')}{installed_version('llvmlite')}".encode())
         salt.update(FRONT_END.read_bytes())
         self._salt = salt.hexdigest()
 
