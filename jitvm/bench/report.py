@@ -38,16 +38,27 @@ def _base(results: Results) -> str | None:
     return next((name for name in (OURS, *results.present) if name in results.present), None)
 
 
-def speed(results: Results) -> Table:
-    """Guest MIPS of each workload on each runner, and the ratios."""
-    base = _base(results)
-    others = [name for name in results.present if name != base]
-    table = Table(title="Guest speed: million instructions a second, medians; ratios by rounds")
-    table.add_column("workload")
+def _others(results: Results) -> list[str]:
+    """The runners beside the one whose speed the ratios are of."""
+    return [name for name in results.present if name != _base(results)]
+
+
+def _by_runner(title: str, first: str, results: Results, *, ratios: bool = False) -> Table:
+    """A table with a column for each runner, and for each ratio."""
+    table = Table(title=title)
+    table.add_column(first)
     for name in results.present:
         table.add_column(name, justify="right")
-    for name in others:
-        table.add_column(f"{base} / {name}", justify="right")
+    for name in _others(results) if ratios else ():
+        table.add_column(f"{_base(results)} / {name}", justify="right")
+    return table
+
+
+def speed(results: Results) -> Table:
+    """Guest MIPS of each workload on each runner, and the ratios."""
+    base, others = _base(results), _others(results)
+    title = "Guest speed: million instructions a second, medians; ratios by rounds"
+    table = _by_runner(title, "workload", results, ratios=True)
     for title in ("noise", "exits/s", "blocks", "compile"):
         table.add_column(title, justify="right")
     for workload, row in results.cells.items():
@@ -95,10 +106,7 @@ def costs(results: Results) -> Table | None:
     rows = [w.name for w in WORKLOADS if w.exits and w.name in results.cells]
     if not rows:
         return None
-    table = Table(title="One device access, with its share of the loop")
-    table.add_column("workload")
-    for name in results.present:
-        table.add_column(name, justify="right")
+    table = _by_runner("One device access, with its share of the loop", "workload", results)
     for workload in rows:
         row = results.cells[workload]
         cells = (row.get(name) for name in results.present)
@@ -111,14 +119,8 @@ def interrupts(results: Results) -> Table | None:
     rows = [w.name for w in WORKLOADS if w.interrupts and w.name in results.cells]
     if not rows:
         return None
-    base = _base(results)
-    others = [name for name in results.present if name != base]
-    table = Table(title="Interrupts a second, served and ended; ratios by rounds")
-    table.add_column("workload")
-    for name in results.present:
-        table.add_column(name, justify="right")
-    for name in others:
-        table.add_column(f"{base} / {name}", justify="right")
+    base, others = _base(results), _others(results)
+    table = _by_runner("Interrupts a second, served and ended; ratios by rounds", "workload", results, ratios=True)
     for workload in rows:
         row = results.cells[workload]
         cells = (row.get(name) for name in results.present)
@@ -134,10 +136,7 @@ def start_up(results: Results) -> Table | None:
     """Times from process start; None if not measured."""
     if not results.start_up:
         return None
-    table = Table(title="From process start, medians")
-    table.add_column("until")
-    for name in results.present:
-        table.add_column(name, justify="right")
+    table = _by_runner("From process start, medians", "until", results)
     for title, row in results.start_up.items():
         texts = []
         for name in results.present:

@@ -90,8 +90,9 @@ def arith_pop(c, imm):
     return OK
 
 
-def arith_memory(c, kind, imm, a):
+def arith_memory(c, kind, imm, seg, off, a):
     """ST(0) = ST(0) op memory operand `a`; `kind` is its format."""
+    note_memory(c, imm, seg, off)
     d = st(c, W0)
     if used(c, d) == W0:
         if underflow(c) != W0:
@@ -107,26 +108,22 @@ def arith_memory(c, kind, imm, a):
 
 def arith_m32(c, imm, seg, off, a):
     """FADD m32 and the like."""
-    note_memory(c, imm, seg, off)
-    return arith_memory(c, ARITH_M32, imm, a)
+    return arith_memory(c, ARITH_M32, imm, seg, off, a)
 
 
 def arith_m64(c, imm, seg, off, a):
     """FADD m64 and the like."""
-    note_memory(c, imm, seg, off)
-    return arith_memory(c, ARITH_M64, imm, a)
+    return arith_memory(c, ARITH_M64, imm, seg, off, a)
 
 
 def arith_i32(c, imm, seg, off, a):
     """FIADD m32 and the like."""
-    note_memory(c, imm, seg, off)
-    return arith_memory(c, ARITH_I32, imm, a)
+    return arith_memory(c, ARITH_I32, imm, seg, off, a)
 
 
 def arith_i16(c, imm, seg, off, a):
     """FIADD m16 and the like."""
-    note_memory(c, imm, seg, off)
-    return arith_memory(c, ARITH_I16, imm, a)
+    return arith_memory(c, ARITH_I16, imm, seg, off, a)
 
 
 # ---- comparisons --------------------------------------------------------------------------------------------------------
@@ -200,8 +197,9 @@ def ucompp(c, imm):
     return OK
 
 
-def com_memory(c, kind, imm, a):
+def com_memory(c, kind, imm, seg, off, a):
     """ST(0) with a memory operand; ModRM.reg 3 pops."""
+    note_memory(c, imm, seg, off)
     d = st(c, W0)
     done = W0
     if used(c, d) == W0:
@@ -217,26 +215,22 @@ def com_memory(c, kind, imm, a):
 
 def com_m32(c, imm, seg, off, a):
     """FCOM m32, FCOMP m32."""
-    note_memory(c, imm, seg, off)
-    return com_memory(c, ARITH_M32, imm, a)
+    return com_memory(c, ARITH_M32, imm, seg, off, a)
 
 
 def com_m64(c, imm, seg, off, a):
     """FCOM m64, FCOMP m64."""
-    note_memory(c, imm, seg, off)
-    return com_memory(c, ARITH_M64, imm, a)
+    return com_memory(c, ARITH_M64, imm, seg, off, a)
 
 
 def com_i32(c, imm, seg, off, a):
     """FICOM m32, FICOMP m32."""
-    note_memory(c, imm, seg, off)
-    return com_memory(c, ARITH_I32, imm, a)
+    return com_memory(c, ARITH_I32, imm, seg, off, a)
 
 
 def com_i16(c, imm, seg, off, a):
     """FICOM m16, FICOMP m16."""
-    note_memory(c, imm, seg, off)
-    return com_memory(c, ARITH_I16, imm, a)
+    return com_memory(c, ARITH_I16, imm, seg, off, a)
 
 
 def tst(c, imm):
