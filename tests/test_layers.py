@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,7 +78,8 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield from _statements(handler.body)
 
 
-def imports(path: Path, package_module: str | None = None) -> list[str]:
+@functools.cache
+def imports(path: Path) -> list[str]:
     """Full names of the modules that a file imports; `from jitvm import x` counts as jitvm.x."""
     found: list[str] = []
     for node in _statements(ast.parse(path.read_text(encoding="utf-8")).body):

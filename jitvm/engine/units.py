@@ -6,7 +6,7 @@ whatever calls it.  Small units are inlined where they are used, large ones are 
 (`Unit.inline`).
 
 Texts are kept on disk, keyed by the function's own code, the constants it reads, its callees' signatures, the record's
-layout and Numba's version; a warm start therefore does not import Numba.
+layout, Numba's version and what this package tells Numba to do; a warm start therefore does not import Numba.
 
 `check` refuses IR that calls anything but units and LLVM intrinsics: no exceptions, no allocation, no GIL.
 """
