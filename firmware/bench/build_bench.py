@@ -42,6 +42,7 @@ WIDTHS: dict[int, tuple[tuple[str, ...], str]] = {
 WORKLOADS: dict[str, tuple[str, int]] = {
     "alu": ("alu.S", 600_000),
     "sieve": ("sieve.c", 150),
+    "two_cpus": ("two_cpus.c", 150),
     "crc": ("crc.c", 1_000),
     "cmix": ("cmix.c", 400),
     "quicksort": ("quicksort.c", 150),

@@ -33,6 +33,9 @@ class Runner(Protocol):
     def command(self, image: Path) -> list[str]:
         """The command that runs `image`, port 0xE9 on standard output."""
 
+    def several(self, cpus: int) -> list[str] | None:
+        """Options for so many CPUs that run at the same time, on a host thread each; None: it has one."""
+
 
 def _said(command: Sequence[str], word: str = "") -> str:
     """The first line with `word` that a program prints, "?" when there is none."""
@@ -72,6 +75,9 @@ class Jitvm:
             "--max-insns", str(MAX_INSTRUCTIONS), "--stats", "json", *self.options,
         ]  # fmt: skip
 
+    def several(self, cpus: int) -> list[str] | None:
+        return ["--smp", str(cpus), "--smp-threads"]
+
     def boot(self, image: Path) -> list[str]:
         """``jitvm boot`` on an image, without console, on a CPU that has what every workload uses."""
         return [
@@ -98,6 +104,9 @@ class Qemu:
             *self.boot(image), "-debugcon", "stdio",
             "-device", "isa-debug-exit,iobase=0xf4",
         ]  # fmt: skip
+
+    def several(self, cpus: int) -> list[str] | None:
+        return ["-smp", str(cpus), "-accel", "tcg,thread=multi"]
 
     def boot(self, image: Path) -> list[str]:
         """QEMU's PC on an image, without network card and display."""
@@ -177,6 +186,9 @@ class Bochs:
         commands = str(self.scratch / "commands")
         return [self.program, "-q", "-f", str(configuration), "-rc", commands]
 
+    def several(self, cpus: int) -> list[str] | None:
+        return None
+
 
 class Unicorn:
     """unicorn, driven by a child process of this Python."""
@@ -194,6 +206,9 @@ class Unicorn:
 
     def command(self, image: Path) -> list[str]:
         return [sys.executable, "-m", "jitvm.bench.unicorn_guest", str(image)]
+
+    def several(self, cpus: int) -> list[str] | None:
+        return None
 
 
 def all_runners(scratch: Path, jitvm_options: Sequence[str] = ()) -> list[Runner]:

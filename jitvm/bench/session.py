@@ -64,6 +64,8 @@ class Session:
         path = self.scratch / f"{workload.name}.bin"
         path.write_bytes(patch(load_image(self.images, workload.name), iterations))
         command = runner.command(path)
+        if workload.cpus > 1:
+            command += runner.several(workload.cpus) or []
         return measure.run(command, timeout=self.timeout, environment=environment())
 
     def calibrate(self, runner: Runner, workload: Workload) -> int:
@@ -118,9 +120,12 @@ class Session:
             if workload.board and not runner.board:
                 cell.error = "it is a CPU alone: no device interrupts it"
                 continue
+            if workload.cpus > 1 and runner.several(workload.cpus) is None:
+                cell.error = "it has one CPU"
+                continue
             self.say(f"{workload.name}: calibrating {runner.name}")
             try:
-                if isinstance(runner, Jitvm):
+                if isinstance(runner, Jitvm) and workload.cpus == 1:
                     workload = self._jitvm_count(runner, workload, results)
                 cell.iterations = self.calibrate(runner, workload)
             except RunError as error:

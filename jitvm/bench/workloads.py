@@ -39,6 +39,7 @@ class Workload:
         exits: device accesses of each iteration.
         interrupts: interrupts of each iteration.
         board: whether it wants interrupts from devices, which unicorn, a CPU alone, has not.
+        cpus: how many CPUs work at the same time; its instructions are those of all, waiting aside.
         fixed: iterations that are never calibrated (0: calibrated).
     """
 
@@ -51,6 +52,7 @@ class Workload:
     fixed: int = 0
     interrupts: int = 0
     board: bool = False
+    cpus: int = 1
 
     def instructions(self, iterations: int) -> int:
         """Instructions that the guest retires between its marks."""
@@ -60,6 +62,7 @@ class Workload:
 WORKLOADS = (
     Workload("alu", 100_000, 36, 18, compute=True),
     Workload("sieve", 10, 24, 160_328, compute=True),
+    Workload("two_cpus", 10, 50, 306_336, board=True, cpus=2),
     Workload("crc", 100, 24, 17_681, compute=True),
     Workload("cmix", 80, 32, 23_298, compute=True),
     Workload("quicksort", 30, 25, 54_407, compute=True),
