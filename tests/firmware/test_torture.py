@@ -17,7 +17,7 @@ from jitvm.machine import Machine
 from tests.boot.guests import config
 from tests.firmware.test_smp_qemu import image
 
-ROUNDS, CPUS = 4000, 3
+ROUNDS, TAKEN, CPUS = 100_000, 8_000, 3
 START = "call start_others\n"
 READY, GO, DONE = "dword ptr [0x6208]", "dword ptr [0x6200]", "dword ptr [0x6004]"
 
@@ -50,7 +50,7 @@ PETERSON = f"""
     shr esi, 24
     mov ebp, esi
     xor ebp, 1
-    mov dword ptr [0x6308 + esi*4], {ROUNDS}
+    mov dword ptr [0x6308 + esi*4], {TAKEN}
 1:  mov dword ptr [0x6180 + esi*4], 1
     mov [0x6190], ebp
     {{fence}}
@@ -184,7 +184,7 @@ TORTURES = {
         least=(("alone", CPUS * 600),),
     ),
     **{
-        f"Peterson's algorithm, {name}": Torture(PETERSON.format(fence=fence), (2 * ROUNDS,), cpus=2)
+        f"Peterson's algorithm, {name}": Torture(PETERSON.format(fence=fence), (2 * TAKEN,), cpus=2)
         for name, fence in FENCES.items()
     },
     "a stack by CMPXCHG8B": Torture(  # nodes of 8 bytes from 9000h on, the top and how often it changed at 6180h
@@ -276,7 +276,7 @@ TORTURES = {
         + ON
         + f"""
     mov dword ptr [0x6200], 1
-    mov esi, {4 * ROUNDS}
+    xor edx, edx
 1:  xor eax, eax
     xchg eax, [0x201000]
     mov ecx, 20
@@ -284,12 +284,12 @@ TORTURES = {
     dec ecx
     jnz 2b
     mov dword ptr [0x201000], 0x300003
-    dec esi
-    jnz 1b
+    cmp dword ptr [0x300004], {ROUNDS // 5}
+    jb 1b
     test edx, edx
     setnz byte ptr [0x6100]
     mov dword ptr [0x6204], 1
-""".replace("mov esi", "xor edx, edx\n mov esi"),
+""",
         other="9: pause\n cmp dword ptr [0x6200], 1\n jne 9b\n"
         + ON
         + """
