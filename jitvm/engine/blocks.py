@@ -9,7 +9,7 @@ the running block leaves at its next instruction.
 from __future__ import annotations
 
 from jitvm.engine.gate import close_block
-from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_JUMP_CACHE, UOP_SIZE
+from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_DATA_KNOWN, N_JUMP_CACHE, UOP_SIZE
 from jitvm.isa.host import peek, poke
 from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.shared import pieces
@@ -27,6 +27,7 @@ HASH_MULTIPLIER, HASH_SHIFT = u64(0x9E37_79B9_7F4A_7C15), u64(64 - 18)
 NO_BLOCK = u64(0xFFFF_FFFF)
 RIP_MASK = u64(N_JUMP_CACHE - 1)
 CHUNK = u64(63)
+DATA_KNOWN = u64(N_DATA_KNOWN)
 OWN_CODE, OTHERS_CODE, OTHERS_WRITTEN = u64(1), u64(2), u64(4)
 """Bits of `code_pages`: translations of this vCPU, of another one; this one wrote to such a page (`shared_code.py`)."""
 
@@ -93,6 +94,21 @@ def unmap_writes(c, page):
     return W0
 
 
+def forget_data(c):
+    """A new block: nothing is known of stores beside code any more."""
+    k = W0
+    while k < DATA_KNOWN:
+        c.data_known[k] = ONES
+        k += W1
+    c.any_data = W0
+    return W0
+
+
+def data_slot(offset):
+    """Index in `data_known`."""
+    return (offset ^ (offset >> W4)) & (DATA_KNOWN - W1)
+
+
 def list_block(c, b, which, page, first, n):
     """Let page `page` know that block b covers n bytes of it from byte `first`."""
     bit = BLOCK_LISTED << which
@@ -103,6 +119,8 @@ def list_block(c, b, which, page, first, n):
         poke(head, W4, (b << W1) + which + W1)
     bits = c.page_bits + (page << W3)
     poke(bits, W8, peek(bits, W8) | pieces(first, n))
+    if c.any_data != W0:
+        forget_data(c)
     flag = c.code_pages + page
     v = peek(flag, W1)
     if v & OWN_CODE == W0:
@@ -172,6 +190,11 @@ def code_written(c, offset, size):
         return W0
     if peek(bits, W8) & pieces(first, size) == W0:
         return W0
+    known = data_slot(offset)
+    key = (offset << W12) | (size & PAGE_OFFSET)
+    if c.any_data != W0 and c.data_known[known] == key:
+        return W0
+    dropped = c.stat_dropped
     left = W0
     keep = W0
     before = head
@@ -205,6 +228,11 @@ def code_written(c, offset, size):
     else:
         c.block_list[before] = W0
     poke(bits, W8, left)
+    if c.stat_dropped == dropped and size <= W8:
+        if c.any_data == W0:
+            forget_data(c)
+        c.data_known[known] = key
+        c.any_data = W1
     return keep
 
 

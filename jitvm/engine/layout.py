@@ -15,6 +15,7 @@ U = np.uint64
 N_BLOCKS = 1 << 17
 N_BLOCK_HASH = 1 << 18
 N_JUMP_CACHE = 4096
+N_DATA_KNOWN = 64
 N_FORMS = 1 << 13
 N_FORM_HASH = 1 << 15
 N_HANDLERS = 1 << 15
@@ -111,6 +112,8 @@ ENGINE = [
     ("dec_stack", U),
     ("n_missing", U),
     ("missing", U, (N_MISSING,)),
+    ("any_data", U),  # not 0: `data_known` has entries
+    ("data_known", U, (N_DATA_KNOWN,)),  # offset << 12 | size of stores beside code that overlap no block; ONES: none
     ("jump_cache", U, (N_JUMP_CACHE * 4,)),  # rip, ctx, micro-op, unused
     ("opcode_attr", U, (4 * 256,)),
     ("form_key", U, (N_FORM_HASH,)),

@@ -262,6 +262,21 @@ PROGRAMS = {
     counter: .fill 12, 1, 0
     2:  hlt
     """,
+    "data beside code that becomes code": """
+        mov ebx, 0x00C34040                 # inc eax, twice; with bit 3 dec eax
+        mov ecx, 6
+    1:  mov [target], ebx
+        mov [target], ebx
+        add dword ptr [target + 4], ecx
+        test ecx, 1
+        jnz 3f
+        call target
+    3:  xor ebx, 8
+        loop 1b
+        jmp 2f
+    target: .fill 8, 1, 0xC3
+    2:  hlt
+    """,
     "a page that stops to be code": """
         mov ecx, 3
     1:  call 0x2000

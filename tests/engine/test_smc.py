@@ -59,6 +59,30 @@ def test_interrupted_equals_plain(name: str) -> None:
         same(guest.state(), plain, f"{name}, {first} at a time")
 
 
+def test_stores_beside_code_look_through_its_blocks_once() -> None:
+    """Of what overlaps no block note is taken, until there is another block."""
+    source = "1: inc dword ptr [data]\n loop 1b\n jmp 2f\n data: .long 0\n 2: call 3f\n inc dword ptr [data]\n hlt\n 3: ret"
+    guest = Guest("handlers")
+    guest.load(f"mov ecx, 50\n {source}")
+    assert guest.go(101) == "limit"
+    c = guest.bare.c
+    known = [int(key) for key in c.data_known if int(key) != (1 << 64) - 1]
+    assert c.any_data == 1 and [key & 0xFFF for key in known] == [4]
+    offset = known[0] >> 12
+
+    class NoLook:
+        """The record, but that nobody may look at its blocks."""
+
+        def __getattr__(self, name: str) -> Any:
+            assert name not in ("block_bytes", "block_list"), "blocks were looked through"
+            return getattr(c, name)
+
+    assert blocks.code_written(NoLook(), np.uint64(offset), np.uint64(4)) == 0
+    assert guest.go(1) == "limit" and guest.go(1) == "limit"
+    assert c.any_data == 0, "a new block"
+    assert guest.go(LIMIT) == "hlt"
+
+
 # ---- written from outside --------------------------------------------------------------------------------------------
 LOOP = """
 again:
