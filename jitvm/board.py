@@ -366,7 +366,8 @@ class Board:
         pirqs = [self.irq(n, "piix3") for n in range(16)]
         self.piix3 = Piix3Isa(pirqs, lambda _hard: lines.on_reset("port CF9h"), trace)
         self.ide = Piix3Ide(self.memory, [self.irq(n, "ide") for n in IRQ_IDE], self.parts.drives, trace)
-        self.pm = Piix4Pm(clock, self.irq(IRQ_SCI, "piix4_pm"), lines.on_power_off, lines.on_smi, trace)
+        sci, n_serials = self.irq(IRQ_SCI, "piix4_pm"), len(self.parts.serials)
+        self.pm = Piix4Pm(clock, sci, lines.on_power_off, lines.on_smi, trace, n_serials)
         vram = self.memory.bytes[self._vram : self._vram + DEFAULT_VRAM]
         text = self.memory.bytes[self._text : self._text + TEXT_SIZE]
         self.vga = Vga(clock, self.parts.vga_rom, vram=vram, text=text, trace=trace)

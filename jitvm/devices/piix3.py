@@ -4,6 +4,7 @@ Intel 82371FB/82371SB datasheet (290550): PIRQ route control registers (60h-63h)
 Reset values are those of QEMU 7.2.
 
 Each PIRQ# input is a wired OR of PCI interrupt pins; it drives the ISA interrupt that its route control register names.
+Deterministic latency control (82h: passive release, delayed transactions) shapes the PCI bus's timing: a latch here.
 The edge/level registers (4D0h, 4D1h) are the interrupt controllers', port 92h is the board's.
 
 Not modelled: chip selects and BIOS decoding (XBCS 4Eh), ISA recovery timers, top of memory (69h), motherboard and
@@ -19,7 +20,7 @@ from jitvm.devices.pci import MULTIFUNCTION, STATUS_DEVSEL_MEDIUM, PciFunction
 from jitvm.irq import IrqLine
 from jitvm.trace import SILENT, Trace
 
-PIRQRCA = 0x60
+PIRQRCA, DLC = 0x60, 0x82
 ROUTE_DISABLE = 0x80
 ROUTABLE = frozenset({3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15})
 RCR_HARD, RCR_CPU = 2, 4
@@ -72,7 +73,7 @@ class Piix3Isa(PciFunction):
                 if not route & ROUTE_DISABLE and route & 0x0F not in ROUTABLE:
                     self.trace("guest_error", device=self.name, what="PIRQRC names a reserved IRQ", value=route)
             self._route()
-        elif offset >= 0x40:
+        elif offset >= 0x40 and not (offset == DLC and size == 1):
             self.unmodelled_register(offset, size)
 
     def _read_reset(self, _offset: int, _size: int) -> int:

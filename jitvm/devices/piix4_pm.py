@@ -29,6 +29,9 @@ from jitvm.irq import IrqLine
 from jitvm.trace import SILENT, Trace
 
 PMBASE, DEVACTB, PMREGMISC, SMBBA, SMBHSTCFG = 0x40, 0x58, 0x80, 0x90, 0xD2
+SERIAL_DECODE = 0x67
+SERIAL_A_ENABLE, SERIAL_B_ENABLE = 0x08, 0x90
+"""Byte 3 of DEVRESG: serial ports A at 3F8h and B at 2F8h are there.  SeaBIOS's ACPI tables go by it."""
 APMC_EN = 0x02
 """In byte 3 of DEVACTB."""
 PMIOSE, SMB_HST_EN = 1, 1
@@ -50,8 +53,8 @@ ACPI_ENABLE, ACPI_DISABLE = 0xF1, 0xF0
 class Piix4Pm(PciFunction):
     """8086:7113 at 01.3.
 
-    `sci` is ISA interrupt 9.  `on_power_off()` is the soft-off state.  `on_smi()` asserts SMI#.  The windows `pm` and
-    `smbus` move by `on_bar`; `gpe` and `apm` are for fixed ports.
+    `sci` is ISA interrupt 9; `n_serials`: how many serial ports the board has.  `on_power_off()` is the soft-off state.
+    `on_smi()` asserts SMI#.  The windows `pm` and `smbus` move by `on_bar`; `gpe` and `apm` are for fixed ports.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Piix4Pm(PciFunction):
         on_power_off: Callable[[], None],
         on_smi: Callable[[], None] | None = None,
         trace: Trace = SILENT,
+        n_serials: int = 0,
     ) -> None:
         super().__init__(
             "piix4_pm", vendor=0x8086, device=0x7113, class_code=0x068000, revision=3, status=0x0280, interrupt_pin=1,
@@ -73,6 +77,7 @@ class Piix4Pm(PciFunction):
         self.define(DEVACTB + 3, 1, 0 if on_smi else APMC_EN, 0xFF)
         self.define(0x5F, 1, 0x10, 0xFF)
         self.define(0x63, 1, 0x60, 0xFF)
+        self.define(SERIAL_DECODE, 1, SERIAL_A_ENABLE * (n_serials > 0) | SERIAL_B_ENABLE * (n_serials > 1), 0xFF)
         self.define(SMBBA, 4, 0xB101, 0xFFF0)
         self.define(SMBHSTCFG, 1, 0x09, 0xFF)
         self.smbus_host = SmbusHost(self._update_sci, trace)

@@ -111,6 +111,13 @@ def test_restore_raises_the_line_again() -> None:
     assert b.events == [(10, True), (10, False), (10, True)]
 
 
+def test_what_linux_writes_is_a_latch() -> None:
+    """Passive release, by its quirk for PIIX3 bridges."""
+    b = Board()
+    b.chip.config_write(0x82, 1, 0x02)
+    assert b.chip.register(0x82, 1) == 0x02 and b.traced == []
+
+
 def test_registers_without_a_model_say_so() -> None:
     b = Board()
     b.chip.config_write(0x4E, 1, 0xFF)

@@ -50,6 +50,15 @@ def test_identity_is_qemus() -> None:
     assert [chip.register(o, 1) for o in (0x5F, 0x63)] == [0x10, 0x60]
 
 
+def test_serial_ports_that_are_there_are_decoded() -> None:
+    """As QEMU 7.2 says with one and two; firmware's ACPI tables look there."""
+    for n_serials, decoded in ((0, 0), (1, 0x08), (2, 0x98), (4, 0x98)):
+        chip = Piix4Pm(Clock(), unconnected(), lambda: None, n_serials=n_serials)
+        assert chip.register(0x67, 1) == decoded
+        chip.reset()
+        assert chip.register(0x67, 1) == decoded
+
+
 def test_seabios_places_the_windows() -> None:
     b = Board()
     assert b.placed == [("piix4_pm.smbus", 0xB100)]
