@@ -107,8 +107,14 @@ class BlockReader:
         return b if b < self.word("n_blocks") and self.word("block_uop", b) == u else -1
 
     def led_to(self, slot: int) -> int:
-        """The block to which the jump through a link slot was made, -1: none yet."""
+        """The block to which the jump through a link slot was made, -1: none yet.
+
+        A block that is described otherwise than it was translated, as when a debugger has changed what ends blocks and the
+        old ones are about to go, may have none, or something else there.
+        """
         u = word_at(slot)
+        if not self.word("uop_arena") <= u < self.word("uop_end"):
+            return -1
         if word_at(u) == self.word("h_cross"):
             u = word_at(u + lay.UOP_IMM)
         return self.entry_of(u)
