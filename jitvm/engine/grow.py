@@ -104,7 +104,7 @@ class _Grower:
         `outermost`: no call of the region led here, so that a RET goes where it was seen to go.
         """
         b = self.block_at(rip)
-        d = self.blocks.describe(b)
+        d = self.blocks.describe(b) if b >= 0 else None  # the one that asked may lie on two pages, or be gone by now
         if d is None:
             return None
         slot = self.blocks.word("block_uop", b) + lay.UOP_SIZE * d.slots
