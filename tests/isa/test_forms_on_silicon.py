@@ -4,7 +4,8 @@ Where the host's CPU can't run a case, unicorn judges, but for its listed
 errors.  Differences are resolved by the manual: what it leaves undefined is
 listed in `undefined.py` and not compared.
 
-Every form runs once by default, and five times when slow tests run; `--cases N --seed S` runs others.
+Every form runs once by default, in the slow run 20,000 cases a mode on handlers and each form five times on the others;
+`--cases N --seed S` runs others.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from iced_x86 import OpKind
 
 from tests.isa.cases import generate
 from tests.oracle import native, unicorn_cpu
 from tests.oracle.bare_cpu import Failure, IsolatedBareCpu
-from tests.oracle.case import PAGE, Case, Result
-from tests.oracle.compare import describe, differences
+from tests.oracle.case import PAGE, WINDOW, WINDOW_SIZE, Case, Layout, Result
+from tests.oracle.compare import describe, differences, operand_offsets
 from tests.oracle.known_errors import fatal, known_error
 
 ENGINES = ("handlers", "stencils", "plain")
 CASES = 630
 """Cases per mode and engine of the fast run: each form once."""
 MANY = 5
-"""So many times as many in the slow run, whose cases are others."""
+LONG = {"handlers": 20_000, "stencils": CASES * MANY, "plain": CASES * MANY}
+"""Cases of the slow run, which are others."""
 SHOWN = 12
 
 
@@ -81,17 +84,38 @@ def judge(cases: Sequence[Case]) -> tuple[list[Judged], Counter[str]]:
     return judged, left_out
 
 
+def reaches_outside(case: Case) -> bool:
+    """Whether the memory operand lies outside of the window, where the host may have memory all the same."""
+    ins = case.instruction()
+    if all(ins.op_kind(k) != OpKind.MEMORY for k in range(ins.op_count)):
+        return False
+    return not operand_offsets(case, ins) <= set(range(WINDOW_SIZE))
+
+
+def test_a_case_outside_of_the_window_is_known() -> None:
+    """CMOVO R10, [R12 + R12 * 4] at 542118h, where the harness is on the host, and inside of the window."""
+    regs = [0] * 16
+    regs[12] = 0x10D038
+    code = bytes.fromhex("264f0f4014a4")
+    assert reaches_outside(Case(64, code, tuple(regs), layout=Layout.FLAT))
+    regs[12] = (WINDOW + 0x4000) // 5
+    assert not reaches_outside(Case(64, code, tuple(regs), layout=Layout.FLAT))
+
+
 @pytest.mark.parametrize("times", [1, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [16, 32, 64])
 def test_every_form_does_what_silicon_does(
     engine_name: str, engine: IsolatedBareCpu, mode: int, times: int, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    count = request.config.getoption("cases", None) or CASES * times
+    count = request.config.getoption("cases", None) or (CASES if times == 1 else LONG[engine_name])
     judged, left_out = judge(list(generate(mode, count, seed + times - 1)))
     steps = [j.truth.steps + (j.truth.fault is not None) for j in judged]
     results = engine.run([j.case for j in judged], steps)
     failures, by_mnemonic = [], Counter[str]()
     for j, result in zip(judged, results, strict=True):
+        if isinstance(result, Failure) and reaches_outside(j.case):
+            left_out["outside the window: memory of the harness on the host, open bus here"] += 1
+            continue
         if isinstance(result, Failure):
             lines = [result.reason]
         else:
