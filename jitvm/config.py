@@ -51,7 +51,7 @@ OPTIMISATIONS: Mapping[str, str] = {
     "returns": "a region goes on behind calls",
     "lazy_flags": "a region makes flags where they are read",
     "shared_lookups": "accesses of a region that stay on a page look into the TLB once",
-    "latches": "ports that only hold a value, or where nobody is, are served without an exit",
+    "latches": "ports that only hold a value, and the local APIC at interrupts, are served without an exit",
 }
 """What --opt can switch off (`jitvm.engine.accel.Options`), and what each does."""
 ENGINE_OPTIONS: Mapping[str, str] = {**OPTIMISATIONS, "count": "instructions are counted by tier (off; slow), for --stats"}

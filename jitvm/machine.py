@@ -230,7 +230,6 @@ class Machine(Access):
             vcpu.apic = vcpu.interrupts = board.add_apic(vcpu.index, ProcessorPins(vcpu))
             board.apic_window.current = vcpu.apic
             vcpu.apic_window = board.apic_window if config.smp > 1 else None
-            engine.c.apic[0] = 1
         vcpu.pump = self._pump
         vcpu.on_ferr = board.numeric_error.report
         self.vcpus.append(vcpu)

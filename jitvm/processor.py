@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jitvm.engine import layout as lay
+from jitvm.isa.apic_page import PRESENT
 
 if TYPE_CHECKING:
     from jitvm.vcpu import Vcpu
 
-TPR_SHIFT = 4
+PAGE_WORDS, LAST_VECTOR = 64, 0xFF
 
 
 class ProcessorPins:
@@ -21,15 +22,37 @@ class ProcessorPins:
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
         self._words = vcpu.engine.words
-        self._cr8, self._tsc = lay.at("cr8") // 8, lay.at("tsc_offset") // 8
+        self._tsc, first = lay.at("tsc_offset") // 8, lay.at("apic") // 8
+        self.page = self._words[first : first + PAGE_WORDS]
+        """The local APIC's registers (jitvm/isa/apic_page.py)."""
+        self.page[int(PRESENT)] = 1
+        self._record, accel = vcpu.engine.address, vcpu.engine.accel
+        self._priority, self._deliverable, self._end, self._set_priority = (
+            accel.code.function(f"apic_page.{name}", n, short=True)
+            for name, n in (("priority", 0), ("deliverable", 0), ("end_of_interrupt", 0), ("set_priority", 1))
+        )
+
+    def priority(self) -> int:
+        """Processor priority."""
+        return self._priority(self._record)
+
+    def deliverable(self) -> int:
+        """The vector that would interrupt now, -1 for none."""
+        vector = self._deliverable(self._record)
+        return vector if vector <= LAST_VECTOR else -1
+
+    def end_of_interrupt(self) -> int:
+        """The highest vector in service is so no longer; which, or -1."""
+        vector = self._end(self._record)
+        return vector if vector <= LAST_VECTOR else -1
 
     def tsc_offset(self) -> int:
         """TSC less virtual time."""
         return int(self._words[self._tsc])
 
     def set_tpr(self, value: int) -> None:
-        """The task priority, as CR8 has it."""
-        self._words[self._cr8] = value >> TPR_SHIFT
+        """The task priority, in its register and in CR8."""
+        self._set_priority(self._record, value)
 
     def interrupts_changed(self) -> None:
         """The vCPU looks at its interrupts before it enters translated code."""

@@ -27,6 +27,7 @@ from jitvm.engine.accel import VcpuEngine
 from jitvm.errors import JitvmError
 from jitvm.exits import HANDLED, INTR, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
 from jitvm.isa import served
+from jitvm.isa.apic_page import QUIET
 from jitvm.trace import SILENT, Trace
 
 ACCESS_NS = int(served.ACCESS_NS)
@@ -50,6 +51,7 @@ EXTRA_NS, WANT_WINDOW, RFLAGS, HALTED, SMM = (
 NMI_BLOCKED, PARKED, SHADOW, STEP_ARMED, IO_N, IO_TAG, PORT_TABLE = (
     lay.at(name) // 8 for name in ("nmi_blocked", "parked", "shadow", "step_armed", "io_n", "io_tag", "port_table")
 )
+APIC_QUIET = lay.at("apic") // 8 + int(QUIET)
 """Words of the CPU record."""
 IO_DATA = lay.at("io_data")
 PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
@@ -323,8 +325,10 @@ class Vcpu:
         self.serve_ports()
 
     def serve_ports(self) -> None:
-        """Let translated code serve the ports that need no device, unless somebody wants to see each access."""
-        self._words[PORT_TABLE] = 0 if self.trace.selected or self.trace.listeners else self._port_table
+        """Let translated code serve what needs no device, unless somebody wants to see each access."""
+        quiet = not (self.trace.selected or self.trace.listeners)
+        self._words[PORT_TABLE] = self._port_table if quiet else 0
+        self._words[APIC_QUIET] = quiet and self.apic is not None and self.engine.options.latches
 
     def record(self, run: Run) -> None:
         """Put an exit into the trace: a read when it has been answered, all others before anything is done about them."""

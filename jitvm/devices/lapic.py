@@ -1,8 +1,11 @@
 """The local APIC of a processor: interrupt priorities, local vector table, timer, inter-processor interrupts.
 
 Registers lie 16 bytes apart in a page of their own (FEE00000h), which every processor sees as its own APIC; accesses are
-4 bytes wide.  Three 256-bit sets hold what was accepted (IRR), what is served (ISR), and which of it is level-triggered
-(TMR).  Vectors go by classes of 16: one is delivered when its class is above that of the processor priority.
+4 bytes wide.  They are kept where the processor reaches them (`Processor.page`): it serves most reads itself, and the ends
+of interrupts and changes of the task priority after which nothing waits (jitvm/isa/apic_page.py).
+
+Three 256-bit sets hold what was accepted (IRR), what is served (ISR), and which of it is level-triggered (TMR).  Vectors go
+by classes of 16: one is delivered when its class is above that of the processor priority.
 
 The 8259A's INTR comes in at LINT0, as ExtINT: its vector is fetched from there.  As on QEMU's "pc", LINT0 of the bootstrap
 processor is open after reset, as its BIOS would have made it; the timer counts nanoseconds.
@@ -49,8 +52,31 @@ WRITABLE = {
 }  # fmt: skip
 """Bits of each entry of the local vector table; delivery status and remote IRR can't be written."""
 LINTS = (LVT_LINT0, LVT_LINT1)
+HELD = {*WRITABLE, APIC_ID, VERSION, TPR, LDR, DFR, SVR, ESR, ICR_LOW, ICR_HIGH, INITIAL_COUNT, DIVIDE}
+"""Registers, besides ISR, TMR and IRR, that read as the page holds them."""
 EXTINT_LVT, FLAT_MODEL = 0x700, 0xF
 NONE = -1
+WORD_PENDING, WORD_ENABLED, SET_WORDS = 4, 5, 8
+"""In the page: something waits for the processor; IA32_APIC_BASE.EN.  Words of IRR, ISR and TMR."""
+
+
+class Register:
+    """A register of the page as an attribute: its bits from `shift` on, of as many `words` as it has."""
+
+    def __init__(self, offset: int, shift: int = 0, words: int = 1) -> None:
+        self._first, self._shift, self._words = offset >> 4, shift, words
+
+    def __get__(self, apic: LocalApic, owner: object = None) -> int:
+        if self._words == 1:
+            return int(apic.page[self._first]) >> self._shift
+        return sum(int(apic.page[self._first + k]) << 32 * k for k in range(self._words))
+
+    def __set__(self, apic: LocalApic, value: int) -> None:
+        if self._words == 1:
+            apic.page[self._first] = value << self._shift
+            return
+        for k in range(self._words):
+            apic.page[self._first + k] = value >> 32 * k & 0xFFFF_FFFF
 
 
 @dataclass(frozen=True)
@@ -84,12 +110,27 @@ class Sender(Protocol):
 class Processor(Protocol):
     """The processor around a local APIC."""
 
+    page: memoryview
+    """64 words of 64 bits: register `offset` is word `offset >> 4`; WORD_PENDING and WORD_ENABLED are no register's."""
+
+    def priority(self) -> int:
+        """Processor priority: the higher of task priority and served class (10.8.3.1)."""
+        ...
+
+    def deliverable(self) -> int:
+        """The vector that would interrupt now, -1 for none."""
+        ...
+
+    def end_of_interrupt(self) -> int:
+        """The highest vector in service is so no longer; which, or -1."""
+        ...
+
     def tsc_offset(self) -> int:
         """TSC less virtual time, in ns."""
         ...
 
     def set_tpr(self, value: int) -> None:
-        """The task priority, for CR8."""
+        """The task priority, by its register or CR8: both change."""
         ...
 
     def interrupts_changed(self) -> None:
@@ -105,13 +146,13 @@ class Processor(Protocol):
     def startup(self, vector: int) -> None: ...
 
 
-def highest(bits: int) -> int:
-    """Highest vector of a set, -1 of the empty one."""
-    return bits.bit_length() - 1
-
-
 class LocalApic:
     """APIC number `apic_id`.  `bootstrap`: of the bootstrap processor.  `extint` acknowledges at the 8259A."""
+
+    id, tpr, logical, format = Register(APIC_ID, 24), Register(TPR), Register(LDR), Register(DFR)
+    spurious, errors, initial, divide = Register(SVR), Register(ESR), Register(INITIAL_COUNT), Register(DIVIDE)
+    isr, tmr, irr = (Register(at, words=SET_WORDS) for at in (ISR, TMR, IRR))
+    icr = Register(ICR_LOW, words=2)
 
     def __init__(
         self,
@@ -125,25 +166,44 @@ class LocalApic:
         trace: Trace = SILENT,
     ) -> None:
         self.name = f"lapic{apic_id}"
-        self.number, self._bootstrap = apic_id, bootstrap
+        self.number, self._bootstrap, self.page = apic_id, bootstrap, processor.page
         self._clock, self._processor, self._bus, self._extint, self._trace = clock, processor, bus, extint, trace
         self._timer = clock.timer(self.name, self._expired)
         self._lint = [False, False]
-        self.pending = False
-        """The processor should interrupt, when it lets interrupts in."""
+        self._set_pending(False)
+        self.page[VERSION >> 4] = VERSION_VALUE
         self._clear()
+
+    def _set_pending(self, pending: bool) -> None:
+        """The processor should interrupt, when it lets interrupts in; or not."""
+        self.pending = pending
+        self.page[WORD_PENDING] = pending
+
+    @property
+    def enabled(self) -> bool:
+        """IA32_APIC_BASE.EN."""
+        return bool(self.page[WORD_ENABLED])
+
+    @enabled.setter
+    def enabled(self, on: bool) -> None:
+        self.page[WORD_ENABLED] = on
+
+    def _lvt(self, entry: int) -> int:
+        """An entry of the local vector table."""
+        return int(self.page[entry >> 4])
+
+    def _set_lvt(self, entry: int, value: int) -> None:
+        self.page[entry >> 4] = value
 
     def _clear(self) -> None:
         """State after power-up and INIT (10.4.7.1, 10.4.7.3); the APIC ID stays."""
         self.enabled = True
-        """IA32_APIC_BASE.EN."""
         self.irr = self.isr = self.tmr = 0
-        self.tpr = 0
+        self._processor.set_tpr(0)
         self.id = self.number
         self.logical, self.format, self.spurious = 0, 0xFFFF_FFFF, 0xFF
-        self.lvt = dict.fromkeys(WRITABLE, MASKED)
-        if self._bootstrap:
-            self.lvt[LVT_LINT0] = EXTINT_LVT
+        for entry in WRITABLE:
+            self._set_lvt(entry, EXTINT_LVT if entry == LVT_LINT0 and self._bootstrap else MASKED)
         self._errors = self.errors = 0
         self.icr = self.divide = self.initial = 0
         self._started = 0
@@ -154,45 +214,37 @@ class LocalApic:
         return bool(self.spurious & SVR_ENABLE)
 
     def priority(self) -> int:
-        """Processor priority: the higher of task priority and served class (10.8.3.1)."""
-        served = highest(self.isr) & 0xF0 if self.isr else 0
-        return self.tpr if self.tpr & 0xF0 >= served else served
-
-    def deliverable(self) -> int:
-        """The vector that would interrupt now, -1 for none."""
-        vector = highest(self.irr)
-        if vector < 0 or not self.is_software_enabled() or not self.enabled:
-            return NONE
-        return vector if vector & 0xF0 > self.priority() & 0xF0 else NONE
+        """Processor priority."""
+        return self._processor.priority()
 
     def takes_extint(self) -> bool:
         """Whether the 8259A's INTR reaches the processor: through LINT0, or past an APIC that is switched off."""
         if not self.enabled:
             return self._bootstrap
-        return self.lvt[LVT_LINT0] & (MASKED | 0x700) == EXTINT_LVT
+        return self._lvt(LVT_LINT0) & (MASKED | 0x700) == EXTINT_LVT
 
     def acknowledge(self) -> int:
         """The processor takes an interrupt: its vector."""
-        vector = self.deliverable()
+        vector = self._processor.deliverable()
         if vector == NONE:
             vector = self._extint() if self._lint[0] and self.takes_extint() else self.spurious & 0xFF
         else:
-            self.irr &= ~(1 << vector)
-            self.isr |= 1 << vector
+            at, bit = vector >> 5, 1 << (vector & 31)
+            self.page[(IRR >> 4) + at] &= ~bit
+            self.page[(ISR >> 4) + at] |= bit
         self.update()
         return vector
 
     def update(self) -> None:
         """Find out again whether there is something for the processor."""
-        pending = self.deliverable() != NONE or (self._lint[0] and self.takes_extint())
+        pending = self._processor.deliverable() != NONE or (self._lint[0] and self.takes_extint())
         if pending != self.pending:
-            self.pending = pending
+            self._set_pending(pending)
             self._processor.interrupts_changed()
 
     def set_tpr(self, value: int) -> None:
         """The task priority, by its register or CR8."""
-        self.tpr = value & 0xFF
-        self._processor.set_tpr(self.tpr)
+        self._processor.set_tpr(value & 0xFF)
         self.update()
 
     # ---- interrupts that come in ------------------------------------------------------------------------------------
@@ -232,16 +284,19 @@ class LocalApic:
             return
         if not self.is_software_enabled():
             return
-        bit = 1 << vector
-        self.irr |= bit
-        self.tmr = self.tmr | bit if level else self.tmr & ~bit
+        at, bit = vector >> 5, 1 << (vector & 31)
+        self.page[(IRR >> 4) + at] |= bit
+        if level:
+            self.page[(TMR >> 4) + at] |= bit
+        else:
+            self.page[(TMR >> 4) + at] &= ~bit
         self.update()
 
     def set_lint(self, pin: int, level: bool) -> None:
         """Drive LINT0 or LINT1."""
         rose = level and not self._lint[pin]
         self._lint[pin] = level
-        entry = self.lvt[LINTS[pin]]
+        entry = self._lvt(LINTS[pin])
         mode = entry >> 8 & 7
         if rose and not entry & MASKED:
             if mode == FIXED:
@@ -254,13 +309,13 @@ class LocalApic:
 
     def _local(self, entry: int) -> None:
         """An interrupt of the local vector table."""
-        word = self.lvt[entry]
+        word = self._lvt(entry)
         if not word & MASKED:
             self.request(word & 0xFF, False)
 
     def _error(self, bit: int) -> None:
         self._errors |= bit
-        word = self.lvt[LVT_ERROR]
+        word = self._lvt(LVT_ERROR)
         if not word & MASKED and word & 0xFF >= 16:
             self.request(word & 0xFF, False)
 
@@ -271,7 +326,7 @@ class LocalApic:
         return 1 if code == 7 else 2 << code
 
     def _mode(self) -> int:
-        return self.lvt[LVT_TIMER] & (PERIODIC | BY_DEADLINE)
+        return self._lvt(LVT_TIMER) & (PERIODIC | BY_DEADLINE)
 
     def _count(self) -> int:
         """The current count."""
@@ -318,10 +373,10 @@ class LocalApic:
 
     def _set_timer_mode(self, before: int) -> None:
         """A switch to or from the deadline mode disarms the timer; between the others it goes on."""
-        if (before ^ self.lvt[LVT_TIMER]) & BY_DEADLINE:
+        if (before ^ self._lvt(LVT_TIMER)) & BY_DEADLINE:
             self.initial = self._deadline = 0
             self._timer.cancel()
-        elif self.initial and (before ^ self.lvt[LVT_TIMER]) & PERIODIC and self._count():
+        elif self.initial and (before ^ self._lvt(LVT_TIMER)) & PERIODIC and self._count():
             self._arm()
 
     # ---- registers --------------------------------------------------------------------------------------------------
@@ -335,19 +390,14 @@ class LocalApic:
         return value >> 8 * (offset & 3) & ((1 << 8 * size) - 1)
 
     def _register(self, at: int) -> int:
-        if at in self.lvt:
-            return self.lvt[at]
-        if ISR <= at < ESR:
-            bits = (self.isr, self.tmr, self.irr)[(at - ISR) >> 7]
-            return bits >> 2 * (at & 0x70) & 0xFFFF_FFFF
-        found = {
-            APIC_ID: self.id << 24, VERSION: VERSION_VALUE, TPR: self.tpr, PPR: self.priority(), LDR: self.logical,
-            DFR: self.format, SVR: self.spurious, ESR: self.errors, ICR_LOW: self.icr & 0xFFFF_FFFF,
-            ICR_HIGH: self.icr >> 32, INITIAL_COUNT: self.initial, CURRENT_COUNT: self._count(), DIVIDE: self.divide,
-        }  # fmt: skip
-        if at not in found:
-            self._error(ESR_ADDRESS)
-        return found.get(at, 0)
+        if at in HELD or ISR <= at < ESR:
+            return int(self.page[at >> 4])
+        if at == PPR:
+            return self.priority()
+        if at == CURRENT_COUNT:
+            return self._count()
+        self._error(ESR_ADDRESS)
+        return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
         """A register; writes that are not of four aligned bytes are lost."""
@@ -357,7 +407,7 @@ class LocalApic:
         if offset & 0xF or size != 4:
             self._trace("guest_error", device=self.name, what=f"write of {size} bytes at {offset:03x}h", value=value)
             return
-        if offset in self.lvt:
+        if offset in WRITABLE:
             self._write_lvt(offset, value)
         elif offset == EOI:
             self._end_of_interrupt()
@@ -396,8 +446,8 @@ class LocalApic:
         elif offset == SVR:
             self.spurious = value & SVR_BITS
             if not value & SVR_ENABLE:
-                for entry in self.lvt:
-                    self.lvt[entry] |= MASKED
+                for entry in WRITABLE:
+                    self._set_lvt(entry, self._lvt(entry) | MASKED)
         elif offset == ESR:
             self.errors, self._errors = self._errors, 0
         else:
@@ -408,11 +458,11 @@ class LocalApic:
 
     def _write_lvt(self, entry: int, value: int) -> None:
         """An entry of the local vector table; while the APIC is disabled it stays masked (10.4.7.2)."""
-        before = self.lvt[entry]
+        before = self._lvt(entry)
         value &= WRITABLE[entry]
         if not self.is_software_enabled():
             value |= MASKED
-        self.lvt[entry] = value
+        self._set_lvt(entry, value)
         if entry == LVT_TIMER:
             self._set_timer_mode(before)
         elif not value & MASKED and value >> 8 & 7 == FIXED and value & 0xFF < 16:
@@ -420,12 +470,10 @@ class LocalApic:
         self.update()
 
     def _end_of_interrupt(self) -> None:
-        vector = highest(self.isr)
-        if vector < 0:
+        vector = self._processor.end_of_interrupt()
+        if vector == NONE:
             return
-        bit = 1 << vector
-        self.isr &= ~bit
-        if self.tmr & bit:
+        if self.tmr >> vector & 1:
             self._bus.end_of_interrupt(vector)
         self.update()
 
@@ -449,20 +497,18 @@ class LocalApic:
         self._timer.cancel()
         self._clear()
         self.id, self.enabled = number, enabled
-        self._processor.set_tpr(0)
         self.update()
 
     def reset(self) -> None:
         self._timer.cancel()
         self._clear()
-        self._processor.set_tpr(0)
         self.update()
 
     def snapshot(self) -> Snapshot:
         names = ("irr", "isr", "tmr", "tpr", "id", "logical", "format", "spurious", "errors", "icr", "divide", "initial",
                  "enabled")  # fmt: skip
         return {name: getattr(self, name) for name in names} | {
-            "lvt": dict(self.lvt),
+            "lvt": {entry: self._lvt(entry) for entry in WRITABLE},
             "lint": list(self._lint),
             "latched_errors": self._errors,
             "started": self._started,
@@ -475,7 +521,8 @@ class LocalApic:
         for name in ("irr", "isr", "tmr", "id", "logical", "format", "spurious", "errors", "icr", "divide", "initial",
                      "enabled"):  # fmt: skip
             setattr(self, name, state[name])
-        self.lvt = dict(state["lvt"])
+        for entry, value in state["lvt"].items():
+            self._set_lvt(entry, value)
         self._lint = list(state["lint"])
         self._errors, self._started, self._deadline = state["latched_errors"], state["started"], state["deadline"]
         if state["alarm"] is not None:

@@ -33,6 +33,8 @@ VARIABLES = {"c": "i64", "x": WIDE}
 """LLVM's type of a local variable that is no general register, by the first letter of its name."""
 CONTEXT = ("ctx", "tlb_off")
 """Words of the record on which it depends what the region's blocks are, and what its look-ups may find."""
+NO_MEMORY = "muldiv."
+"""Out-of-line units that access no memory, and so take no time off the budget."""
 INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
@@ -258,6 +260,9 @@ class RegionBuilder(X87Values):
             v = self.new(f"load {self._word}, ptr {self.gep('%cpu', 8 * r)}")
             self.put(f"store {self._word} {v}, ptr %r{r}")
 
+    def left_behind(self) -> str:
+        return self.new(f"sub i64 {super().word('left')}, {self.op.rest}")
+
     def check(self) -> None:
         go = self.label()
         self._leave_from_unit(super().word("status"), go)
@@ -283,7 +288,7 @@ class RegionBuilder(X87Values):
             self._leave_if(status, go)
             self.place(go)
             self.put(RELOAD)
-            self._reload_left(ends)
+            self._reload_left()
             self.flags_settled()
             if self.stacks:
                 self.x87_stands(self.stack, changed)
@@ -292,7 +297,7 @@ class RegionBuilder(X87Values):
             self._leave_from_unit(status, go)
             self.place(go)
             self.put(RELOAD_WORDS)
-            self._reload_left(ends)
+            self._reload_left()
         wanted = self.new(f"load i64, ptr {self.gep('%table', lay.TABLE_EPOCH)}")
         true = self.new(f"icmp eq i64 {self.word('epoch')}, {wanted}")
         if ends:
@@ -307,11 +312,10 @@ class RegionBuilder(X87Values):
             self._leave_at(self._next_uop)
         self.place(same)
 
-    def _reload_left(self, ends: bool) -> None:
-        """A repeated string instruction took its iterations off."""
-        if ends:
-            left = self.new(f"sub i64 {self.word('left')}, {self.op.rest}")
-            self.put(f"store i64 {left}, ptr %left")
+    def _reload_left(self) -> None:
+        """Iterations of a repeated string instruction, and the time of accesses that were served, came off it."""
+        if not self.op.shape.unit.startswith(NO_MEMORY):
+            self.put(f"store i64 {self.left_behind()}, ptr %left")
 
     def _in_context(self) -> str:
         """i1: the next instruction may follow at once, and is the one that was translated."""

@@ -48,6 +48,8 @@ class HandlerBuilder:
         self.specials: dict[str, None] = {}
         self._n = 0
         self._here = "entry"
+        self.budget = "%budget"
+        """What is left behind the block: accesses that are served without an exit take their time off it."""
         self._published = False
 
     # ---- text ---------------------------------------------------------------------------------------------------------
@@ -197,7 +199,15 @@ class HandlerBuilder:
     def _publish(self) -> None:
         self.set_word("rip", self.uop(lay.UOP_EIP, "i64"))
         self.set_word("next_rip", self.next_rip())
-        self.set_word("left", self.new(f"add i64 %budget, {self.uop(lay.UOP_REST, 'i16')}"))
+        self.set_word("left", self.new(f"add i64 {self.budget}, {self.uop(lay.UOP_REST, 'i16')}"))
+
+    def left_behind(self) -> str:
+        """The budget as it is behind out-of-line semantics that may access memory."""
+        return self.new(f"sub i64 {self.word('left')}, {self.uop(lay.UOP_REST, 'i16')}")
+
+    def _join_budget(self, fast: str, slow: str, left: str) -> None:
+        """It is what it was on the way from block `fast`, `left` on the one from `slow`."""
+        self.budget = self.new(f"phi i64 [ {self.budget}, %{fast} ], [ {left}, %{slow} ]")
 
     def check(self) -> None:
         go = self.label()
@@ -217,6 +227,7 @@ class HandlerBuilder:
         go = self.label()
         self._leave_if(status, go)
         self.place(go)
+        self.budget = self.left_behind()
         self.next()
 
     def segment_word(self, field: str, seg: str) -> str:
@@ -290,8 +301,10 @@ class HandlerBuilder:
         w = self.call(slow, [seg, off, str(size)])
         self._leave_if(self.word("status"), ok)
         self.place(ok)
+        left = self.left_behind()
         self.put(f"br label %{join}")
         self.place(join)
+        self._join_budget(fast, ok, left)
         value = self.new(f"phi i64 [ {v}, %{fast} ], [ {w}, %{ok} ]")
         return value, self.new(f"phi ptr [ {host}, %{fast} ], [ null, %{ok} ]")
 
@@ -302,7 +315,7 @@ class HandlerBuilder:
         self._guest_store(where, size, v)
         self.put(f"br label %{join}")
         self.place(slow)
-        self._slow_store(seg, off, size, v, join)
+        self._slow_store(seg, off, size, v, fast, join)
 
     def load_locked(self, seg: str, flat: bool, off: str, size: int) -> tuple[str, str]:
         """What the TLB does not answer `memory.lock_host` is asked for; where that has no address either, others stand."""
@@ -328,8 +341,10 @@ class HandlerBuilder:
         w = self.call("memory.load_rmw", [seg, off, str(size)])
         self._leave_if(self.word("status"), ok)
         self.place(ok)
+        left = self.left_behind()
         self.put(f"br label %{join}")
         self.place(join)
+        self._join_budget(fast, ok, left)
         value = self.new(f"phi i64 [ {v}, %{fast} ], [ {w}, %{ok} ]")
         return value, self.new(f"phi ptr [ {where}, %{fast} ], [ null, %{ok} ]")
 
@@ -341,7 +356,7 @@ class HandlerBuilder:
         self.place(lost)
         self.go(self.new("load ptr, ptr %uop"), "%uop", "%budget")
         self.place(slow)
-        self._slow_store(seg, off, size, v, join)
+        self._slow_store(seg, off, size, v, fast, join)
 
     def _guest_swap(self, pointer: str, size: int, old: str, v: str) -> str:
         """i1: memory was `old`, and is `v` now."""
@@ -350,13 +365,15 @@ class HandlerBuilder:
         pair = f"ptr {pointer}, {ty} {words[0]}, {ty} {words[1]} seq_cst seq_cst, align {size}"
         return self.new(f"extractvalue {{ {ty}, i1 }} {self.new(f'cmpxchg volatile {pair}')}, 1")
 
-    def _slow_store(self, seg: str, off: str, size: int, v: str, join: str) -> None:
+    def _slow_store(self, seg: str, off: str, size: int, v: str, fast: str, join: str) -> None:
         status = self.call("memory.store", [seg, off, str(size), v])
         ok = self.label()
         self._leave_if(status, ok)
         self.place(ok)
+        left = self.left_behind()
         self.put(f"br label %{join}")
         self.place(join)
+        self._join_budget(fast, ok, left)
 
     def store(self, seg: str, flat: bool, off: str, size: int, v: str) -> None:
         fast, miss, join = (self.label() for _ in range(3))
@@ -367,7 +384,7 @@ class HandlerBuilder:
         self.put(f"br label %{join}")
         self.place(miss)
         self._publish()
-        self._slow_store(seg, off, size, v, join)
+        self._slow_store(seg, off, size, v, fast, join)
 
     # ---- SIMD ---------------------------------------------------------------------------------------------------------
     def _file(self, field: str, slot: str) -> str:
@@ -464,10 +481,11 @@ class HandlerBuilder:
         self._publish()
         self.call("simd.load_wide", [seg, off, str(int(not odd))])
         self.check()
-        w = self._read_wide(self.cpu("wide"))
+        w, left = self._read_wide(self.cpu("wide")), self.left_behind()
         here = self._here
         self.put(f"br label %{join}")
         self.place(join)
+        self._join_budget(fast, here, left)
         return self.new(f"phi {WIDE} [ {v}, %{fast} ], [ {w}, %{here} ]")
 
     def store_wide(self, seg: str, flat: bool, off: str, odd: bool, v: str) -> None:
@@ -481,8 +499,10 @@ class HandlerBuilder:
         self._publish()
         self.call("simd.store_wide", [seg, off, str(int(not odd)), self.half(v, 0), self.half(v, 1)])
         self.check()
+        left, here = self.left_behind(), self._here
         self.put(f"br label %{join}")
         self.place(join)
+        self._join_budget(fast, here, left)
 
     def _guest_load_wide(self, pointer: str) -> str:
         return self.new(f"load volatile {WIDE}, ptr {pointer}, align 1")
@@ -517,7 +537,7 @@ class HandlerBuilder:
 
     def next(self) -> None:
         u = self.gep("%uop", lay.UOP_SIZE)
-        self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
+        self.go(self.new(f"load ptr, ptr {u}"), u, self.budget)
 
     def enter(self, u: str, budget: str) -> None:
         """Charge the block at micro-op u and go there; out of budget or kicked: to h_out."""
@@ -533,7 +553,7 @@ class HandlerBuilder:
         self.go(self.new(f"load ptr, ptr {u}"), u, left)
 
     def _follow(self, slot: int) -> None:
-        self.enter(self.new(f"load ptr, ptr {self.gep('%uop', slot)}"), "%budget")
+        self.enter(self.new(f"load ptr, ptr {self.gep('%uop', slot)}"), self.budget)
 
     def check_target(self, target: str) -> None:
         bad, go = self.label(), self.label()
@@ -564,7 +584,7 @@ class HandlerBuilder:
         self._follow(lay.UOP_TAKEN)
 
     def indirect(self, target: str, *, noted: bool = False) -> None:
-        self._jump(target, "%budget", self._note(target) if noted else "")
+        self._jump(target, self.budget, self._note(target) if noted else "")
 
     def _note(self, target: str) -> str:
         """Where an indirect jump remembers that it went to `target`."""

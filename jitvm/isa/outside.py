@@ -5,11 +5,13 @@ The vCPU loop asks the device, appends the answer to the log (`io_key`, `io_valu
 instruction starts from its beginning, and every access that was already answered takes its answer from the log, in
 order, so that no access is ever lost or doubled (KVM's emulator keeps a read cache for the same reason).  The log
 belongs to one instruction: it is emptied when `retired` has moved on.
+
+Accesses that need no device are answered at once (jitvm/isa/served.py), and stand in the log all the same.
 """
 
 from __future__ import annotations
 
-from jitvm.isa.served import served_in, served_out, serves
+from jitvm.isa.served import serve
 from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, EXIT_IO, EXIT_MMIO, retired
 from jitvm.isa.words import W0, W1, W2, W8, u64
 
@@ -31,6 +33,12 @@ def outside(c, reason, address, size, write, count, value):
             c.io_pos = pos + W1
             return c.io_value[pos]
         c.io_n = pos
+    if pos < LOG_SIZE and serve(c, reason, address, size, write, count, value) != W0:
+        c.io_key[pos] = key
+        c.io_value[pos] = c.answer
+        c.io_n = pos + W1
+        c.io_pos = pos + W1
+        return c.answer
     c.status = EXIT
     c.exit_reason = reason
     if pos >= LOG_SIZE:
@@ -47,16 +55,7 @@ def outside(c, reason, address, size, write, count, value):
 
 
 def port_access(c, port, size, write, value):
-    """One port access, the last of its instruction: the value read (0 for a write), or c.status = EXIT."""
-    if serves(c, port, size, W1) == W0:
-        return port_asked(c, port, size, write, value)
-    if write != W0:
-        return served_out(c, port, size, value, W1)
-    return served_in(c, port, size, W1)
-
-
-def port_asked(c, port, size, write, value):
-    """The same from the outside, whatever the port is: other accesses of the instruction may follow."""
+    """One port access: the value read (0 for a write), or c.status = EXIT."""
     return outside(c, EXIT_IO, port, size, write, W1, value)
 
 

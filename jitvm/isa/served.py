@@ -1,8 +1,9 @@
-"""Ports that need no device: they hold a value or nothing, and an access to them is served without leaving the CPU.
+"""Accesses that need no device: they are served without leaving the CPU.
 
-`c.port_table` is the host address of the port bus's table (jitvm/bus.py): a byte a port that says how it is served, and as
-many bytes with values `TABLE_BYTES` behind; 0 while somebody looks at each access.  An access of several bytes is served
-here when all of its ports are.
+Ports: those where nobody is, and latches.  `c.port_table` is the host address of the port bus's table (jitvm/bus.py): a
+byte a port that says how it is served, and as many bytes with values `TABLE_BYTES` behind; 0 while somebody looks at each
+access.  An access of several bytes is served here when all of its ports are.  Of the local APIC's page what
+jitvm/isa/apic_page.py says.
 
 An access takes ACCESS_NS of virtual time, whoever serves it.  The budget is virtual time, too: what an access takes comes
 off it.  One that would take all of it asks the outside, as every access once did, so that no timer is late: what the guest
@@ -11,9 +12,10 @@ sees is the same to the nanosecond.
 
 from __future__ import annotations
 
+from jitvm.isa.apic_page import QUIET, READABLE, register, written_here
 from jitvm.isa.host import peek, poke
-from jitvm.isa.state import retired
-from jitvm.isa.words import W0, W1, W3, i64, u64
+from jitvm.isa.state import EXIT_IO
+from jitvm.isa.words import M32, W0, W1, W3, W4, W7, W12, i64, mask, u64
 
 ACCESS_NS = u64(1000)
 """Virtual time of a port or MMIO access: a bus cycle."""
@@ -21,13 +23,36 @@ ASK, FIXED, LATCH = u64(0), u64(1), u64(2)
 """How a port is served: by its device; it always reads as its value; it reads as what was written last."""
 TABLE_BYTES = u64(0x1_0008)
 """One for each port, and as many as an access may reach beyond the last one: these are the outside's."""
+APIC_PAGE, PAGE_OFFSET, W63_, W15_ = u64(0xFEE00), u64(0xFFF), u64(63), u64(15)
 
 
-def serves(c, port, size, n):
-    """1 when `n` accesses to the same `size` ports are served here; those that the outside has answered are not."""
-    if c.port_table == W0 or c.left <= i64(n * (ACCESS_NS + W1)):
-        return W0
-    if c.io_tag == retired(c) and c.io_pos < c.io_n:
+def data_element(c, size, k):
+    """Element `k` of the packed bytes in `io_data`."""
+    at = k * size
+    return (c.io_data[at >> W3] >> ((at & W7) << W3)) & mask(size)
+
+
+def set_data_element(c, size, k, v):
+    """Write element `k` of the packed bytes in `io_data`."""
+    at = k * size
+    shift = (at & W7) << W3
+    c.io_data[at >> W3] = (c.io_data[at >> W3] & ~(mask(size) << shift)) | (v << shift)
+    return W0
+
+
+def take_time(c, n):
+    """`n` accesses are served."""
+    ns = n * ACCESS_NS
+    c.extra_ns = c.extra_ns + ns
+    c.horizon = c.horizon - ns
+    c.left = c.left - i64(ns)
+    c.n_served = c.n_served + n
+    return W1
+
+
+def needs_no_device(c, port, size):
+    """1 when all of `size` ports are empty or latches."""
+    if c.port_table == W0:
         return W0
     k = W0
     while k < size:
@@ -37,28 +62,61 @@ def serves(c, port, size, n):
     return W1
 
 
-def take_time(c, n):
-    """`n` accesses have been served."""
-    ns = n * ACCESS_NS
-    c.extra_ns = c.extra_ns + ns
-    c.horizon = c.horizon - ns
-    c.left = c.left - i64(ns)
-    c.n_served = c.n_served + n
-    return W0
+def read_port(c, port, size, count):
+    """`count` reads of the same ports, which all give the same."""
+    v = peek(c.port_table + TABLE_BYTES + port, size)
+    c.answer = v
+    if count > W1:
+        k = W0
+        while k < count:
+            set_data_element(c, size, k, v)
+            k = k + W1
+        c.answer = count
+    return W1
 
 
-def served_in(c, port, size, n):
-    """What each of `n` reads gives."""
-    take_time(c, n)
-    return peek(c.port_table + TABLE_BYTES + port, size)
-
-
-def served_out(c, port, size, v, n):
-    """`n` writes, the last of them of `v`."""
-    take_time(c, n)
+def write_port(c, port, size, v, count):
+    """`count` writes to the same ports, of which the last one stays."""
+    c.answer = W0
+    if count > W1:
+        v = data_element(c, size, count - W1)
+        c.answer = count
     k = W0
     while k < size:
         if peek(c.port_table + port + k, W1) == LATCH:
             poke(c.port_table + TABLE_BYTES + port + k, W1, v >> (k << W3))
         k = k + W1
-    return W0
+    return W1
+
+
+def serve_apic(c, address, size, write, v):
+    """1 when an access to physical memory went to a register of the local APIC that needs no device."""
+    if address >> W12 != APIC_PAGE or c.apic[QUIET] == W0 or size != W4 or address & W15_ != W0:
+        return W0
+    n = (address & PAGE_OFFSET) >> W4
+    c.answer = W0
+    if n > W63_:
+        return W0
+    if write != W0:
+        return written_here(c, n, v & M32)
+    if (READABLE >> n) & W1 == W0:
+        return W0
+    c.answer = register(c, n)
+    return W1
+
+
+def serve(c, reason, address, size, write, count, v):
+    """1 when an access, or a string of `count`, was served here; `answer` is what the outside would have said."""
+    if c.left <= i64(count * (ACCESS_NS + W1)):
+        return W0
+    if reason == EXIT_IO:
+        if needs_no_device(c, address, size) == W0:
+            return W0
+        if write != W0:
+            write_port(c, address, size, v, count)
+        else:
+            read_port(c, address, size, count)
+        return take_time(c, count)
+    if serve_apic(c, address, size, write, v) == W0:
+        return W0
+    return take_time(c, W1)

@@ -121,7 +121,7 @@ ARCHITECTURAL = [
     ("smm_nmi", U),  # `nmi_blocked` at the SMI
     ("smram", U),  # 1: the chipset shows RAM at A0000h in the mode
     ("smm_window", U),  # 1: this CPU sees it now
-    ("apic", U, (16,)),  # what the semantics know of the local APIC: jitvm/isa/apic.py
+    ("apic", U, (64,)),  # the local APIC's page, a word a register: jitvm/isa/apic_page.py
     ("features", U, (8,)),  # CPUID words that are announced: jitvm/isa/cpuid.py
     ("phys_mask", U),  # the bits that a physical address may have (MAXPHYADDR)
     ("cpuid", U, (256,)),  # CPUID leaves as (leaf, subleaf, eax, ebx, ecx, edx) rows: jitvm/isa/cpuid.py
@@ -215,7 +215,8 @@ ARCHITECTURAL = [
     ("tlb_host", U),  # host address of `tlb`
     ("tlb_off", U),  # byte offset of the part of `tlb` in which translated code looks, derived: jitvm/isa/mode.py
     ("port_table", U),  # host address of the ports that are served without a device, 0: none: jitvm/isa/served.py
-    ("n_served", U),  # accesses that were served so
+    ("n_served", U),  # accesses that were served without a device
+    ("answer", U),  # what such an access gave
     ("any_marks", U),  # not 0: a bit of the following is set
     ("tlb_global", U, (TLB_MARKS,)),
     ("tlb_large", U, (TLB_MARKS,)),

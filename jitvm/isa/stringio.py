@@ -2,9 +2,8 @@
 
 A repeated one asks the outside for many elements at once: those that lie in one page of plain memory, within the
 segment, within the budget and within `io_data`.  Which these are depends on the guest's state alone, never on what is
-cached, so that a run asks for the same strings on every engine.  Everything else goes element by element.  Ports that
-need no device (jitvm/isa/served.py) take the same strings.  A string that INS stores ends with the first element that
-overwrites the instruction, which is then fetched again.
+cached, so that a run asks for the same strings on every engine.  Everything else goes element by element.  A string that
+INS stores ends with the first element that overwrites the instruction, which is then fetched again.
 
 Source: Intel SDM vol. 2, INS, OUTS, REP; vol. 1, 19.5.
 
@@ -18,10 +17,10 @@ from jitvm.isa.host import peek, poke
 from jitvm.isa.io import io_allowed
 from jitvm.isa.memory import code_linear, fetch_host, is_user, linear, load, probe_store, store
 from jitvm.isa.mode import CHECKED_TLB
-from jitvm.isa.outside import port_access, port_asked, port_string
+from jitvm.isa.outside import port_access, port_string
 from jitvm.isa.paging import host_of
 from jitvm.isa.registers import get_reg
-from jitvm.isa.served import served_in, served_out, serves
+from jitvm.isa.served import data_element, set_data_element
 from jitvm.isa.state import ES, OK, RCX, RDI, RDX, RSI, WATCH_READ, retired
 from jitvm.isa.string import (
     advance_index,
@@ -36,23 +35,9 @@ from jitvm.isa.string import (
 )
 from jitvm.isa.tlb import READ
 from jitvm.isa.watch import watched_page
-from jitvm.isa.words import M16, W0, W1, W3, W7, cut, mask, u64
+from jitvm.isa.words import M16, W0, W1, cut, u64
 
 DATA_BYTES = u64(4096)
-
-
-def data_element(c, size, k):
-    """Element `k` of the packed bytes in `io_data`."""
-    at = k * size
-    return (c.io_data[at >> W3] >> ((at & W7) << W3)) & mask(size)
-
-
-def set_data_element(c, size, k, v):
-    """Write element `k` of the packed bytes in `io_data`."""
-    at = k * size
-    shift = (at & W7) << W3
-    c.io_data[at >> W3] = (c.io_data[at >> W3] & ~(mask(size) << shift)) | (v << shift)
-    return W0
 
 
 def string_host(c, seg, off, size, n, write):
@@ -112,22 +97,12 @@ def string_finish(c, asize, n):
 # ---- INS -------------------------------------------------------------------------------------------------------------
 
 
-def stays_inside(c, di, size, asize):
-    """1 when a store of one element to ES:DI, which was found writable, goes to one page of plain memory: it can't leave."""
-    if run_length(c, ES, di, size, asize, W1) == W0:
-        return W0
-    return u64(string_host(c, ES, di, size, W1, W1) != W0)
-
-
 def ins_one(c, size, asize):
     """One element from port DX to ES:DI."""
     di, port = get_reg(c, RDI, asize), c.gpr[RDX] & M16
     if probe_store(c, ES, di, size) != OK:
         return c.status
-    if stays_inside(c, di, size, asize) != W0:
-        v = port_access(c, port, size, W0, W0)
-    else:
-        v = port_asked(c, port, size, W0, W0)
+    v = port_access(c, port, size, W0, W0)
     if c.status != OK:
         return c.status
     if store(c, ES, di, size, v) != OK:
@@ -148,21 +123,9 @@ def up_to_itself(c, at, size, n):
     return most
 
 
-def read_string(c, size, n):
-    """`n` elements of port DX to `io_data`, or as many as the outside gives: how many; look at c.status."""
-    port = c.gpr[RDX] & M16
-    if serves(c, port, size, n) == W0:
-        return port_string(c, port, size, W0, n)
-    v, k = served_in(c, port, size, n), W0
-    while k < n:
-        set_data_element(c, size, k, v)
-        k = k + W1
-    return n
-
-
 def ins_string(c, size, asize, n):
     """`n` elements, or as many as the outside gave, to plain memory that was found writable; status."""
-    n = read_string(c, size, n)
+    n = port_string(c, c.gpr[RDX] & M16, size, W0, n)
     if c.status != OK:
         return c.status
     di = get_reg(c, RDI, asize)
@@ -217,21 +180,13 @@ def outs_one(c, size, asize, seg):
     return OK
 
 
-def write_string(c, size, at, n):
-    """`n` elements of plain memory whose lowest is at the host address `at` to port DX: how many went; look at c.status."""
-    port, k = c.gpr[RDX] & M16, W0
-    if serves(c, port, size, n) != W0:
-        served_out(c, port, size, peek(at + string_place(c, size, n, n - W1), size), n)
-        return n
+def outs_string(c, size, asize, at, n):
+    """`n` elements of plain memory whose lowest is at the host address `at`; status."""
+    k = W0
     while k < n:
         set_data_element(c, size, k, peek(at + string_place(c, size, n, k), size))
         k = k + W1
-    return port_string(c, port, size, W1, n)
-
-
-def outs_string(c, size, asize, at, n):
-    """`n` elements of plain memory whose lowest is at the host address `at`; status."""
-    got = write_string(c, size, at, n)
+    got = port_string(c, c.gpr[RDX] & M16, size, W1, n)
     if c.status != OK:
         return c.status
     advance_index(c, RSI, size, asize, got)

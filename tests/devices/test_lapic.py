@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jitvm.clock import Clock
 from jitvm.devices.apic_bus import ApicBus, ApicWindow
 from jitvm.devices.lapic import LocalApic, Message
+from jitvm.isa import apic_page
+from jitvm.isa.record import Record
+from jitvm.isa.words import u64
 from jitvm.trace import Trace
 
 ID, VERSION, TPR, PPR, EOI, LDR, DFR, SVR, ISR, TMR, IRR, ESR = (
@@ -24,19 +28,39 @@ BASE, DEADLINE = 0xFE0, 0xFF0
 MASKED, PERIODIC, BY_DEADLINE = 0x10000, 0x20000, 0x40000
 
 
+def vector(found: Any) -> int:
+    """A vector, -1 for none."""
+    return -1 if found == apic_page.NONE else int(found)
+
+
 class Cpu:
-    """A processor that notes what its APIC does."""
+    """A processor that notes what its APIC does; its record has the APIC's page."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
         self.offset = 0
-        self.tpr = 0
+        self.c = Record(np.zeros(1, np.dtype([("apic", np.uint64, (64,)), ("cr8", np.uint64)])))
+        self.page = memoryview(self.c.apic)
+
+    @property
+    def tpr(self) -> int:
+        """As CR8 has it."""
+        return int(self.c.cr8) << 4
+
+    def priority(self) -> int:
+        return int(apic_page.priority(self.c))
+
+    def deliverable(self) -> int:
+        return vector(apic_page.deliverable(self.c))
+
+    def end_of_interrupt(self) -> int:
+        return vector(apic_page.end_of_interrupt(self.c))
 
     def tsc_offset(self) -> int:
         return self.offset
 
     def set_tpr(self, value: int) -> None:
-        self.tpr = value
+        apic_page.set_priority(self.c, u64(value))
 
     def interrupts_changed(self) -> None:
         pass

@@ -1,0 +1,181 @@
+"""The local APIC's registers are served in translated code: the guest sees what it sees when each access is an exit.
+
+Random programs raise interrupts, lower and raise the task priority, and end interrupts, while others come from outside;
+what they leave behind, order of interrupts, counts and virtual time included, must be the same on every engine as on one
+that asks the device for everything.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from jitvm.bare import Bare
+from jitvm.devices.apic_bus import ApicBus
+from jitvm.devices.lapic import FIXED, LocalApic, Message
+from jitvm.engine.accel import Options, VcpuEngine
+from jitvm.exits import ExitReason, Outcome
+from jitvm.isa import apic_page
+from jitvm.isa.mode import update_mode
+from jitvm.processor import ProcessorPins
+from tests.engine.assembler import assemble
+from tests.test_latches import SOON, OnPlain
+from tests.vcpu_guest import START, Guest
+
+PAGE, PAGE_SIZE = 0xFEE0_0000, 0x1000
+IF, MMIO = 0x200, int(ExitReason.MMIO)
+FS = 4
+ID, TPR, PPR, EOI, SVR, ISR, IRR, ICR, ICR_HIGH, TIMER, INITIAL, CURRENT, DIVIDE = (
+    0x20, 0x80, 0xA0, 0xB0, 0xF0, 0x100, 0x200, 0x300, 0x310, 0x320, 0x380, 0x390, 0x3E0,
+)  # fmt: skip
+READ = (
+    ID, 0x30, TPR, PPR, 0xD0, 0xE0, SVR, ISR + 0x20, IRR + 0x20, 0x1A0, 0x280, ICR, ICR_HIGH, TIMER, INITIAL, CURRENT,
+    DIVIDE,
+)  # fmt: skip
+VECTORS = (0x41, 0x4F, 0x50, 0x55, 0x62)
+TURNS = 60
+SELF = 0x4_4000
+NOTE = "xor ss:[0x500], eax\n rol dword ptr ss:[0x500], 5"
+HANDLER = f"""
+ push eax
+ mov eax, fs:[{PPR}]
+ {NOTE}
+ rdtsc
+ {NOTE}
+ {{middle}}
+ mov dword ptr fs:[{EOI}], 0
+ pop eax
+ iret
+"""
+MIDDLES = ("", "sti\n nop", f"mov dword ptr fs:[{TPR}], 0x20", f"mov eax, fs:[{ISR + 0x20}]\n {NOTE}", "sti\n nop\n cli")
+
+
+class Machine:
+    """A vCPU with its local APIC at the page that FS shows, and a second one behind the bus."""
+
+    def __init__(self, source: str, engine: str, seed: int, *, latches: bool = True) -> None:
+        options = SOON[engine] if latches else Options(stencils=False, latches=False)
+        make = OnPlain if engine == "plain" else VcpuEngine
+        rng = random.Random(seed)
+        handlers = {v: assemble(HANDLER.format(middle=rng.choice(MIDDLES)), 0, 16) for v in VECTORS}
+        guest = self.guest = Guest(assemble(source, START, 16), handlers, flags=IF | 2, make=make, options=options)
+        self.bus, self.ended = ApicBus(), list[tuple[int, int]]()
+        self.apic = LocalApic(0, guest.clock, ProcessorPins(guest.vcpu), self.bus, lambda: 0x4F)
+        self.bus.locals.append(self.apic)
+        self.bus.on_eoi.append(lambda vector: self.ended.append((guest.clock.now_ns, vector)))
+        guest.mmio.map(PAGE, PAGE_SIZE, self.apic, name="apic", max_size=8)
+        guest.vcpu.apic = guest.vcpu.interrupts = self.apic
+        guest.trace.listeners.clear()
+        guest.c.base[FS] = PAGE
+        with np.errstate(over="ignore"):
+            update_mode(guest.c)
+        self.apic.write(SVR, 4, 0x1FF)
+        for _ in range(40):
+            self._later(rng, rng.randrange(900_000))
+
+    def _later(self, rng: random.Random, due: int) -> None:
+        """An interrupt from another place, edge- or level-triggered; now and then the 8259A's line."""
+        vector, level, pic = rng.choice(VECTORS), rng.random() < 0.4, rng.random() < 0.2
+
+        def come() -> None:
+            if pic:
+                self.apic.set_lint(0, True)
+                self.guest.clock.timer("low", lambda: self.apic.set_lint(0, False)).arm(due + 7000)
+            else:
+                self.bus.send(Message(vector, FIXED, 0, False, level))
+
+        self.guest.clock.timer("come", come).arm(due)
+
+    def run(self) -> tuple[object, ...]:
+        """To the end; all that can be seen."""
+        guest = self.guest
+        guest.vcpu.limit = 200_000
+        while guest.execute() is Outcome.HLT and (guest.clock.deadline() is not None or self.apic.pending):
+            with guest.lock:
+                guest.vcpu.wait()
+        return (*guest.state(), self.apic.snapshot(), int(guest.c.cr8), self.ended)
+
+
+def access(rng: random.Random) -> str:
+    """Something with the APIC."""
+    way = rng.randrange(8)
+    if way == 0:
+        return f"mov dword ptr fs:[{ICR}], {SELF + rng.choice(VECTORS)}"
+    if way == 1:
+        return f"mov dword ptr fs:[{TPR}], {rng.choice((0, 0x20, 0x45, 0x50, 0x70))}"
+    if way == 2:
+        return f"mov dword ptr fs:[{rng.choice((ICR_HIGH, EOI, EOI))}], {rng.getrandbits(32)}"
+    if way == 3:
+        return rng.choice(("sti", "cli\n nop\n sti", "nop", f"cli\n mov dword ptr fs:[{TPR}], 0\n nop\n sti"))
+    if way == 4:
+        at = rng.choice((EOI, TPR, ID)) + rng.choice((0, 1, 4))
+        return f"mov {rng.choice(('al', 'ax', 'eax'))}, fs:[{at}]\n {NOTE}"
+    if way == 5:
+        both = f"or dword ptr fs:[{TPR}], 0x10", f"xchg fs:[{TPR}], eax"
+        return rng.choice((*both, f"push dword ptr fs:[{PPR}]\n pop eax"))
+    if way == 6:
+        return f"mov di, 0x10\n mov si, {TPR}\n movsd es:[di], fs:[si]"
+    return f"mov eax, fs:[{rng.choice(READ)}]\n {NOTE}"
+
+
+def program(seed: int) -> str:
+    """A loop over random accesses."""
+    rng = random.Random(seed)
+    body = [access(rng) for _ in range(14)]
+    return "\n ".join([f"mov bp, {TURNS}", "again:", *body, "dec bp", "jnz again", "sti", "park:", "hlt", "jmp park"])
+
+
+@pytest.mark.parametrize("engine", SOON)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_programs_are_as_with_exits(seed: int, engine: str) -> None:
+    source = program(seed)
+    asked = Machine(source, "handlers", seed, latches=False)
+    expected = asked.run()
+    assert int(asked.guest.c.n_served) == 0
+    machine = Machine(source, engine, seed)
+    found = machine.run()
+    assert found == expected, source
+    assert int(machine.guest.c.n_served) > 300
+
+
+def test_an_interrupt_s_end_is_one_access_without_an_exit() -> None:
+    """A level-triggered one is told to the I/O APIC; one behind which another waits lets it in."""
+    source = f"mov dword ptr fs:[{EOI}], 0\n mov eax, fs:[{ISR + 0x20}]\n hlt"
+    for level, waiting, served, exits in ((False, False, 2, 0), (True, False, 1, 1), (False, True, 1, 1)):
+        machine = Machine(source, "handlers", 0)
+        machine.guest.clock.set(0, [])
+        machine.apic.request(0x55, level)
+        assert machine.apic.acknowledge() == 0x55
+        if waiting:
+            machine.apic.request(0x50, False)
+            assert not machine.apic.pending
+        machine.guest.c.rflags &= ~np.uint64(IF)
+        assert machine.guest.execute() is Outcome.HLT
+        guest = machine.guest
+        assert int(guest.c.n_served) == served
+        assert sum(n for (why, _), n in guest.vcpu.exits.items() if why == MMIO) == exits
+        assert (int(guest.c.gpr[0]), machine.apic.isr, machine.apic.pending) == (0, 0, waiting)
+        assert [vector for _, vector in machine.ended] == [0x55] * level
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "regions"])
+def test_cr8_is_the_task_priority(engine: str) -> None:
+    """Served while no interrupt waits below it; else it is told to the device (SDM vol. 3, 10.8.6)."""
+    for waiting in (0, 0x55):
+        cpu = Bare(engine)
+        cpu.set_mode("long")
+        cpu.write(0x1000, assemble("mov cr8, rax\n mov rbx, cr8\n nop\n nop", 0x1000, 64))
+        cpu.set_registers({"rip": 0x1000, "rax": 3})
+        apic = cpu.c.apic
+        for at in (apic_page.PRESENT, apic_page.QUIET, apic_page.ENABLED):
+            apic[at] = 1
+        apic[apic_page.SVR], apic[apic_page.TPR] = 0x1FF, 0x90
+        if waiting:
+            apic[int(apic_page.IRR) + (waiting >> 5)] = 1 << (waiting & 31)
+        stop = cpu.run(2000)
+        assert stop.reason == ("mmio" if waiting else "limit" if stop.fault is None else stop.reason)
+        assert int(apic[apic_page.TPR]) == (0x90 if waiting else 0x30)
+        if not waiting:
+            assert (cpu.registers()["rbx"], int(cpu.c.n_served)) == (3, 1)
