@@ -168,6 +168,7 @@ class LocalApic:
         self.name = f"lapic{apic_id}"
         self.number, self._bootstrap, self.page = apic_id, bootstrap, processor.page
         self._clock, self._processor, self._bus, self._extint, self._trace = clock, processor, bus, extint, trace
+        self._deliverable = processor.deliverable
         self._timer = clock.timer(self.name, self._expired)
         self._lint = [False, False]
         self._set_pending(False)
@@ -225,7 +226,7 @@ class LocalApic:
 
     def acknowledge(self) -> int:
         """The processor takes an interrupt: its vector."""
-        vector = self._processor.deliverable()
+        vector = self._deliverable()
         if vector == NONE:
             vector = self._extint() if self._lint[0] and self.takes_extint() else self.spurious & 0xFF
         else:
@@ -237,7 +238,7 @@ class LocalApic:
 
     def update(self) -> None:
         """Find out again whether there is something for the processor."""
-        pending = self._processor.deliverable() != NONE or (self._lint[0] and self.takes_extint())
+        pending = self._deliverable() != NONE or (self._lint[0] and self.takes_extint())
         if pending != self.pending:
             self._set_pending(pending)
             self._processor.interrupts_changed()
@@ -414,10 +415,10 @@ class LocalApic:
         elif offset == TPR:
             self.set_tpr(value)
         elif offset == ICR_LOW:
-            self.icr = (self.icr & ~0xFFFF_FFFF) | (value & 0xC_CFFF)
+            self.page[ICR_LOW >> 4] = value & 0xC_CFFF
             self._send(value)
         elif offset == ICR_HIGH:
-            self.icr = (self.icr & 0xFFFF_FFFF) | (value & 0xFF00_0000) << 32
+            self.page[ICR_HIGH >> 4] = value & 0xFF00_0000
         elif offset == INITIAL_COUNT:
             self._start(value)
         elif offset == DIVIDE:
@@ -473,7 +474,7 @@ class LocalApic:
         vector = self._processor.end_of_interrupt()
         if vector == NONE:
             return
-        if self.tmr >> vector & 1:
+        if self.page[(TMR >> 4) + (vector >> 5)] >> (vector & 31) & 1:
             self._bus.end_of_interrupt(vector)
         self.update()
 
@@ -484,7 +485,8 @@ class LocalApic:
             self._error(ESR_SEND_VECTOR)
             return
         level, assertion = bool(value & LEVEL), bool(value & ICR_ASSERT)
-        message = Message(vector, mode, self.icr >> 56, bool(value & ICR_LOGICAL), False, assertion or not level)
+        destination = self.page[ICR_HIGH >> 4] >> 24
+        message = Message(vector, mode, destination, bool(value & ICR_LOGICAL), False, assertion or not level)
         if shorthand:
             self._bus.send_short(message, self, shorthand)
         else:
