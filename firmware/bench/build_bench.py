@@ -61,6 +61,7 @@ WORKLOADS: dict[str, tuple[str, int]] = {
     "port_latch": ("port_latch.S", 50_000),
     "port_empty": ("port_empty.S", 50_000),
     "vga_text": ("vga_text.S", 50_000),
+    "apic_eoi": ("apic_eoi.S", 50_000),
     "smc": ("smc.S", 50_000),
     "smc_data": ("smc_data.S", 50_000),
     "fresh": ("fresh.c", 20_000),

@@ -89,6 +89,7 @@ WORKLOADS = (
     Workload("port_latch", 10_000, 20, 8, exits=3),
     Workload("port_empty", 10_000, 20, 7, exits=2),
     Workload("vga_text", 10_000, 20, 9, exits=2),
+    Workload("apic_eoi", 10_000, 12, 9, exits=5, board=True),
 )
 
 

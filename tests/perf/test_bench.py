@@ -71,6 +71,7 @@ CHECKSUMS = {
     "port_latch": "00000007",
     "port_empty": "000003f7",
     "vga_text": "00000007",
+    "apic_eoi": "00000007",
 }
 """Checksums of two iterations; the emulators and jitvm must give these."""
 
