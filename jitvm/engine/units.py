@@ -37,8 +37,8 @@ BULKY = frozenset({"host_x87.run"})
 
 ISA_MODULES = (
     "words flags state registers watch shared tlb paging_entry paging_long paging debug catch apic_page served outside "
-    "memory mode segment verify tss task_segments task tss_long far vme idt events_long events iret alu shift muldiv bits bmi "
-    "bcd "
+    "memory mode segment verify tss task_segments task tss_long far vme idt events_long events iret alu shift muldiv bits "
+    "bmi bcd "
     "branch string stringio io apic control smm_save smm "
     "system syscall msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
 ).split()
