@@ -98,18 +98,17 @@ def test_every_form_is_proved() -> None:
 
 
 def test_what_silicon_and_the_manual_prove() -> None:
-    """`make isa` writes the file anew."""
+    """Nothing is claimed that no test does; `make isa` writes the file anew, with what has come since."""
     kept = inventory.proofs()
-    assert kept["silicon"] == proofs.on_silicon() & inventory.forms().keys()
-    assert kept["manual"] == proofs.by_the_manual() & inventory.forms().keys()
+    assert kept["silicon"] <= proofs.on_silicon()
+    assert kept["manual"] <= proofs.by_the_manual()
 
 
 @pytest.mark.slow
 def test_what_unicorn_and_roms_prove() -> None:
-    """`make isa` writes the file anew."""
     kept = inventory.proofs()
-    assert kept["unicorn"] == proofs.on_unicorn() & inventory.forms().keys()
-    assert kept["ROM"] == proofs.in_roms() & inventory.forms().keys()
+    assert kept["unicorn"] <= proofs.on_unicorn()
+    assert kept["ROM"] <= proofs.in_roms()
 
 
 def test_sums() -> None:
