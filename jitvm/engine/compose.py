@@ -10,10 +10,11 @@ the flags, the store, and only then flags and registers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from jitvm.engine.builder import Builder, Quick, Value
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import reads_destination
 from jitvm.isa.simd import ACROSS, BLENDS, COMPARES, FLOAT, SCALED, STRINGS, SUMS
@@ -22,158 +23,6 @@ from jitvm.isa.table import AT_ONCE, CHECKED_BY, QUICK
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
 AH_AT = 1
 SS_NUMBER = 2
-Value = Any
-Quick = tuple[Value, Callable[[], None]]
-"""Whether the usual case was had (not 0), and what else is to be done then."""
-
-
-class Builder(Protocol):
-    """What an engine offers to `compose`."""
-
-    def params(self, unit: str) -> Sequence[str]:
-        """Parameter names of a unit."""
-        ...
-
-    def const(self, v: int) -> Value: ...
-    def imm(self) -> Value: ...
-    def imm2(self) -> Value: ...
-    def disp(self) -> Value: ...
-    def scale(self) -> Value: ...
-    def segment(self) -> Value:
-        """Number of the memory operand's segment register."""
-        ...
-
-    def number(self, slot: str) -> Value:
-        """Register number in slot d or s."""
-        ...
-
-    def slot_reg(self, slot: str, size: int) -> Value:
-        """Register whose offset is in slot d, s, b or i, zero-extended."""
-        ...
-
-    def set_slot_reg(self, slot: str, size: int, v: Value) -> None: ...
-    def gpr(self, at: int, size: int) -> Value: ...
-    def set_gpr(self, at: int, size: int, v: Value) -> None: ...
-    def selector(self, number: Value) -> Value: ...
-    def is_base(self, at: int) -> Value:
-        """1 when the base register of the address is the one at offset `at`."""
-        ...
-
-    def next_rip(self) -> Value: ...
-    def relative(self) -> Value:
-        """RIP of the next instruction plus the displacement."""
-        ...
-
-    def call(self, unit: str, args: Sequence[Value], *, flags: str = "") -> Value:
-        """A value unit; `flags`: "" the record's, "new" the copy."""
-        ...
-
-    def copy_flags(self) -> None:
-        """Make the copy that operations write."""
-        ...
-
-    def commit_flags(self) -> None: ...
-    def second(self) -> Value:
-        """`hi` of the copy."""
-        ...
-
-    def check(self) -> None:
-        """Leave when c.status is set."""
-        ...
-
-    def publish(self) -> None:
-        """Make rip, next_rip, left true for out-of-line semantics."""
-        ...
-
-    def load(self, seg: Value, flat: bool, off: Value, size: int) -> Value: ...
-    def load_rmw(self, seg: Value, flat: bool, off: Value, size: int) -> tuple[Value, Any]:
-        """Value, and where a store to the same bytes goes."""
-        ...
-
-    def store_back(self, where: Any, seg: Value, off: Value, size: int, v: Value) -> None: ...
-    def load_locked(self, seg: Value, flat: bool, off: Value, size: int) -> tuple[Value, Any]:
-        """As `load_rmw`, for an instruction that must be atomic."""
-        ...
-
-    def store_locked(self, where: Any, seg: Value, off: Value, size: int, old: Value, v: Value) -> None:
-        """As `store_back`; where memory is no longer `old` the instruction begins again."""
-        ...
-
-    def store(self, seg: Value, flat: bool, off: Value, size: int, v: Value) -> None: ...
-    # SIMD: a "wide" value has 128 bits, the others are words
-    def wide_reg(self, slot: str) -> Value:
-        """XMM register whose number is in slot d or s."""
-        ...
-
-    def set_wide_reg(self, slot: str, v: Value) -> None: ...
-    def xmm0(self) -> Value: ...
-    def set_xmm0(self, v: Value) -> None: ...
-    def mmx_reg(self, slot: str) -> Value: ...
-    def set_mmx_reg(self, slot: str, v: Value) -> None: ...
-    def mmx_check(self) -> None:
-        """Leave with #MF when an x87 exception is pending."""
-        ...
-
-    def mmx_state(self) -> None:
-        """What every MMX instruction does to the x87 state."""
-        ...
-
-    def wide(self, low: Value, high: Value) -> Value:
-        """A wide value of two words."""
-        ...
-
-    def half(self, v: Value, n: int) -> Value:
-        """Word 0 or 1 of a wide value."""
-        ...
-
-    def load_wide(self, seg: Value, flat: bool, off: Value, odd: bool) -> Value:
-        """16 bytes; `odd`: they need not be aligned."""
-        ...
-
-    def store_wide(self, seg: Value, flat: bool, off: Value, odd: bool, v: Value) -> None: ...
-    def host_op(self, shape: Shape, args: Sequence[Value]) -> tuple[Value, Value]:
-        """An operation: its result, and the host's flags (simd.host_flags)."""
-        ...
-
-    def guarded(self, shape: Shape, args: Sequence[Value]) -> tuple[Value, Value]:
-        """`host_op`; leave when it raises an exception that MXCSR does not mask."""
-        ...
-
-    def finish(self, status: Value, *, ends: bool) -> None:
-        """After out-of-line semantics: go on, or leave by its status."""
-        ...
-
-    def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
-        """A whole instruction: its usual case, where this engine has fast paths, or its out-of-line semantics."""
-        ...
-
-    def at_once(self, whole: Callable[[Value], Value], otherwise: Callable[[], None], *, ends: bool) -> None:
-        """A string instruction: done by `whole`, or by its out-of-line semantics where that says 0, or in any case.
-
-        `whole` is told how many instructions may retire, and says how many iterations it did; repeated ones (`ends`) count.
-        """
-        ...
-
-    def next(self) -> None: ...
-    def check_target(self, target: Value) -> None:
-        """Leave with #GP(0) when a near target is beyond the limit of CS, in 64-bit code when it is not canonical."""
-        ...
-
-    def check_direct(self) -> None:
-        """The same for a direct call's target."""
-        ...
-
-    def branch(self, taken: Value) -> None:
-        """To the block's taken or fall-through successor."""
-        ...
-
-    def jump(self) -> None:
-        """To the block's only successor."""
-        ...
-
-    def indirect(self, target: Value, *, noted: bool = False) -> None:
-        """To the block at a computed EIP; `noted`: remember which ones it was."""
-        ...
 
 
 def _nothing() -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from jitvm.engine import layout as lay
-from jitvm.engine.compose import Quick
+from jitvm.engine.builder import Quick
 from jitvm.engine.forms import Shape
 from jitvm.engine.stitch import HandlerBuilder
 

@@ -18,7 +18,8 @@ import numpy as np
 from jitvm.engine import layout as lay
 from jitvm.engine import run
 from jitvm.engine.blocks import unmap_writes
-from jitvm.engine.compose import Quick, compose, unmasked
+from jitvm.engine.builder import Quick
+from jitvm.engine.compose import compose, unmasked
 from jitvm.engine.decode import (
     T_B,
     T_D,
@@ -71,7 +72,7 @@ class _Flags:
 
 
 class PlainBuilder:
-    """Does at once what `compose` tells; see `compose.Builder`."""
+    """Does at once what `compose` tells; see `builder.Builder`."""
 
     def __init__(self, c: Any) -> None:
         self.c = c

@@ -24,8 +24,9 @@ from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.compose import compose
 from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
+from jitvm.engine.ir_text import SIGNATURE, TYPES
 from jitvm.engine.objects import ObjectFile
-from jitvm.engine.stitch import SIGNATURE, TYPES, HandlerBuilder, module
+from jitvm.engine.stitch import HandlerBuilder, module
 from jitvm.engine.units import Units
 from jitvm.isa.table import AT_ONCE, QUICK
 

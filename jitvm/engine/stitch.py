@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitvm.engine import layout as lay
-from jitvm.engine.compose import Quick, compose, unmasked
+from jitvm.engine.builder import Quick
+from jitvm.engine.compose import compose, unmasked
 from jitvm.engine.forms import Shape
 from jitvm.engine.host_op import emit
+from jitvm.engine.ir_text import TYPES, FunctionText
 from jitvm.engine.layout import at
 from jitvm.engine.simd_forms import WIDE, WORD, result_type
 from jitvm.engine.units import Units, symbol
@@ -24,8 +26,6 @@ from jitvm.isa.simd import MMX_EXPONENT, MXCSR_MASKS
 from jitvm.isa.state import TLB_ENTRIES
 from jitvm.isa.table import AT_ONCE, QUICK
 
-SIGNATURE = "(ptr noalias %cpu, ptr %uop, i64 %budget)"
-TYPES = "(ptr, ptr, i64)"
 KIND_BYTES = TLB_ENTRIES * 16
 SLOTS = {"d": lay.UOP_D, "s": lay.UOP_S, "b": lay.UOP_B, "i": lay.UOP_I}
 FLAGS_BYTES = 16
@@ -38,66 +38,17 @@ INLINE_UNITS = WHOLE_UNITS | frozenset(QUICK.values()) | {"run.quiet"}
 WEIGHTS = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
 
 
-class HandlerBuilder:
-    """Writes one handler (see `compose.Builder` for what each method means).  `long`: of 64-bit code."""
+class HandlerBuilder(FunctionText):
+    """Writes one handler (see `builder.Builder` for what each method means).  `long`: of 64-bit code."""
 
     def __init__(self, units: Units, name: str, *, long: bool = False) -> None:
-        self.units, self.name, self.long = units, name, long
-        self.lines: list[str] = []
+        super().__init__(name)
+        self.units, self.long = units, long
         self.used: dict[str, None] = {}
         self.specials: dict[str, None] = {}
-        self._n = 0
-        self._here = "entry"
         self.budget = "%budget"
         """What is left behind the block: accesses that are served without an exit take their time off it."""
         self._published = False
-
-    # ---- text ---------------------------------------------------------------------------------------------------------
-    def fresh(self) -> str:
-        """A name for a value."""
-        self._n += 1
-        return f"%v{self._n}"
-
-    def new(self, text: str) -> str:
-        name = self.fresh()
-        self.lines.append(f"  {name} = {text}")
-        return name
-
-    def put(self, text: str) -> None:
-        self.lines.append(f"  {text}")
-
-    def label(self) -> str:
-        self._n += 1
-        return f"L{self._n}"
-
-    def place(self, label: str) -> None:
-        self.lines.append(f"{label}:")
-        self._here = label
-
-    def gep(self, base: str, offset: int | str) -> str:
-        return self.new(f"getelementptr i8, ptr {base}, i64 {offset}")
-
-    def cpu(self, field: str, index: int = 0) -> str:
-        return self.gep("%cpu", at(field) + 8 * index)
-
-    def word(self, field: str) -> str:
-        return self.new(f"load i64, ptr {self.cpu(field)}")
-
-    def set_word(self, field: str, v: str) -> None:
-        self.put(f"store i64 {v}, ptr {self.cpu(field)}")
-
-    def uop(self, offset: int, ty: str, *, signed: bool = False) -> str:
-        v = self.new(f"load {ty}, ptr {self.gep('%uop', offset)}")
-        return v if ty == "i64" else self.new(f"{'sext' if signed else 'zext'} {ty} {v} to i64")
-
-    def text(self) -> str:
-        body = "\n".join(self.lines)
-        head = f'define preserve_nonecc i64 @{self.name}{SIGNATURE} nounwind "no-jump-tables"="true" {{\nentry:\n'
-        return f"{head}  %flags = alloca [24 x i8], align 8\n{body}\n}}\n"
-
-    def cond_branch(self, cond: str, yes: str, no: str, likely: bool | None = None) -> None:
-        hint = "" if likely is None else f", !prof !{0 if likely else 1}"
-        self.put(f"br i1 {cond}, label %{yes}, label %{no}{hint}")
 
     # ---- parameters ---------------------------------------------------------------------------------------------------
     def params(self, unit: str) -> Sequence[str]:

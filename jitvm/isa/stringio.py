@@ -27,12 +27,12 @@ from jitvm.isa.string import (
     count_down,
     iterations,
     lesser,
-    log2_size,
     run_host,
     run_length,
     string_budget,
     string_status,
 )
+from jitvm.isa.string_loops import log2_size
 from jitvm.isa.tlb import READ
 from jitvm.isa.watch import watched_page
 from jitvm.isa.words import M16, W0, W1, cut, u64

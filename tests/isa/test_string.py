@@ -180,7 +180,9 @@ def test_a_kick_is_seen_behind_the_elements_of_one_page(name: str, size: int, mo
         return do
 
     for access in ("peek", "poke"):
-        monkeypatch.setattr(f"jitvm.isa.string.{access}", counted(getattr(host, access)))
+        do = counted(getattr(host, access))
+        for module in ("string", "string_loops"):
+            monkeypatch.setattr(f"jitvm.isa.{module}.{access}", do)
     words = [size, 4, DS, 3] if OPCODES[name][2] else [size, 4, 3]
     assert call(OPCODES[name][0], c, *words) == AGAIN
     done = 0x10000 - int(c.gpr[RCX])
