@@ -5,6 +5,8 @@ Source: Intel SDM vol. 3, 17.2.4 (DR7), 17.2.5 (lengths and alignment).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,14 @@ from jitvm.isa.words import ONES, u64
 from tests.isa.plain_cpu import make_cpu
 
 W, R, P = int(WATCH_WRITE), int(WATCH_READ), int(WATCH_PHYSICAL)
+
+
+@contextlib.contextmanager
+def watching(*rows: tuple[int, int, int]) -> Iterator[Any]:
+    """A record in which a debugger watches these: WATCH_* bits, first and last address."""
+    c, table = derived(0), np.array(rows, np.uint64)
+    c.points_at, c.n_watch = table.ctypes.data, 4 + len(rows)
+    yield c
 
 
 def derived(dr7: int, *addresses: int, de: bool = False) -> Any:
@@ -77,26 +87,25 @@ def test_the_same_values_again_cost_nothing() -> None:
     ("lin", "size", "hit"), [(0x7FFC, 4, 0), (0x7FFD, 4, 1), (0x8003, 1, 1), (0x8004, 1, 0), (0x7F00, 0x400, 1)]
 )
 def test_overlap(lin: int, size: int, hit: int) -> None:
-    c = derived(0)
-    c.watch_kind[4], c.watch_first[4], c.watch_last[4], c.n_watch = W, 0x8000, 0x8003, 5
-    status = watch.watch_access(c, u64(lin), ONES, u64(size), WATCH_WRITE)
-    assert (status == WATCHED, c.status == WATCHED, c.n_hits) == (hit, hit, 0)
-    c.armed = 1
-    assert watch.watch_access(c, u64(lin), ONES, u64(size), WATCH_WRITE) == 0
-    assert c.n_hits == hit and (not hit or c.hit_address[0] == max(lin, 0x8000))
-    assert watch.watch_access(c, u64(lin), ONES, u64(size), WATCH_READ) == 0 and c.n_hits == hit
+    with watching((W, 0x8000, 0x8003)) as c:
+        status = watch.watch_access(c, u64(lin), ONES, u64(size), WATCH_WRITE)
+        assert (status == WATCHED, c.status == WATCHED, c.n_hits) == (hit, hit, 0)
+        c.armed = 1
+        assert watch.watch_access(c, u64(lin), ONES, u64(size), WATCH_WRITE) == 0
+        assert c.n_hits == hit and (not hit or c.hit_address[0] == max(lin, 0x8000))
+        assert watch.watch_access(c, u64(lin), ONES, u64(size), WATCH_READ) == 0 and c.n_hits == hit
 
 
 def test_physical_entries_look_at_physical_addresses() -> None:
-    c = derived(0)
-    c.watch_kind[4], c.watch_first[4], c.watch_last[4], c.n_watch = W | P, 0x8000, 0x8003, 5
-    assert watch.watched_page(c, u64(0x8000), u64(0x9000), WATCH_WRITE) == 0
-    assert watch.watched_page(c, u64(0x9000), u64(0x8FFF), WATCH_WRITE) == 1
-    assert watch.watch_access(c, u64(0x8000), ONES, u64(4), WATCH_WRITE) == 0, "the TLB had the page: nobody watches it"
+    with watching((W | P, 0x8000, 0x8003)) as c:
+        assert watch.watched_page(c, u64(0x8000), u64(0x9000), WATCH_WRITE) == 0
+        assert watch.watched_page(c, u64(0x9000), u64(0x8FFF), WATCH_WRITE) == 1
+        nobody = watch.watch_access(c, u64(0x8000), ONES, u64(4), WATCH_WRITE)
+        assert nobody == 0, "the TLB had the page: nobody watches it"
 
 
 def test_no_more_hits_than_there_is_room_for() -> None:
-    c = derived(0)
-    c.watch_kind[4:24], c.watch_last[4:24], c.n_watch, c.armed = W, 0xFFFF, 24, 1
-    assert watch.watch_access(c, u64(0x10), ONES, u64(4), WATCH_WRITE) == 0
-    assert c.n_hits == 8 and c.hit_entry.tolist() == list(range(4, 12))
+    with watching(*[(W, 0, 0xFFFF)] * 20) as c:
+        c.armed = 1
+        assert watch.watch_access(c, u64(0x10), ONES, u64(4), WATCH_WRITE) == 0
+        assert c.n_hits == 8 and c.hit_entry.tolist() == list(range(4, 12))
