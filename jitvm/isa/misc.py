@@ -14,7 +14,7 @@ from jitvm.isa.host import peek, swap, swap_wide
 from jitvm.isa.memory import linear, load, load_rmw, lock_host, store
 from jitvm.isa.registers import set_reg
 from jitvm.isa.state import BR, CR0_EM, CR0_TS, GP, MODE_CODE64, NM, OK, RAX, RBX, RCX, RDX, UD, fault, fault0
-from jitvm.isa.words import M32, W0, W1, W8, W16, W32, i64, select, sext, u64
+from jitvm.isa.words import M32, W0, W1, W8, W16, W32, i64, mask, select, sext, u64
 
 GOLDEN_GAMMA, MIX_1, MIX_2 = u64(0x9E37_79B9_7F4A_7C15), u64(0xBF58_476D_1CE4_E5B9), u64(0x94D0_49BB_1331_11EB)
 
@@ -26,12 +26,12 @@ def beside(c, off, n):
     return (off + n) & M32
 
 
-def bound(c, size, a, seg, off):
-    """BOUND: #BR when the signed index `a` is not from the lower to the upper bound in memory."""
+def bound(c, size, a, seg, off, asize):
+    """BOUND: #BR when the signed index `a` is not from the lower to the upper bound in memory, behind which offsets wrap."""
     lower = load(c, seg, off, size)
     if c.status != OK:
         return c.status
-    upper = load(c, seg, beside(c, off, size), size)
+    upper = load(c, seg, (off + size) & mask(asize), size)
     if c.status != OK:
         return c.status
     index = i64(sext(size, a))

@@ -202,7 +202,7 @@ def xsavec(c, size, seg, off):
 def is_bad_header(c, xstate, xcomp, third, others):
     """1 when XRSTOR refuses a header; `others`: its last five words, gathered."""
     if xcomp & COMPACTED != W0 and c.features[6] & XSAVEC != W0:
-        wrong = (xcomp & ~COMPACTED & ~c.xcr0) | (xstate & ~xcomp) | third | others
+        wrong = (xcomp & ~COMPACTED & ~c.xcr0) | (xstate & ~(xcomp & ~COMPACTED)) | third | others
     else:
         wrong = (xstate & ~c.xcr0) | xcomp | third
     return u64(wrong != W0)

@@ -260,8 +260,7 @@ TORTURES = {
 1:  mov eax, [0x6100]
     mov ebx, [0x40000000]
     sub ebx, eax
-    cmp ebx, 1
-    jbe 2f
+    jns 2f
     inc dword ptr [0x6104]
 2:  cmp eax, {SHOOT_DOWNS}
     jne 1b

@@ -10,6 +10,7 @@ Every form runs once by default, in the slow run 20,000 cases a mode on handlers
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,19 @@ def test_a_case_outside_of_the_window_is_known() -> None:
     assert reaches_outside(Case(64, code, tuple(regs), layout=Layout.FLAT))
     regs[12] = (WINDOW + 0x4000) // 5
     assert not reaches_outside(Case(64, code, tuple(regs), layout=Layout.FLAT))
+
+
+def test_the_upper_bound_lies_behind_the_lower_one_at_a_wrapped_offset(engine: IsolatedBareCpu) -> None:
+    """BOUND EBX, [SI-2Dh] with SI = 29h: bounds at FFFCh and 0."""
+    native.need(16, Layout.WINDOW)
+    registers = (0, 0, 0, 5, 0x7000, 0, 0x29, 0)
+    bounds = [(0, 10), (100, 200), (-100, 2)]
+    memory = [{0xFFFC: struct.pack("<i", low), 0: struct.pack("<i", high)} for low, high in bounds]
+    cases = [Case(16, bytes.fromhex("66629cd3ff"), registers, memory=touched) for touched in memory]
+    truths = native.NativeCpu().run(cases)
+    assert [truth.fault is None for truth in truths] == [True, False, False]
+    results = engine.run(cases, [1] * len(cases))
+    assert [isinstance(r, Result) and r.fault for r in results] == [truth.fault for truth in truths]
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(MANY, marks=pytest.mark.slow)])

@@ -1,7 +1,7 @@
 """Our own engines behind the oracles' interface.
 
-One `Bare` machine serves each mode and layout; between cases only registers
-and the bytes that were touched are put back.  Layouts that `Bare.set_mode`
+One `Bare` machine serves each mode and layout, as long as its segments stay; between cases only registers and the
+bytes that were touched are put back.  Layouts that `Bare.set_mode`
 does not offer are made by a few instructions of guest code that load segment
 registers from a descriptor table.
 
@@ -78,8 +78,12 @@ class BareCpu:
         machine = self._machines.get(key)
         if machine is None:
             machine = self._machines[key] = prepare(self._engine, case)
+        before = situation(machine)
         try:
-            return execute(machine, case, steps)
+            result = execute(machine, case, steps)
+            if situation(machine) != before:
+                del self._machines[key]  # a far transfer, a segment load, LMSW: the next case begins anew
+            return result
         except Exception as error:  # whatever the engine raises is a finding, not a test error
             del self._machines[key]
             return Failure(f"raised {type(error).__name__}: {error}")
@@ -102,8 +106,16 @@ def prepare(engine: str, case: Case) -> Any:
     if case.fx:
         machine.set_registers({"cr4": machine.registers()["cr4"] | OSFXSR | OSXMMEXCPT | OSXSAVE})
         machine.c.xcr0 = XCR0
+        machine.c.cr0 |= CR0_NE
     machine.write(WINDOW, BACKGROUND)
     return machine
+
+
+def situation(machine: Any) -> tuple[Any, ...]:
+    """What makes the mode and the layout: the next case relies on it."""
+    c = machine.c
+    segments = (bytes(part) for part in (c.sel, c.limit, c.attr, c.base[:4]))
+    return (*segments, *(int(word) for word in (c.cpl, c.cr0, c.cr3, c.cr4, c.efer)))
 
 
 def _load_segments(machine: Any, case: Case) -> None:
@@ -140,7 +152,6 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
     )
     if case.fx:
         fx.put(machine.c, case.fx)
-        machine.c.cr0 |= CR0_NE
     stop = machine.run(steps)
     memory = changed_bytes(before, machine.read(WINDOW, WINDOW_SIZE))
     for offset in memory:
