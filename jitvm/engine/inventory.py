@@ -92,7 +92,7 @@ def _form(name: str, code: int) -> Form | None:
     if not info.is_instruction or info.encoding not in (ix.EncodingKind.LEGACY, ix.EncodingKind.VEX):
         return None
     ins = ix.Instruction()
-    ins.code = code  # type: ignore[assignment]
+    ins.code = code  # type: ignore[assignment]  # an int at run time
     kinds = operand_kinds(info)
     features = frozenset(FEATURE_NAMES[f] for f in ins.cpuid_features())
     if features & FPU_FEATURES:

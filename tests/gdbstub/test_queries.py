@@ -220,7 +220,7 @@ def test_regions_for_lldb(client: Client, target: FakeTarget, make: Callable[...
     assert client.ask("qMemoryRegionInfo:10") == f"start:0;size:{RAM:x};permissions:rwx;"
     rom = target.memory_map()[1]
     assert client.ask(f"qMemoryRegionInfo:{RAM + 1:x}") == f"start:{RAM:x};size:{rom.size:x};permissions:rx;"
-    target.memory_map = lambda: [MemoryRegion(0x1000, 0x1000)]  # type: ignore[method-assign]
+    target.memory_map = lambda: [MemoryRegion(0x1000, 0x1000)]  # type: ignore[method-assign]  # another map
     assert client.ask("qMemoryRegionInfo:0") == "start:0;size:1000;"
     assert client.ask("qMemoryRegionInfo:ffffffffffffffff") == "start:2000;size:ffffffffffffe000;"
     assert client.ask("qMemoryRegionInfo:x").startswith("E")
