@@ -27,7 +27,6 @@ PACKET_SIZE = 0x20000
 """Longest payload taken, 128 KiB; announced as PacketSize."""
 WORTH_SHORTENING = 1024
 """Shorter payloads are sent as they are: that takes less time than looking for runs."""
-INTERRUPT_BYTE = 0x03
 
 _IDLE, _BODY, _SUM_HIGH, _SUM_LOW = range(4)
 _START = re.compile(rb"[$+\-\x03]")

@@ -296,7 +296,6 @@ class Forms:
         self.number(GOTO)
         self.number(UNDEFINED)
         self.number(Shape("misc.no_device", "status", ends=True))
-        self.learned = 0
 
     def number(self, shape: Shape) -> int:
         """The shape's number (GOTO is 1, #UD and #NM are SHAPE_UD and SHAPE_NM)."""
@@ -310,7 +309,6 @@ class Forms:
 
     def describe(self, data: bytes, mode: int, key: int) -> tuple[int, int]:
         """(form word, shape number) of the instruction in `data`, which is an instance of form `key` in mode `mode`."""
-        self.learned += 1
         bits = 64 if mode & 2 else 32 if mode & 1 else 16
         decoder = ix.Decoder(bits, shortest(data, bits), ip=0)
         ins = decoder.decode()
