@@ -6,7 +6,7 @@
  * sections 10.6.1 (interrupt command register) and 10.8.5 (EOI).
  */
     .intel_syntax noprefix
-    .equ    VECTOR, 0x40
+#include "idt.h"
     .equ    APIC, 0xFEE00000
     .equ    EOI, 0xB0
     .equ    SPURIOUS, 0xF0
@@ -15,13 +15,7 @@
     .text
     .globl prepare
 prepare:
-    mov     eax, offset handler
-    mov     [idt + VECTOR*8], ax
-    mov     word ptr [idt + VECTOR*8 + 2], 0x08
-    mov     word ptr [idt + VECTOR*8 + 4], 0x8E00
-    shr     eax, 16
-    mov     [idt + VECTOR*8 + 6], ax
-    lidt    [idt_pointer]
+    load_idt
     mov     al, 0xFF                    /* nothing from the 8259As */
     out     0x21, al
     out     0xA1, al
@@ -52,11 +46,3 @@ bench:
     .balign 4
 served:
     .long   0
-
-    .data
-    .balign 8
-idt:
-    .fill   VECTOR + 1, 8, 0
-idt_pointer:
-    .word   idt_pointer - idt - 1
-    .long   idt

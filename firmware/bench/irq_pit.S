@@ -7,7 +7,7 @@
  * volume 3, 10.5.1).
  */
     .intel_syntax noprefix
-    .equ    VECTOR, 0x40
+#include "idt.h"
     .equ    APIC, 0xFEE00000
     .equ    SPURIOUS, 0xF0
     .equ    LVT_LINT0, 0x350
@@ -15,13 +15,7 @@
     .text
     .globl prepare
 prepare:
-    mov     eax, offset handler
-    mov     [idt + VECTOR*8], ax
-    mov     word ptr [idt + VECTOR*8 + 2], 0x08
-    mov     word ptr [idt + VECTOR*8 + 4], 0x8E00
-    shr     eax, 16
-    mov     [idt + VECTOR*8 + 6], ax
-    lidt    [idt_pointer]
+    load_idt
     mov     dword ptr [APIC + SPURIOUS], 0x1FF
     mov     dword ptr [APIC + LVT_LINT0], EXTINT
     mov     al, 0x11                    /* ICW1: edge, cascade, ICW4 follows */
@@ -72,11 +66,3 @@ bench:
     mov     eax, ebx
     pop     ebx
     ret
-
-    .data
-    .balign 8
-idt:
-    .fill   VECTOR + 1, 8, 0
-idt_pointer:
-    .word   idt_pointer - idt - 1
-    .long   idt

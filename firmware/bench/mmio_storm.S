@@ -5,35 +5,13 @@
  * through the latches and masks, so that no emulator maps it as plain RAM.
  * All planes are written alike and plane 0 is read, so the checksum is that
  * of plain memory: what is measured is the way to the device and back.
- * Registers: IBM VGA technical reference; misc output 3C2h, sequencer 3C4h,
- * graphics controller 3CEh.
  *
  * Two MMIO accesses and eight instructions an iteration.
  */
     .intel_syntax noprefix
+#include "vga.h"
     .text
-    .globl prepare
-prepare:
-    mov     edx, 0x3C2
-    mov     al, 0x63                    /* colour ports, memory enabled */
-    out     dx, al
-    mov     edx, 0x3C4
-    mov     ecx, offset sequencer
-    call    program
-    mov     edx, 0x3CE
-    mov     ecx, offset graphics
-program:                                /* pairs (index, value) to port DX */
-    mov     ax, [ecx]
-    cmp     al, 0xFF
-    je      1f
-    out     dx, al
-    inc     edx
-    mov     al, ah
-    out     dx, al
-    dec     edx
-    add     ecx, 2
-    jmp     program
-1:  ret
+    vga_prepare misc=0x63               /* colour ports, memory enabled */
 
     .globl bench
 bench:

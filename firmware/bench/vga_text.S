@@ -1,35 +1,14 @@
 /* vga_text: words written to and read from the VGA's text memory at B8000h.
  *
  * In text modes planes 0 and 1 lie interleaved behind the window (odd/even addressing), so that it
- * is memory like any other to the program. Registers: IBM VGA technical reference; misc output
- * 3C2h, sequencer 3C4h, graphics controller 3CEh.
+ * is memory like any other to the program.
  *
  * Two accesses and nine instructions an iteration, over 4096 bytes.
  */
     .intel_syntax noprefix
+#include "vga.h"
     .text
-    .globl prepare
-prepare:
-    mov     edx, 0x3C2
-    mov     al, 0x67                    /* colour ports, memory enabled */
-    out     dx, al
-    mov     edx, 0x3C4
-    mov     ecx, offset sequencer
-    call    program
-    mov     edx, 0x3CE
-    mov     ecx, offset graphics
-program:                                /* pairs (index, value) to port DX */
-    mov     ax, [ecx]
-    cmp     al, 0xFF
-    je      1f
-    out     dx, al
-    inc     edx
-    mov     al, ah
-    out     dx, al
-    dec     edx
-    add     ecx, 2
-    jmp     program
-1:  ret
+    vga_prepare misc=0x67               /* colour ports, memory enabled */
 
     .globl bench
 bench:

@@ -131,23 +131,14 @@ def save_sse(c, lin):
     return OK
 
 
-def fxsave(c, size, seg, off):
-    """FXSAVE; with 64-bit operands the pointers have 64 bits."""
-    lin = area_address(c, seg, off, W1, AREA, W16)
-    if c.status != OK or probe_linear(c, lin, AREA, is_user(c)) != OK:
-        return c.status
-    if save_x87(c, lin, u64(size == W8)) != OK or c.cr4 & CR4_OSFXSR == W0:
-        return c.status
+def save_mxcsr(c, lin):
+    """MXCSR and its mask; status."""
     pending_flags(c)
-    if fx_store(c, lin, MXCSR_AT, c.mxcsr | (MXCSR_VALID << W32)) != OK:
-        return c.status
-    return save_sse(c, lin)
+    return fx_store(c, lin, MXCSR_AT, c.mxcsr | (MXCSR_VALID << W32))
 
 
-def walk_fx(c, lin, wide, sse, commit):
-    """Read the whole state, `sse`: SSE state, too, and make it the CPU's when `commit` is 1; status."""
-    if load_x87(c, lin, wide, commit) != OK or sse == W0:
-        return c.status
+def load_mxcsr(c, lin, commit):
+    """MXCSR from the area; status: #GP(0) for reserved bits.  It is made the CPU's when `commit` is 1."""
     mxcsr = fx_load(c, lin, MXCSR_AT) & M32
     if c.status != OK:
         return c.status
@@ -155,6 +146,25 @@ def walk_fx(c, lin, wide, sse, commit):
         return fault(c, GP, W0)
     if commit != W0:
         put_mxcsr(c, mxcsr)
+    return OK
+
+
+def fxsave(c, size, seg, off):
+    """FXSAVE; with 64-bit operands the pointers have 64 bits."""
+    lin = area_address(c, seg, off, W1, AREA, W16)
+    if c.status != OK or probe_linear(c, lin, AREA, is_user(c)) != OK:
+        return c.status
+    if save_x87(c, lin, u64(size == W8)) != OK or c.cr4 & CR4_OSFXSR == W0:
+        return c.status
+    if save_mxcsr(c, lin) != OK:
+        return c.status
+    return save_sse(c, lin)
+
+
+def walk_fx(c, lin, wide, sse, commit):
+    """Read the whole state, `sse`: SSE state, too, and make it the CPU's when `commit` is 1; status."""
+    if load_x87(c, lin, wide, commit) != OK or sse == W0 or load_mxcsr(c, lin, commit) != OK:
+        return c.status
     return load_sse(c, lin, commit)
 
 

@@ -18,19 +18,20 @@ from __future__ import annotations
 
 from jitvm.isa.fxsave import (
     AREA,
-    MXCSR_AT,
     area_address,
     fx_load,
     fx_registers,
     fx_store,
+    load_mxcsr,
     load_sse,
     load_x87,
+    save_mxcsr,
     save_sse,
     save_x87,
 )
 from jitvm.isa.memory import is_user, probe_linear
 from jitvm.isa.mode import check_privilege
-from jitvm.isa.simd import MXCSR_RESET, MXCSR_VALID, pending_flags, put_mxcsr
+from jitvm.isa.simd import MXCSR_RESET, pending_flags, put_mxcsr
 from jitvm.isa.state import CR0_TS, CR4_OSXSAVE, GP, NM, OK, RAX, RCX, RDX, UD, fault, fault0
 from jitvm.isa.words import M32, W0, W1, W8, W16, W24, W32, W64, u64
 from jitvm.isa.x87_env import initialize
@@ -132,12 +133,6 @@ def writable_area(c, seg, off):
     return lin
 
 
-def save_mxcsr(c, lin):
-    """MXCSR and its mask; status."""
-    pending_flags(c)
-    return fx_store(c, lin, MXCSR_AT, c.mxcsr | (MXCSR_VALID << W32))
-
-
 def save_components(c, lin, wide, which):
     """The registers of the components `which`; status."""
     if which & X87 != W0 and save_x87(c, lin, wide) != OK:
@@ -224,13 +219,8 @@ def walk_area(c, lin, size, rfbm, commit):
         return fault(c, GP, W0)
     loaded = rfbm & xstate
     if rfbm & SSE != W0 and (loaded & SSE != W0 or xcomp & COMPACTED == W0):
-        mxcsr = fx_load(c, lin, MXCSR_AT) & M32
-        if c.status != OK:
+        if load_mxcsr(c, lin, commit) != OK:
             return c.status
-        if mxcsr & ~MXCSR_VALID != W0:
-            return fault(c, GP, W0)
-        if commit != W0:
-            put_mxcsr(c, mxcsr)
     elif rfbm & SSE != W0 and commit != W0:
         put_mxcsr(c, MXCSR_RESET)
     if loaded & X87 != W0 and load_x87(c, lin, u64(size == W8), commit) != OK:
