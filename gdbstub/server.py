@@ -201,6 +201,8 @@ class Server:
         self._thread = threading.Thread(target=self._serve, name="gdb", daemon=True)
         self._lock = threading.Lock()
         """Held to write into the wake pipe or to close it."""
+        self._again = False
+        """The session was woken by this thread itself, as by a target that stops at once."""
         session.wake = self._wake
 
     @property
@@ -308,6 +310,9 @@ class Server:
 
     def _wake(self) -> None:
         """Called from any thread. A full pipe is as good as a byte in it."""
+        if threading.get_ident() == self._thread.ident:
+            self._again = True
+            return
         with self._lock, contextlib.suppress(BlockingIOError):
             if self._wake_writer >= 0:
                 os.write(self._wake_writer, b"!")
@@ -348,6 +353,7 @@ class Server:
             self._out += data
             if not self._flush(STUCK):
                 return
+        self._again = False
 
     def _flush(self, seconds: float) -> bool:
         """Send what is to be sent; False if the client is gone or does not take it."""
@@ -373,6 +379,8 @@ class Server:
 
     def _wait(self) -> None:
         """Wait for whatever comes first, and take it in."""
+        if self._again:
+            return
         sources = [self._wake_reader]
         wire, listener = self._wire, self._listener
         if wire is not None and self._session.wants_input:

@@ -54,6 +54,9 @@ from jitvm.vcpu import NEVER, Vcpu
 
 RTC_BASE = datetime(2026, 1, 1)
 """What the clock chip shows at virtual time 0, unless the clock is the host's."""
+AT_ONCE = 4096
+"""Instructions that a debugger's thread runs itself: those of an exit storm take a few milliseconds, by which a Ctrl-C is
+late."""
 FINAL = frozenset({"poweroff", "shutdown", "error"})
 """Ends after which only a reset makes the machine run again."""
 
@@ -104,6 +107,8 @@ class Machine(Access):
         self.config = config = config or MachineConfig()
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)
+        self._over = threading.Condition(self.lock)
+        """`wait` waits here for the end of a run: not to be woken whenever a debugger lets the vCPUs go."""
         self._result: RunResult | None = None
         self._failure: BaseException | None = None
         self._reset_cause: str | None = None
@@ -292,6 +297,7 @@ class Machine(Access):
             self.gate.run_ended(self._result)
         self._interrupt_vcpus()
         self._changed.notify_all()
+        self._over.notify_all()
 
     def _interrupt_vcpus(self) -> None:
         self._attention = True
@@ -336,27 +342,40 @@ class Machine(Access):
                 outcome = vcpu.run_until_stopped()
                 with self.lock:
                     self._turn_ended(vcpu, outcome)
-        except BaseException as e:  # the thread that called run() raises it
+        except BaseException as e:
             with self.lock:
-                self._failure = e
-                self._parked.add(vcpu.index)
-                self._stop("error", message=str(e))
+                self._failed(vcpu, e)
+
+    def _failed(self, vcpu: Vcpu, error: BaseException) -> None:
+        """The thread that called run() raises it."""
+        self._failure = error
+        self._parked.add(vcpu.index)
+        self._stop("error", message=str(error))
 
     def _may_go(self, vcpu: Vcpu) -> bool:
         """Wait until the machine runs; False when it is closed.  The last vCPU to stop does a reset that is due."""
         with self.lock:
-            self._parked.add(vcpu.index)
+            self._park(vcpu)
             self._changed.notify_all()
-            while not self._closing:
-                if self._reset_cause is not None and self._all_stand():
-                    self._reset_board(self._reset_cause)
-                ready = self._running and self._reset_cause is None
-                if ready and self.gate.is_open(vcpu.index, self._all_stand()) and not self._paused:
-                    self._parked.discard(vcpu.index)
-                    self._attention = False
-                    return True
+            while True:
+                if vcpu.index in self._parked:  # else the debugger's thread runs it
+                    if self._closing:
+                        return False
+                    if self._reset_cause is not None and self._all_stand():
+                        self._reset_board(self._reset_cause)
+                    if self._may_run() and self.gate.is_open(vcpu.index, self._all_stand()) and not self._paused:
+                        self._parked.discard(vcpu.index)
+                        self._attention = False
+                        return True
                 self._changed.wait()
-            return False
+
+    def _park(self, vcpu: Vcpu) -> None:
+        self._parked.add(vcpu.index)
+        if not self._running:
+            self._over.notify_all()
+
+    def _may_run(self) -> bool:
+        return self._running and self._reset_cause is None
 
     def _all_stand(self) -> bool:
         return len(self._parked) == len(self.vcpus)
@@ -451,7 +470,7 @@ class Machine(Access):
         """Wait until the run has ended; what the vCPU threads raised is raised here."""
         with self.lock:
             while self._running or len(self._parked) < len(self._threads):
-                self._changed.wait()
+                self._over.wait()
             if self._went:
                 self._host_seconds += time.perf_counter() - self._went
                 self._went = 0.0
@@ -549,7 +568,9 @@ class Machine(Access):
     def release(self, frozen: frozenset[int] = frozenset(), last: int | None = None) -> None:
         """Let what the gate keeps standing go on, but for the `frozen` vCPUs; the lock is held.
 
-        `last`: with vCPUs that take turns, the one that shall wait until the others had theirs.
+        `last`: with vCPUs that take turns, the one that shall wait until the others had theirs.  A vCPU that goes alone runs
+        its first instructions on this thread: most steps and many breakpoints are reached by then, and waking its own
+        thread, and being woken by it, takes several times as long as all the rest.
         """
         self.gate.held = self._paused = False
         self.gate.frozen = frozen
@@ -557,7 +578,23 @@ class Machine(Access):
             self.rotation.give_way(last)
         if self._pace is not None:
             self._pace.start()
-        self._changed.notify_all()
+        going = [vcpu for vcpu in self.vcpus if vcpu.index not in frozen]
+        alone = len(going) == 1 and (len(self.vcpus) == 1 or isinstance(going[0], TurnVcpu))
+        stands = self._all_stand() and not self._closing
+        if not (alone and stands and self._may_run() and self._run_here(going[0])):
+            self._changed.notify_all()
+
+    def _run_here(self, vcpu: Vcpu) -> bool:
+        """A short turn of a vCPU whose thread is parked; True if the debugger keeps it standing behind that."""
+        self._parked.discard(vcpu.index)
+        self._attention = False
+        try:
+            self._turn_ended(vcpu, vcpu.run_a_little(AT_ONCE))
+        except BaseException as e:
+            self._failed(vcpu, e)
+        self._park(vcpu)
+        stands = self._may_run() and not self.gate.is_open(vcpu.index, self._all_stand())
+        return stands and not self._attention
 
     def bring_to_stand(self) -> None:
         """Make the vCPUs end their turns, so that the debugger is asked; returns at once."""

@@ -161,6 +161,20 @@ class TurnVcpu(Vcpu):
                     self.wait()
             return Outcome.INTERRUPT
 
+    def run_a_little(self, n: int) -> Outcome:
+        rotation = self.rotation
+        holder = rotation.vcpus[rotation.current]
+        if holder is not self and rotation.is_held(holder.index):
+            rotation.pass_on(holder)
+        if rotation.current != self.index:
+            return Outcome.INTERRUPT
+        rotation.changed()
+        outcome = super().run_a_little(n)
+        if outcome is not Outcome.TURN:
+            return outcome
+        rotation.pass_on(self)
+        return Outcome.INTERRUPT
+
     def pre_run(self) -> int:
         n = super().pre_run()
         return max(1, min(n, self.rotation.end - self._retired - self._extra))

@@ -275,6 +275,15 @@ class Vcpu:
                     return Outcome.INTERRUPT
                 self.wait()
 
+    def run_a_little(self, n: int) -> Outcome:
+        """A turn of at most `n` instructions that never waits, on a thread that has the lock while the vCPU's own stands."""
+        self._end = min(self._end, self.retired + n)
+        try:
+            outcome = self.execute()
+        finally:
+            self._end = min(self._limit, self._halt_at)
+        return Outcome.INTERRUPT if outcome is Outcome.HLT else outcome
+
     def execute(self) -> Outcome:
         """Run until something must be told to the caller, which holds the lock (QEMU's kvm_cpu_exec)."""
         if self.process_async_events():
