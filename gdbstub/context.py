@@ -115,6 +115,7 @@ class Form(Enum):
     COLON_OR_NOTHING = rb"(:.*)?"
     COMMA = rb",.*"
     EQUALS = rb"=.*"
+    EQUALS_OR_NOTHING = rb"(=.*)?"
     SEMICOLON = rb";.*"
     SEMICOLON_OR_NOTHING = rb"(;.*)?"
     ANY = rb".*"

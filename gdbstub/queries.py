@@ -149,6 +149,9 @@ def _step_names(context: Context, arguments: bytes) -> bytes:
 
 
 def _step_flags(context: Context, arguments: bytes) -> bytes:
+    """QEMU takes the packet that sets them with a small q, too; its manual spells it so ("GDB usage")."""
+    if arguments:
+        return _set_step_flags(context, arguments)
     facet = context.facets.step_flags
     return b"" if facet is None else b"0x%x" % facet.step_flags()
 
@@ -181,7 +184,7 @@ COMMANDS = {
     "qThreadExtraInfo": Command(_thread_words, anytime=True, form=Form.COMMA),
     "qfThreadInfo": Command(_first_threads, anytime=True, form=Form.ALONE),
     "qqemu.PhyMemMode": Command(_physical, form=Form.ALONE),
-    "qqemu.sstep": Command(_step_flags, form=Form.ALONE),
+    "qqemu.sstep": Command(_step_flags, form=Form.EQUALS_OR_NOTHING),
     "qqemu.sstepbits": Command(_step_names, form=Form.ALONE),
     "qsThreadInfo": Command(_more_threads, anytime=True, form=Form.ALONE),
     "vMustReplyEmpty": Command(_unknown, anytime=True),

@@ -90,6 +90,9 @@ def test_mistakes_say_what_to_write(guest: Callable[..., Guest]) -> None:
         ("watch delete 1", "no number 1"), ("checkpoint save", "checkpoint save NAME"), ("checkpoint keep x", "NAME"),
         ("checkpoint restore x", "none called x"), ("devices toaster", "no chip 'toaster'"), ("screen 2", "no argument"),
         ("irq 1", "no argument"), ("mem all", "no argument"), ("info", "write info"), ("info weather", "write info"),
+        ("watch phys", "write watch"), ("watch write", "write watch"), ("idt 3", "idt takes no argument"),
+        ("gdt 99", "no argument"), ("ldt/x", "no argument"), ("stats x", "no argument"), ("reset now", "no argument"),
+        ("quit now", "no argument"), ("status 1", "no argument"), ("stop 1", "no argument"), ("cont 1", "no argument"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=re.escape(words)):
             ask(line)

@@ -60,6 +60,8 @@ class Monitor:
         command = self._commands.get(ALIASES.get(name, name))
         if command is None:
             raise ConfigError(f"unknown command '{words[0]}'; known: {', '.join(self._commands)}")
+        if command.alone and (slash or len(words) > 1):
+            raise ConfigError(f"{command.name} takes no argument")
         try:
             return command.run(self.context, [slash + form, *words[1:]] if slash else words[1:])
         except TargetError as e:

@@ -111,8 +111,6 @@ def _show(value: Any, whole: bool) -> str:
 
 def irq(context: Context, words: Sequence[str]) -> str:
     """The interrupt controllers, and which chips drive lines that are high."""
-    if words:
-        raise ConfigError("irq takes no argument")
     machine = context.machine
     with machine.lock:
         chips: dict[str, Any] = machine.board.pic.snapshot()
@@ -126,8 +124,6 @@ def irq(context: Context, words: Sequence[str]) -> str:
 
 def screen(context: Context, words: Sequence[str]) -> str:
     """The VGA's text screen without the empty lines below."""
-    if words:
-        raise ConfigError("screen takes no argument")
     rows = [row.rstrip() for row in context.machine.screen_text()]
     while rows and not rows[-1]:
         rows.pop()

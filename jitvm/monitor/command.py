@@ -77,6 +77,11 @@ class Command:
         """The word that calls it."""
         return self.usage.split()[0].partition("[")[0]
 
+    @property
+    def alone(self) -> bool:
+        """It takes no argument."""
+        return self.usage == self.name
+
 
 def number(what: str, word: str, limit: int = 1 << 64) -> int:
     """A number from 0 up to `limit`, without it."""

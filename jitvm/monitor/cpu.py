@@ -24,7 +24,6 @@ MAX_STEPS, MAX_FRAMES = 1_000_000, 64
 
 def regs(context: Context, words: Sequence[str]) -> str:
     """All registers of all vCPUs."""
-    _none("regs", words)
     with context.machine.standing(), np.errstate(over="ignore"):
         return "\n".join(
             f"CPU{vcpu.index} {mode_name(vcpu.engine.c)}{', halted' if int(vcpu.engine.c.halted) else ''}\n"
@@ -129,11 +128,6 @@ def cpu(context: Context, words: Sequence[str]) -> str:
         )
 
 
-def _none(name: str, words: Sequence[str]) -> None:
-    if words:
-        raise ConfigError(f"{name} takes no argument")
-
-
 COMMANDS = (
     Command("regs", "the CPU's registers, segments with what is hidden, and the instruction at CS:IP", regs),
     Command("cpu [N]", "the vCPUs; N is the one that pc, frame, step, x and the tables are about from now on", cpu,
@@ -146,7 +140,7 @@ COMMANDS = (
     Command("idt", "the interrupt descriptor table: gates, or real mode's far pointers", _table(idt)),
     Command("pagewalk ADDRESS", "how a linear address is translated, level by level", _table(pagewalk),
             "Nothing is changed: no accessed or dirty bit is set.  ADDRESS is a number or a symbol."),
-    Command("frame", "who called the 16-bit code that stands", frame,
+    Command("frame [PC SP BP CS CS_BASE SS_BASE]", "who called the 16-bit code that stands", frame,
             "Functions that begin with a symbol are read; else BP frames are followed.  jitvm gdb-init makes gdb use it,\n"
             "with the values of a frame as arguments: PC SP BP CS CS_BASE SS_BASE."),
     Command("step [N]", "one instruction, or N, of a machine that is stopped", step,

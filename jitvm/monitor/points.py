@@ -64,7 +64,7 @@ def _watch(context: Context, text: str) -> tuple[bool, int, int, WatchKind]:
     words = text.split()
     physical = words[0] == "phys"
     rest = words[1:] if physical else words
-    kind = next((k for k in KINDS if k == rest[-1]), None)
+    kind = next((k for k in KINDS if rest[-1:] == [k]), None)
     rest = rest[:-1] if kind is not None else rest
     if len(rest) != 2:
         raise ConfigError(f"write watch [phys] ADDRESS LENGTH [{'|'.join(KINDS)}], watch list or watch delete N")

@@ -98,8 +98,6 @@ def x(context: Context, words: Sequence[str]) -> str:
 
 def mem(context: Context, words: Sequence[str]) -> str:
     """The physical address space."""
-    if words:
-        raise ConfigError("mem takes no argument")
     with context.machine.lock:
         found = context.machine.board.memory_map()
     return "\n".join(f"{start:08x}-{end - 1:08x} {what}" for start, end, what in found)

@@ -286,6 +286,9 @@ def test_step_flags(client: Client, target: FakeTarget) -> None:
     assert target.flags == 1
     assert client.ask("Qqemu.sstep=0x5") == "OK"
     assert client.ask("Qqemu.sstep=8").startswith("E.step flags 0x8")
+    assert client.ask("qqemu.sstep=0x3") == "OK"
+    assert target.flags == 3
+    assert client.ask("qqemu.sstep=8").startswith("E.step flags 0x8")
 
 
 def test_small_answers(client: Client) -> None:
