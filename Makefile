@@ -12,6 +12,8 @@ check:
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -q tests/test_layers.py
 
+# The fast set: each test, each value of each of its parameters (tests/fast_set.py), a share of each sweep; pyproject.toml says
+# what is slow.  Two minutes on two cores, once everything is compiled.
 test:
 	$(PYTEST) -q $(PARALLEL) -m "not slow and not packaging" --ignore=tests/perf
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fast_set import mark_the_others
 from tests.needs import REQUIRE, missing_of_all, need, required
 
 
@@ -31,6 +32,12 @@ def _proved(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with proving():
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` chooses."""
+    mark_the_others(items)
 
 
 @pytest.hookimpl(tryfirst=True)

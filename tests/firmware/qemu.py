@@ -29,17 +29,27 @@ class Run:
     debug: str
 
 
-def run_qemu(folder: Path, bios: Path, *options: str, typed: str = "", program: str = QEMU) -> Run:
-    """Run QEMU's pc board headless until it ends by itself; `typed` is fed to COM1."""
+def run_qemu(
+    folder: Path, bios: Path, *options: str, typed: str = "", program: str = QEMU, hangs_behind: str | None = None
+) -> Run:
+    """Run QEMU's pc board headless until it ends by itself; `typed` is fed to COM1.
+
+    `hangs_behind`: the debug output behind which this QEMU sometimes hangs by an error of its own; it is run again.
+    """
     debug = folder / "debug.txt"
     command = [
         program, "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
         "-bios", str(bios), "-serial", "stdio", "-debugcon", f"file:{debug}", *options,
     ]  # fmt: skip
-    for _ in range(ATTEMPTS):
-        done = subprocess.run(
-            command, input=typed.encode(), capture_output=True, timeout=TIMEOUT, check=False
-        )
+    for attempt in range(ATTEMPTS):
+        try:
+            done = subprocess.run(
+                command, input=typed.encode(), capture_output=True, timeout=TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            if attempt == ATTEMPTS - 1 or debug.read_text(encoding="latin-1") != hangs_behind:
+                raise
+            continue
         serial = done.stdout.decode("latin-1").replace("\r\n", "\n")  # as read_text does
         if not (OURS in serial and serial.count("\nDisk 8") < options.count("-drive")):
             break

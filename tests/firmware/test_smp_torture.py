@@ -6,12 +6,14 @@ The guest checks itself, and counts: what it says is the same whatever runs it. 
 from __future__ import annotations
 
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from jitvm.machine import Machine
 from tests.boot.guests import GUESTS, config, debug_output
+from tests.firmware import qemu
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
@@ -55,8 +57,30 @@ def test_at_the_same_time(n: int, jit: str, tmp_path: Path) -> None:
 
 
 def test_on_qemu(tmp_path: Path) -> None:
-    """With a thread for each processor: in turns it lets one spin for very long."""
+    """With a thread for each processor: in turns it lets one spin for very long.
+
+    QEMU 7.2 loses a store to code that another processor is translating at that moment, before its page is protected:
+    "loop", which waits for such a store to be seen, then never ends, with the new byte in memory (1 run of 190 on a
+    busy host).
+    """
     need(QEMU)
-    run = run_qemu(tmp_path, image(tmp_path, 4), "-smp", "2", "-accel", "tcg,thread=multi", *DEBUG_EXIT)
+    done = WANTED[: WANTED.index("loop")]
+    threads = ("-smp", "2", "-accel", "tcg,thread=multi")
+    run = run_qemu(tmp_path, image(tmp_path, 4), *threads, *DEBUG_EXIT, hangs_behind=done)
     assert run.debug == WANTED
     assert run.status == 1
+
+
+def test_only_the_known_hang_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in QEMU's place that hangs at its first run, behind the output that its command line says."""
+    monkeypatch.setattr(qemu, "TIMEOUT", 1)
+    program = tmp_path / "qemu"
+    program.write_text(
+        f'#!/bin/sh\nfor last; do :; done\nprintf %s "$last" > {tmp_path}/debug.txt\n'
+        f"[ -e {tmp_path}/ran ] && exit 1\ntouch {tmp_path}/ran\nexec sleep 100\n"
+    )
+    program.chmod(0o755)
+    assert run_qemu(tmp_path, IMAGE, "loop", program=str(program), hangs_behind="loop").status == 1
+    (tmp_path / "ran").unlink()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_qemu(tmp_path, IMAGE, "locks", program=str(program), hangs_behind="loop")
