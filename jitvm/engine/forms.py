@@ -47,9 +47,11 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "BMI2": "bmi2",
     "LZCNT": "abm",
     "RDRAND": "rdrand",
+    "RDPMC": "p6",
+    "MULTIBYTENOP": "p6",
     **{name: name.lower() for name in ("RDSEED", "ADX", "FSGSBASE", "INVPCID", "XSAVE", "XSAVEOPT", "XSAVEC")},
 }
-"""iced-x86's feature name to that of `cpuid.BUILT`: where a CPU does not announce it, its instructions are #UD."""
+"""iced-x86's feature name to that of `cpuid.BUILT` or `GENERATIONS`: where a CPU does not announce it, its instructions are #UD."""
 OLDER = {"TZCNT": "BSF", "LZCNT": "BSR"}
 """What a CPU that does not know an instruction makes of its bytes: it ignores F3 (SDM vol. 2, TZCNT, LZCNT)."""
 FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387"})
@@ -320,7 +322,7 @@ class Forms:
         if ins.code != ix.Code.INVALID and vex != (ins.op_code().encoding != ix.EncodingKind.LEGACY):
             return self.undefined()
         if opcode in HINT_NOPS and not vex and not key >> 20 & 1:
-            return self._finish(Shape("misc.nop", "nop"), 0)
+            return self._finish(Shape("misc.nop", "nop", feature="p6"), 0)
         if ins.code == ix.Code.INVALID:
             return self.undefined(undefined_immediates(data, bits))
         features = feature_names(ins)

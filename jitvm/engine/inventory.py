@@ -55,7 +55,8 @@ WITHOUT_ROW = frozenset({"RESERVEDNOP", "UD0", "UD1", "UD2"})
 """Hints that nobody has defined are NOPs; those that are #UD by definition."""
 NEVER = frozenset({"UD0", *(f"RESERVEDNOP_RM{n}_R{n}_0F1F" for n in (16, 32, 64))})
 """Other names of what iced-x86 decodes as UD0_R16_RM16, NOP_RM16 and so on."""
-GENERATIONS = ("8086", "80186", "80286", "80386", "80486", "Pentium Pro")
+GENERATIONS = {"8086": "", "80186": "", "80286": "", "80386": "", "80486": "", "Pentium Pro": "p6"}
+"""Generations of processors, with the name in `cpuid.GENERATIONS` where not all models are of them."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def feature_of(features: frozenset[str]) -> str:
     """The name under which an instruction with these features (iced-x86's names) is counted."""
     if features & FPU_FEATURES:
         return " ".join(["fpu", *(FPU_ALSO[name] for name in sorted(features & FPU_ALSO.keys()))])
-    announced = [ANNOUNCED_AS[name] for name in sorted(features) if name in ANNOUNCED_AS]
+    announced = [ANNOUNCED_AS[name] for name in sorted(features) if ANNOUNCED_AS.get(name) in BUILT]
     return announced[0] if announced else BASE[min(features)]
 
 
@@ -126,8 +127,8 @@ def proofs() -> dict[str, frozenset[str]]:
 
 def models_with(feature: str) -> str:
     """The CPU models that announce a feature, as "pentium3 and later"."""
-    names = feature.split()
-    if not all(name in BUILT for name in names):
+    names = GENERATIONS.get(feature, feature).split()
+    if not all(is_announced(feature_words(cpuid_table("max")), name) for name in names) or not names:
         return "all"
     having = [model for model in MODELS if all(is_announced(feature_words(cpuid_table(model)), n) for n in names)]
     return having[0] if len(having) == 1 else f"{having[0]} and later"

@@ -43,8 +43,11 @@ FEATURE_FSGSBASE, FEATURE_SMEP, FEATURE_SMAP = u64(1 << 0), u64(1 << 7), u64(1 <
 # word 5: leaf 7 ECX
 FEATURE_UMIP = u64(1 << 2)
 
-EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD = range(7)
-"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh."""
+EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD, FAMILY = range(8)
+"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh; what no bit of CPUID tells."""
+P6_FAMILY = 6
+GENERATIONS = {"p6": (FAMILY, 0)}
+"""What a processor has by its family, as leaf 1 EAX tells it: RDPMC and the NOPs with a ModRM byte (SDM vol. 2, NOP, RDPMC)."""
 
 BUILT: dict[str, tuple[int, int]] = {
     "fpu": (EDX1, 0),
@@ -276,14 +279,16 @@ def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
             words[EBX7], words[ECX7] = row[3], row[4]
         elif row[0] == XSTATE and row[1] == 1:
             words[EAXD] = row[2]
+        if row[0] == 1 and int(row[2]) >> 8 & 15 >= P6_FAMILY:
+            words[FAMILY] = 1
     return words
 
 
 def is_announced(features: npt.NDArray[np.uint64], name: str) -> bool:
     """Does a CPU with these `c.features` have the feature of this name?"""
-    if name not in BUILT:
+    if name not in BUILT and name not in GENERATIONS:
         return False
-    word, bit = BUILT[name]
+    word, bit = BUILT.get(name) or GENERATIONS[name]
     return bool(int(features[word]) >> bit & 1)
 
 

@@ -19,9 +19,9 @@ MODES = {16: int(MODE_STACK32), 32: int(MODE_CODE32 | MODE_STACK32), 64: int(MOD
 class Decoder:
     """The native `decode` on the record of a `Bare`, with forms learned as the engine does."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "max") -> None:
         self.bare = Bare("handlers", memory=0x10000)
-        self.bare.vcpu.set_cpu("max")
+        self.bare.vcpu.set_cpu(model)
         self.bare.set_mode("prot32")
         self.c: Any = self.bare.c
         self.forms = self.bare.vcpu.accel.forms
