@@ -51,7 +51,7 @@ ANNOUNCED_AS = simd_forms.FEATURES | {
     "MULTIBYTENOP": "p6",
     **{name: name.lower() for name in ("RDSEED", "ADX", "FSGSBASE", "INVPCID", "XSAVE", "XSAVEOPT", "XSAVEC")},
 }
-"""iced-x86's feature name to that of `cpuid.BUILT` or `GENERATIONS`: where a CPU does not announce it, its instructions are #UD."""
+"""iced-x86's feature name to that of `cpuid.BUILT` or `GENERATIONS`: where a CPU lacks it, its instructions are #UD."""
 OLDER = {"TZCNT": "BSF", "LZCNT": "BSR"}
 """What a CPU that does not know an instruction makes of its bytes: it ignores F3 (SDM vol. 2, TZCNT, LZCNT)."""
 FPU_FEATURES = frozenset({"FPU", "FPU287", "FPU387"})

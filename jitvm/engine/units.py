@@ -40,7 +40,7 @@ ISA_MODULES = (
     "memory mode segment verify tss task_segments task tss_long far vme idt events_long events iret alu shift muldiv bits "
     "bmi bcd "
     "branch string_loops string stringio io apic control smm_save smm "
-    "system syscall msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
+    "system syscall machine_check msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "copy", "run")
 FRONT_END = Path(__file__).with_name("numba_ir.py")

@@ -47,7 +47,7 @@ EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD, FAMILY = range(8)
 """Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh; what no bit of CPUID tells."""
 P6_FAMILY = 6
 GENERATIONS = {"p6": (FAMILY, 0)}
-"""What a processor has by its family, as leaf 1 EAX tells it: RDPMC and the NOPs with a ModRM byte (SDM vol. 2, NOP, RDPMC)."""
+"""What a processor has by its family (leaf 1 EAX): RDPMC and the NOPs with a ModRM byte (SDM vol. 2, NOP, RDPMC)."""
 
 BUILT: dict[str, tuple[int, int]] = {
     "fpu": (EDX1, 0),
@@ -57,11 +57,13 @@ BUILT: dict[str, tuple[int, int]] = {
     "tsc": (EDX1, 4),
     "msr": (EDX1, 5),
     "pae": (EDX1, 6),
+    "mce": (EDX1, 7),
     "cx8": (EDX1, 8),
     "apic": (EDX1, 9),
     "sep": (EDX1, 11),
     "mtrr": (EDX1, 12),
     "pge": (EDX1, 13),
+    "mca": (EDX1, 14),
     "cmov": (EDX1, 15),
     "pat": (EDX1, 16),
     "pse36": (EDX1, 17),

@@ -4,12 +4,12 @@ An MSR is there when the feature that brings it is announced (`c.features`); ano
 #GP(0).  The memory-type range registers are latches: types of memory make no difference without caches.
 
 Latches live in `c.msr_misc`: 0-15 variable ranges, 16-26 fixed ranges, 27 default type, 28 EBL_CR_POWERON,
-29 BIOS_SIGN_ID, 30 MISC_ENABLE.
+29 BIOS_SIGN_ID, 30 MISC_ENABLE, 31-52 machine check (`machine_check.py`).
 
 Source: Intel SDM vol. 2, RDMSR, WRMSR, RDTSC, RDPMC; vol. 3, 11.11 (MTRRs), 17.17 (TSC); vol. 4, 2.1
 (architectural MSRs), 2.20 (MSRs of the P6 family).
 
-Not modelled: performance counters (RDPMC finds none), machine check, branch records and BTF in DEBUGCTL, microcode
+Not modelled: performance counters (RDPMC finds none), branch records and BTF in DEBUGCTL, microcode
 updates (the update trigger loads nothing); what IA32_MISC_ENABLE would switch; VMX and SGX (IA32_FEATURE_CONTROL is locked
 without them).
 """
@@ -27,6 +27,7 @@ from jitvm.isa.cpuid import (
     FEATURE_TSC,
     FEATURE_TSC_DEADLINE,
 )
+from jitvm.isa.machine_check import is_machine_check, read_machine_check, write_machine_check
 from jitvm.isa.mode import check_privilege
 from jitvm.isa.shared import common_now
 from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
@@ -156,6 +157,8 @@ def read_msr(c, n):
         return c.msr_misc[slot]
     if is_call_msr(c, n) != W0:
         return read_call_msr(c, n)
+    if is_machine_check(c, n) != W0:
+        return read_machine_check(c, n)
     if n == TSC and c.features[0] & FEATURE_TSC != W0:
         return tsc_now(c)
     if n == MTRR_CAP and c.features[0] & FEATURE_MTRR != W0:
@@ -218,6 +221,8 @@ def write_msr(c, n, v):
         return OK
     if is_call_msr(c, n) != W0:
         return write_call_msr(c, n, v)
+    if is_machine_check(c, n) != W0:
+        return write_machine_check(c, n, v)
     if n == TSC and c.features[0] & FEATURE_TSC != W0:
         return write_tsc(c, v)
     if n == APIC_BASE and c.features[0] & FEATURE_APIC != W0:

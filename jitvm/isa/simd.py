@@ -9,8 +9,7 @@ While translated code runs, the host's MXCSR is the guest's with all exceptions 
 can't be had so: then an operation runs with clean flags (`begin_unmasked`) and `settle` decides.  Unmasked underflow is
 also signalled for a tiny result that is exact, which the host's FTZ shows (`ask_tiny`).
 
-Not modelled: that DPPS and DPPD stop at the step that raises an unmasked exception (flags of later steps are set, too).
-What silicon has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
+Not modelled: what silicon has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
 
 Source: Intel SDM vol. 1, 10.2.3 (MXCSR), 11.5 (SIMD floating-point exceptions), 11.5.3.3 (both kinds at once), 9.6.2 (MMX
 and the x87 tag word); vol. 3, 2.5, 13.1 (CR0.EM, TS, CR4.OSFXSR, OSXMMEXCPT), 15.2; vol. 2, table 2-18 on (alignment).
@@ -67,6 +66,8 @@ SCALED = frozenset("mulps mulpd mulss mulsd divps divpd divss divsd cvtsd2ss cvt
 SUMS = frozenset("addps addpd addss addsd subps subpd subss subsd addsubps addsubpd".split())
 ACROSS = frozenset("haddps haddpd hsubps hsubpd".split())
 """Sums of numbers at the same places of two registers; of neighbours."""
+DOTS = frozenset(("dpps", "dppd"))
+"""Products of which some are added up: each step has exceptions of its own (SDM vol. 2, DPPS)."""
 SIGNIFICANT = {"cmp": 0x07, "round": 0x0F, "mpsadbw": 0x07, "pclmulqdq": 0x11, "shufpd": 0x03, "pcmp": 0x7F}
 """Bits of the immediate that matter, by the beginning of an operation's name."""
 SHIFTS_FULL = 64
@@ -184,6 +185,11 @@ def halved(lane, v, other):
     if lane == W8:
         return lane_half(W8, v, other)
     return lane_half(W4, v & M32, other & M32) | (lane_half(W4, v >> W32, other >> W32) << W32)
+
+
+def chosen(v, lanes):
+    """The numbers of a word that are multiplied; the others are +0."""
+    return v & lanes
 
 
 def neighbours(v):

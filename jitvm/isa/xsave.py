@@ -5,13 +5,13 @@ use is asked of their values: what is in its initial configuration is not.  `RFB
 with what XCR0 has.  With these two components the compacted format differs from the standard one in the header alone.
 
 The whole area is asked for, whatever the bitmap says, and must be a multiple of 64: #GP(0), where alignment is checked and
-it is no multiple of 4 #AC(0), before the limit (measured on a Xeon of 2023, family 6 model 207, as for FXSAVE).
+it is no multiple of 4 #AC(0), before the limit; with 16-bit addresses it goes round at 64 KiB (measured on a Xeon of 2023,
+family 6 model 207, as for FXSAVE).
 
 Source: Intel SDM vol. 1, 13.1-13.10 (XSAVE-managed state); vol. 2, XGETBV, XSETBV, XSAVE, XSAVEOPT, XSAVEC, XRSTOR.
 
-Not modelled: that an area goes round at 64 KiB with 16-bit addresses (here it is beyond the limit); the modified
-optimization of XSAVEOPT, which is the processor's choice (what is in use is always written); XSAVES and XRSTORS (not
-announced).
+Not modelled: the modified optimization of XSAVEOPT, which is the processor's choice (what is in use is always written);
+XSAVES and XRSTORS (not announced).
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from __future__ import annotations
 from jitvm.isa.fxsave import (
     AREA,
     area_address,
+    area_edge,
     fx_load,
     fx_registers,
     fx_store,
     load_mxcsr,
     load_sse,
     load_x87,
+    probe_area,
     save_mxcsr,
     save_sse,
     save_x87,
 )
-from jitvm.isa.memory import is_user, probe_linear
 from jitvm.isa.mode import check_privilege
 from jitvm.isa.simd import MXCSR_RESET, pending_flags, put_mxcsr
 from jitvm.isa.state import CR0_TS, CR4_OSXSAVE, GP, NM, OK, RAX, RCX, RDX, UD, fault, fault0
@@ -125,72 +126,75 @@ def requested(c):
 
 
 # ---- saving ---------------------------------------------------------------------------------------------------------
-def writable_area(c, seg, off):
+def writable_area(c, seg, off, edge):
     """Linear address of an area that may be written; c.status."""
-    lin = area_address(c, seg, off, W1, XSAVE_AREA, ALIGNMENT)
+    lin = area_address(c, seg, off, edge, W1, XSAVE_AREA, ALIGNMENT)
     if c.status == OK:
-        probe_linear(c, lin, XSAVE_AREA, is_user(c))
+        probe_area(c, lin, edge, XSAVE_AREA)
     return lin
 
 
-def save_components(c, lin, wide, which):
+def save_components(c, lin, edge, wide, which):
     """The registers of the components `which`; status."""
-    if which & X87 != W0 and save_x87(c, lin, wide) != OK:
+    if which & X87 != W0 and save_x87(c, lin, edge, wide) != OK:
         return c.status
     if which & SSE != W0:
-        return save_sse(c, lin)
+        return save_sse(c, lin, edge)
     return OK
 
 
-def save_standard(c, lin, size, rfbm, which):
+def save_standard(c, lin, edge, size, rfbm, which):
     """The components `which`, MXCSR and XSTATE_BV in the standard format; status."""
-    header = fx_load(c, lin, HEADER_AT)
+    header = fx_load(c, lin, edge, HEADER_AT)
     if c.status != OK:
         return c.status
-    if rfbm & SSE != W0 and save_mxcsr(c, lin) != OK:
+    if rfbm & SSE != W0 and save_mxcsr(c, lin, edge) != OK:
         return c.status
-    if save_components(c, lin, u64(size == W8), which) != OK:
+    if save_components(c, lin, edge, u64(size == W8), which) != OK:
         return c.status
     used = is_x87_used(c) | (is_sse_used(c) << W1)
-    return fx_store(c, lin, HEADER_AT, (header & ~rfbm) | (used & rfbm))
+    return fx_store(c, lin, edge, HEADER_AT, (header & ~rfbm) | (used & rfbm))
 
 
-def xsave(c, size, seg, off):
+def xsave(c, size, asize, seg, off):
     """XSAVE: what is requested, in use or not."""
     if usable(c) != OK:
         return c.status
-    lin = writable_area(c, seg, off)
+    edge = area_edge(asize, off)
+    lin = writable_area(c, seg, off, edge)
     if c.status != OK:
         return c.status
-    return save_standard(c, lin, size, requested(c), requested(c))
+    return save_standard(c, lin, edge, size, requested(c), requested(c))
 
 
-def xsaveopt(c, size, seg, off):
+def xsaveopt(c, size, asize, seg, off):
     """XSAVEOPT: of what is requested, what is in use."""
     if usable(c) != OK:
         return c.status
-    lin = writable_area(c, seg, off)
+    edge = area_edge(asize, off)
+    lin = writable_area(c, seg, off, edge)
     if c.status != OK:
         return c.status
     used = is_x87_used(c) | (is_sse_used(c) << W1)
-    return save_standard(c, lin, size, requested(c), requested(c) & used)
+    return save_standard(c, lin, edge, size, requested(c), requested(c) & used)
 
 
-def xsavec(c, size, seg, off):
+def xsavec(c, size, asize, seg, off):
     """XSAVEC: the same in the compacted format; MXCSR counts as SSE state, and its header is written anew."""
     if usable(c) != OK:
         return c.status
-    lin = writable_area(c, seg, off)
+    edge = area_edge(asize, off)
+    lin = writable_area(c, seg, off, edge)
     if c.status != OK:
         return c.status
     which = requested(c) & in_use(c)
-    if which & SSE != W0 and save_mxcsr(c, lin) != OK:
+    if which & SSE != W0 and save_mxcsr(c, lin, edge) != OK:
         return c.status
-    if save_components(c, lin, u64(size == W8), which) != OK:
+    if save_components(c, lin, edge, u64(size == W8), which) != OK:
         return c.status
-    if fx_store(c, lin, HEADER_AT, which) != OK:
+    if fx_store(c, lin, edge, HEADER_AT, which) != OK:
         return c.status
-    return fx_store(c, lin, HEADER_AT + W8, requested(c) | COMPACTED)
+    return fx_store(c, lin, edge, HEADER_AT + W8, requested(c) | COMPACTED)
 
 
 # ---- restoring ------------------------------------------------------------------------------------------------------
@@ -203,15 +207,15 @@ def is_bad_header(c, xstate, xcomp, third, others):
     return u64(wrong != W0)
 
 
-def walk_area(c, lin, size, rfbm, commit):
+def walk_area(c, lin, edge, size, rfbm, commit):
     """Read header and registers, and make them the state when `commit` is 1; status: #GP(0) for a bad header or MXCSR."""
-    xstate = fx_load(c, lin, HEADER_AT)
-    xcomp = fx_load(c, lin, HEADER_AT + W8)
-    third = fx_load(c, lin, HEADER_AT + W16)
+    xstate = fx_load(c, lin, edge, HEADER_AT)
+    xcomp = fx_load(c, lin, edge, HEADER_AT + W8)
+    third = fx_load(c, lin, edge, HEADER_AT + W16)
     others = W0
     k = W24
     while k < W64:
-        others = others | fx_load(c, lin, HEADER_AT + k)
+        others = others | fx_load(c, lin, edge, HEADER_AT + k)
         k += W8
     if c.status != OK:
         return c.status
@@ -219,13 +223,13 @@ def walk_area(c, lin, size, rfbm, commit):
         return fault(c, GP, W0)
     loaded = rfbm & xstate
     if rfbm & SSE != W0 and (loaded & SSE != W0 or xcomp & COMPACTED == W0):
-        if load_mxcsr(c, lin, commit) != OK:
+        if load_mxcsr(c, lin, edge, commit) != OK:
             return c.status
     elif rfbm & SSE != W0 and commit != W0:
         put_mxcsr(c, MXCSR_RESET)
-    if loaded & X87 != W0 and load_x87(c, lin, u64(size == W8), commit) != OK:
+    if loaded & X87 != W0 and load_x87(c, lin, edge, u64(size == W8), commit) != OK:
         return c.status
-    if loaded & SSE != W0 and load_sse(c, lin, commit) != OK:
+    if loaded & SSE != W0 and load_sse(c, lin, edge, commit) != OK:
         return c.status
     if commit != W0:
         forget_components(c, rfbm & ~loaded)
@@ -249,12 +253,13 @@ def forget_components(c, which):
     return W0
 
 
-def xrstor(c, size, seg, off):
+def xrstor(c, size, asize, seg, off):
     """XRSTOR: what is requested, from the area or, where XSTATE_BV has 0, as after a reset; nothing changes on a fault."""
     if usable(c) != OK:
         return c.status
-    lin = area_address(c, seg, off, W0, XSAVE_AREA, ALIGNMENT)
-    if c.status != OK or walk_area(c, lin, size, requested(c), W0) != OK:
+    edge = area_edge(asize, off)
+    lin = area_address(c, seg, off, edge, W0, XSAVE_AREA, ALIGNMENT)
+    if c.status != OK or walk_area(c, lin, edge, size, requested(c), W0) != OK:
         return c.status
     c.io_pos = W0
-    return walk_area(c, lin, size, requested(c), W1)
+    return walk_area(c, lin, edge, size, requested(c), W1)

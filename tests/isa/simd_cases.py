@@ -93,9 +93,9 @@ def forms(mode: int) -> tuple[Form, ...]:
     return tuple(found)
 
 
-def generate(mode: int, count: int, seed: int) -> Iterator[Case]:
-    """`count` cases for code of `mode` bits, going round all its forms."""
-    order = list(forms(mode))
+def generate(mode: int, count: int, seed: int, only: str = "") -> Iterator[Case]:
+    """`count` cases for code of `mode` bits, going round all its forms, or those whose names begin with `only`."""
+    order = [form for form in forms(mode) if form.text.startswith(only)]
     random.Random(f"{seed}/{mode}").shuffle(order)
     layouts = [Layout.FLAT] if mode == 64 else [x for x in Layout if not (mode == 16 and x is Layout.FLAT)]
     for index in range(count):

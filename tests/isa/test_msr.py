@@ -91,11 +91,49 @@ def test_fixed_values() -> None:
     assert write(c, memory, 0x1D9, 0)
 
 
-@pytest.mark.parametrize("n", [0, 0x179, 0x1A0, 0x6E0, 0x210, 0x251, 0x270, 0x277, 0xC0000080, 0xC0000103, 0xFFFFFFFF])
+@pytest.mark.parametrize(
+    "n", [2, 0x17C, 0x414, 0x1A0, 0x6E0, 0x210, 0x251, 0x270, 0x277, 0xC0000080, 0xC0000103, 0xFFFFFFFF]
+)
 def test_what_is_not_announced_is_not_there(n: int) -> None:
     c, memory = cpu()
     assert read(c, memory, n) is None
     assert not write(c, memory, n, 0)
+
+
+BANK_REGISTERS = [n for n in range(0x400, 0x414) if n % 4 != 1]
+"""CTL, ADDR and MISC of five banks."""
+
+
+def test_machine_check_registers_of_a_machine_without_errors() -> None:
+    """SDM vol. 3, 15.3: five banks and MCG_CTL, each register a place of its own; nothing has failed."""
+    c, memory = cpu()
+    assert [read(c, memory, n) for n in (0, 1, 0x179, 0x17A, 0x17B)] == [0, 0, 0x105, 0, 0]
+    for n in (0x17B, *BANK_REGISTERS):
+        assert write(c, memory, n, (1 << 64) - 1)
+        assert read(c, memory, n) == (1 << 64) - 1
+    for n in BANK_REGISTERS:
+        assert write(c, memory, n, 0)
+        assert read(c, memory, n) == 0
+    assert write(c, memory, 0x17A, 7)
+    assert [read(c, memory, n) for n in (0x17A, 0x17B, 0x401, 0x411)] == [7, (1 << 64) - 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("n", "v"),
+    [(0, 0), (1, 0), (0x179, 0), (0x17A, 8), (0x17B, 1), (0x400, 1), (0x40C, 1 << 63), (0x401, 1), (0x411, 1 << 63)],
+)
+def test_what_machine_check_registers_refuse(n: int, v: int) -> None:
+    """MCi_CTL and MCG_CTL take all ones or zeros, MCi_STATUS zero (SDM vol. 3, 15.3.1, 15.3.2); the capabilities nothing."""
+    c, memory = cpu()
+    before = read(c, memory, n)
+    assert not write(c, memory, n, v)
+    assert read(c, memory, n) == before
+
+
+def test_the_pentium_has_machine_check_without_banks() -> None:
+    c, memory = cpu("pentium")
+    assert [read(c, memory, n) for n in (0, 1, 0x179, 0x17A, 0x400)] == [0, 0, None, None, None]
+    assert [read(*cpu("pentiumpro"), n) for n in (0x179, 0x413, 0x414)] == [0x105, 0, None]
 
 
 def test_mtrrs_take_addresses_as_wide_as_the_processor_has_them() -> None:

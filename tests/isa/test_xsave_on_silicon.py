@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from tests import needs
-from tests.isa.xsave_cases import HEADER, generate
+from tests.isa.xsave_cases import HEADER, around, generate
 from tests.oracle import fx, native
 from tests.oracle.bare_cpu import BareCpu, Failure
 from tests.oracle.case import PAGE, SS, UD, Layout
@@ -53,3 +53,21 @@ def test_as_on_silicon(mode: int, engine: str, times: int, seed: int, request: p
     assert not failures, f"{len(failures)} of {len(made)} differ\n" + "\n".join(failures[:8])
     assert faults[13] > 0.05 * count  # alignment, header, limit
     assert faults[SS] == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("mode", [16, 32])
+def test_areas_go_round_at_64_kib(mode: int, engine: str, seed: int) -> None:
+    """XSAVE, XRSTOR and their relatives, FXSAVE and FXRSTOR: what lies behind offset FFFFh is at the segment's beginning."""
+    native.need(mode, Layout.SPLIT)
+    made = list(around(mode, seed))
+    truths = native.NativeCpu().run(made)
+    if any(truth.fault is not None and truth.fault.vector == UD for truth in truths):
+        needs.host_cannot("XSAVE, XSAVEOPT or XSAVEC")
+    cpu = BareCpu(engine)
+    for case, truth in zip(made, truths, strict=True):
+        ours = cpu.run_one(case, 1)
+        assert not isinstance(ours, Failure), ours.reason
+        lines = differences(case, truth, ours) + (fx.differences(truth.fx, ours.fx) if truth.fault is None else [])
+        assert not lines, describe(case, lines[:20], ("silicon", engine))
+    assert sum(truth.fault is None for truth in truths) >= len(made) // 2

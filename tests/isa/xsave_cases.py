@@ -56,7 +56,7 @@ def case_of(mode: int, index: int, seed: int) -> Case:
     if rng.random() < 0.1:
         at += rng.randrange(64)
     if rng.random() < 0.1:
-        at = rng.choice((0x4DC0, 0x4E00, 0x4FC0, 0xFDC0, *((0xFE00, 0xFFC0) if mode != 16 else ())))
+        at = rng.choice((0x4DC0, 0x4E00, 0x4FC0, 0xFDC0, 0xFE00, 0xFFC0))
     memory = {}
     offset = at + (0x2000 if layout is Layout.SPLIT else 0)
     if offset + AREA <= CODE_OFFSET:
@@ -75,3 +75,23 @@ def case_of(mode: int, index: int, seed: int) -> Case:
 def generate(mode: int, count: int, seed: int) -> Iterator[Case]:
     """`count` cases."""
     return (case_of(mode, index, seed) for index in range(count))
+
+
+ROUND = FORMS | {"fxsave": (0xAE, 0), "fxrstor": (0xAE, 1)}
+"""What has an area that goes round."""
+
+
+def around(mode: int, seed: int) -> Iterator[Case]:
+    """Areas over offset FFFFh, with 16-bit addresses, in segments of 64 KiB and in smaller ones."""
+    rng = random.Random(f"around {seed} {mode}")
+    for opcode, reg in ROUND.values():
+        for at in (0xFDC0, 0xFE00, 0xFE40, 0xFF80, 0xFFC0):
+            for layout in (Layout.WINDOW, Layout.SPLIT):
+                whole = bytearray(area(rng))
+                struct.pack_into("<I", whole, 24, 0x1F80)
+                struct.pack_into("<8Q", whole, HEADER, 3, *[0] * 7)
+                memory = {at: bytes(whole[: 0x10000 - at])} | ({0: bytes(whole[0x10000 - at :])} if at > 0xFDC0 else {})
+                regs = [3, 0, 0, at, WINDOW_SIZE // 2, 0, 0, 0]
+                code = (b"\x67" if mode == 32 else b"") + bytes([0x0F, opcode, reg << 3 | 7])
+                given = memory if layout is Layout.WINDOW else {}
+                yield Case(mode, code, tuple(regs), IF | 2, given, layout=layout, fx=state(rng))
