@@ -30,6 +30,8 @@ WORTH_SHORTENING = 1024
 
 _IDLE, _BODY, _SUM_HIGH, _SUM_LOW = range(4)
 _START = re.compile(rb"[$+\-\x03]")
+_WHOLE = re.compile(rb"\$([^$#]*)#([0-9a-fA-F]{2})")
+"""A packet that came in one piece."""
 _END = re.compile(rb"[$#]")
 _HEX = {value: int(chr(value), 16) for value in b"0123456789abcdefABCDEF"}
 _MUST_ESCAPE = re.compile(rb"[#$}*]")
@@ -167,6 +169,10 @@ class Decoder:
         self._at = match.end()
         start = match[0]
         if start == b"$":
+            whole = _WHOLE.match(self._input, match.start())
+            if whole is not None and len(whole[1]) <= self._limit and int(whole[2], 16) == sum(whole[1]) & 0xFF:
+                self._at = whole.end()
+                return self._packet(whole[1])
             self._begin()
             return None
         if start == b"+":
@@ -213,6 +219,9 @@ class Decoder:
             return Overlong(self._length)
         body = bytes(self._body)
         self._body.clear()
+        return self._packet(body)
+
+    def _packet(self, body: bytes) -> Packet:
         return Packet(unescape(expand(body) if self._replies else body))
 
 
@@ -239,6 +248,8 @@ class Link:
 
     def next(self) -> Packet | Overlong | Interrupt | None:
         """The next event that concerns a session, acknowledged; None when the input is used up."""
+        if self._decoder.idle:
+            return None
         for event in self._decoder.events():
             if isinstance(event, Packet | Overlong):
                 if not self.no_ack:

@@ -101,6 +101,16 @@ class Layout:
         return tuple(register.size for register in self.registers)
 
     @cached_property
+    def own_sizes(self) -> Sequence[int]:
+        """The same, 0 for views: of what a target gives."""
+        return [0 if register.view_of else register.size for register in self.registers]
+
+    @cached_property
+    def expedited_numbers(self) -> Sequence[int]:
+        """The registers of a stop reply."""
+        return tuple(self.numbers[name] for name in self.expedited)
+
+    @cached_property
     def own(self) -> Sequence[int]:
         """The numbers that a target serves: all but the views."""
         return tuple(number for number, source in enumerate(self.sources) if number == source)

@@ -25,11 +25,11 @@ def read_all(context: Context, thread: int) -> list[bytes | None]:
     layout = context.layout
     if len(values) != len(layout.registers):
         raise TargetError(f"the layout has {len(layout.registers)} registers, the target gave {len(values)}")
-    for number, source in layout.views:
-        values[number] = _part(context, number, _checked(context, source, values[source]))
-    for number, (value, size) in enumerate(zip(values, layout.sizes, strict=True)):
-        if value is not None and len(value) != size:
+    if [0 if value is None else len(value) for value in values] != layout.own_sizes:  # a None may be the reason, too
+        for number, value in enumerate(values):
             _checked(context, number, value)
+    for number, source in layout.views:
+        values[number] = _part(context, number, values[source])
     return values
 
 
@@ -110,16 +110,17 @@ def to_text(context: Context, number: int, value: bytes | None) -> bytes:
 
 def expedited(context: Context, thread: int) -> bytes:
     """The registers of a stop reply, `NUMBER:VALUE;` each. A target that can't tell them now does not spoil the reply."""
-    numbers = [context.layout.numbers[name] for name in context.layout.expedited]
+    numbers = context.layout.expedited_numbers
     try:
         if context.facets.single_register is not None:
-            values = {number: read_one(context, thread, number) for number in numbers}
+            values = [read_one(context, thread, number) for number in numbers]
         else:
             everything = read_all(context, thread)
-            values = {number: everything[number] for number in numbers}
+            values = [everything[number] for number in numbers]
     except PacketError:
         return b""
-    return b"".join(b"%02x:%b;" % (n, parse.to_hex(value)) for n, value in values.items() if value is not None)
+    named = zip(numbers, values, strict=True)
+    return b"".join([b"%02x:%b;" % (n, parse.to_hex(value)) for n, value in named if value is not None])
 
 
 def _split(text: bytes) -> tuple[bytes, bytes]:

@@ -100,14 +100,14 @@ def parse_address(text: str) -> Address:
     return TcpAddress(host.removeprefix("[").removesuffix("]"), int(port))
 
 
-def _ready(readers: Sequence[int], writers: Sequence[int], seconds: float | None) -> set[int]:
+def _ready(readers: Sequence[int], writers: Sequence[int], seconds: float) -> set[int]:
     """The descriptors that can be read or written, or whose other end is gone, within a time."""
     poll = select.poll()
     for descriptor in readers:
         poll.register(descriptor, select.POLLIN)
     for descriptor in writers:
         poll.register(descriptor, select.POLLOUT)
-    return {descriptor for descriptor, _ in poll.poll(None if seconds is None else math.ceil(seconds * 1000))}
+    return {descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))}
 
 
 class _Wire:
@@ -201,6 +201,9 @@ class Server:
         self._thread = threading.Thread(target=self._serve, name="gdb", daemon=True)
         self._lock = threading.Lock()
         """Held to write into the wake pipe or to close it."""
+        self._sources: list[int] = []
+        self._poll = select.poll()
+        """What `_wait` waits for: mostly the same as before."""
         self._again = False
         """The session was woken by this thread itself, as by a target that stops at once."""
         session.wake = self._wake
@@ -387,8 +390,12 @@ class Server:
             sources.append(wire.reader)
         if listener is not None and self._waiting is None:
             sources.append(listener.fileno())
-        timeout = None if self._waiting is None else max(0.0, self._waiting[1] - time.monotonic())
-        ready = _ready(sources, (), timeout)
+        if sources != self._sources:
+            self._sources, self._poll = sources, select.poll()
+            for descriptor in sources:
+                self._poll.register(descriptor, select.POLLIN)
+        timeout = None if self._waiting is None else math.ceil(max(0.0, self._waiting[1] - time.monotonic()) * 1000)
+        ready = [descriptor for descriptor, _ in self._poll.poll(timeout)]
         if self._wake_reader in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_reader, READ_SIZE)

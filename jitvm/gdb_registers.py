@@ -18,12 +18,14 @@ Source: Intel SDM vol. 3, 3.4.5 (descriptors), 20.1.1 (segments in real mode), 2
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from gdbstub.errors import TargetError
+from gdbstub.layout import Register
 from jitvm import gdb_fpu
 from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.layout import at as field_at
@@ -105,6 +107,25 @@ class Registers:
             return lambda: bytes(record[at : at + size])
         value, mask = self._value(name), (1 << 8 * size) - 1
         return lambda: (value() & mask).to_bytes(size, "little")
+
+    def all_of(self, registers: Sequence[Register]) -> Callable[[], list[bytes | None]]:
+        """How all registers of a layout are read, None for views: what lies in the record as it is, in one go."""
+        places = [None if register.view_of else self._place(register.name) for register in registers]
+        parts = [slice(0) if at is None else slice(at, at + r.size) for at, r in zip(places, registers, strict=True)]
+        record, cut = self._record[: max(part.stop for part in parts)], itemgetter(*parts)
+        others = [
+            (number, None if register.view_of else self.reader(register.name, register.size))
+            for number, (at, register) in enumerate(zip(places, registers, strict=True))
+            if at is None
+        ]
+
+        def read() -> list[bytes | None]:
+            values: list[bytes | None] = list(cut(bytes(record)))
+            for number, own in others:
+                values[number] = own() if own is not None else None
+            return values
+
+        return read
 
     def _place(self, name: str) -> int | None:
         """Where in the record a register lies; None: it is made of other things."""

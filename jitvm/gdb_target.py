@@ -101,6 +101,8 @@ class GdbTarget:
         self._points: dict[int, set[BreakpointKind]] = {}
         self._debugger = Debugger.of(machine)
         self._by_number: dict[int, Sequence[Callable[[], bytes] | None]] = {}
+        self._whole: dict[int, Callable[[], list[bytes | None]]] = {}
+        """How one register, or all of them, are read, by thread."""
 
     # ---- the vCPUs
     @property
@@ -139,7 +141,10 @@ class GdbTarget:
 
     def read_registers(self, thread: int) -> Sequence[bytes | None]:
         """All registers; None for views."""
-        return [read() if read is not None else None for read in self._readers(thread)]
+        read = self._whole.get(thread)
+        if read is None:
+            read = self._whole[thread] = self._thread(thread).registers.all_of(self._layout.registers)
+        return read()
 
     def read_register(self, thread: int, number: int) -> bytes:
         """One register."""

@@ -12,10 +12,11 @@ from gdbstub.stop import BreakpointHit, BreakpointKind, Signal, Signalled, Stepp
 from gdbstub.target import Action, Continue, RangeStep, Step, ThreadInfo
 from jitvm.debugger import Debugger, Reason, Watched
 from jitvm.debugger import WatchKind as Kind
+from jitvm.engine.layout import at
 from jitvm.engine.points import set_range
 from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory
-from jitvm.gdb_registers import CS, Registers, mode_name
+from jitvm.gdb_registers import CODE32, CODE64, CS, LMA, PE, VM, Registers, mode_name
 from jitvm.isa.state import STOP_RANGE, STOP_STEP
 from jitvm.memory import GuestMemory
 from jitvm.vcpu import NEVER, Vcpu
@@ -24,6 +25,11 @@ KINDS: dict[WatchKind, Kind] = {WatchKind.WRITE: "write", WatchKind.READ: "read"
 WORDS = {kind: word for word, kind in KINDS.items()}
 NOWHERE = (1 << 64) - 1
 """Nothing begins at the last linear address."""
+NAMED_BY = tuple(
+    (at(name) // 8, mask)
+    for name, mask in (("cr0", PE), ("rflags", VM), ("mode", CODE64 | CODE32), ("efer", LMA), ("halted", NOWHERE))
+)
+"""Words of the record, and their bits, on which a thread's name depends (`mode_name`)."""
 Points = Mapping[int, set[BreakpointKind]]
 """Breakpoints by linear address."""
 
@@ -43,6 +49,10 @@ class CpuThread:
         self._c = vcpu.engine.c
         self.memory = LinearMemory(memory, self._c)
         self.registers = Registers(vcpu.engine, self.memory.read_linear)
+        self._words = vcpu.engine.words
+        self._state: list[int] = []
+        self._info = ThreadInfo(self.number)
+        """What it was called when the words that name it were these: every packet asks for it."""
         self._in_force: frozenset[int] = frozenset()
         """The breakpoints that the CPU record has."""
         self._told = (NOWHERE, 0)
@@ -52,8 +62,14 @@ class CpuThread:
 
     def info(self) -> ThreadInfo:
         """What it is called and does."""
-        state = " halted" if int(self._c.halted) else ""
-        return ThreadInfo(self.number, f"CPU{self.vcpu.index} {mode_name(self._c)}{state}", self.vcpu.index)
+        words = self._words
+        state = [words[at] & mask for at, mask in NAMED_BY]
+        if state != self._state:
+            self._state = state
+            halted = " halted" if int(self._c.halted) else ""
+            name = f"CPU{self.vcpu.index} {mode_name(self._c)}{halted}"
+            self._info = ThreadInfo(self.number, name, self.vcpu.index)
+        return self._info
 
     def stands_here(self) -> None:
         """A client was told that it stands where it does."""

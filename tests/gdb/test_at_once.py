@@ -162,3 +162,13 @@ def test_one_of_several_cpus_that_take_turns_steps_at_once(tmp_path: Path) -> No
         assert b.stop() == Interrupted(2)
         b.target.resume({1: Step()})
         assert b.stop() == Stepped(1)
+
+
+def test_a_threads_name_follows_what_the_cpu_does(tmp_path: Path) -> None:
+    """It is made anew when what it depends on has changed."""
+    with bench(rom(tmp_path, "0f20c0 0c01 0f22c0 90 f4")) as b:  # cr0 |= PE; nop; hlt
+        names = []
+        for _ in range(6):
+            b.step()
+            names.append(b.target.threads()[0].name)
+        assert names == ["CPU0 real16"] * 3 + ["CPU0 prot16"] * 2 + ["CPU0 prot16 halted"]
