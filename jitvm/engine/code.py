@@ -18,6 +18,7 @@ from jitvm.engine.backend import Linker, compile_object, compile_quickly, host_k
 from jitvm.engine.beside import helped
 from jitvm.engine.cache import Cache
 from jitvm.engine.compiler import Made
+from jitvm.engine.dispatch import shorten
 from jitvm.engine.forms import Shape
 from jitvm.engine.installed import installed_version
 from jitvm.engine.layout import CPU
@@ -205,7 +206,7 @@ class Code:
     def _build(self, text: str, exports: list[str], imports: list[str], level: int) -> None:
         """Compile a module, keep it, link it."""
         start = time.perf_counter()
-        code = compile_object(text, level)
+        code = shorten(compile_object(text, level))
         self._link([Kept(tuple(exports), tuple(imports), code)])
         self.cache.write_object(code, exports, imports)
         self.compile_seconds += time.perf_counter() - start

@@ -104,6 +104,6 @@ class FastPathBuilder(HandlerBuilder, ABC):
         go, out = self.label(), self.label()
         self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
         self.place(out)
-        self.go(self.new(f"load ptr, ptr {self.cpu('h_out')}"), u, budget)
+        self.go(self.new(f"load ptr, ptr {self.cpu('h_out')}"), u, left)
         self.place(go)
         self.go(self.new(f"load ptr, ptr {u}"), u, left)

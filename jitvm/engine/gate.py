@@ -138,7 +138,7 @@ def link_pad(c, u):
     p = set_uop(p + W6, u)
     poke(p, W1, u64(0xE9))  # jmp gate
     poke(p + W1, W4, gate - (p + W5))
-    p = set_uop(change_budget(pad + OUT_AT, u64(0xC6), n), u)
+    p = set_uop(pad + OUT_AT, u)
     jump_by_record(p, H_OUT)
     c.stat_linked += W1
     serialize()

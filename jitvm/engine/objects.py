@@ -44,9 +44,14 @@ class ObjectFile:
             if info & 15 == STT_FUNC and section:
                 yield Function(self._name(name), section, value, size)
 
+    def place(self, function: Function) -> int:
+        """Where in the file a function's bytes are."""
+        start: int = self._sections[function.section][4]
+        return start + function.value
+
     def code(self, function: Function) -> bytes:
         """A function's bytes."""
-        start: int = self._sections[function.section][4] + function.value
+        start = self.place(function)
         return self.data[start : start + function.size]
 
     def relocations(self, section: int) -> list[tuple[int, str, int, int]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from jitvm.engine import layout as lay
-from jitvm.engine.stitch import HandlerBuilder
+from jitvm.engine.stitch import CS_NUMBER, HandlerBuilder
 from jitvm.engine.units import Units
 
 SPECIALS = (
     *("h_finish", "h_resume", "h_out", "h_stale", "h_link", "h_cross", "h_at", "h_step", "h_limit"),
-    *("h_count", "h_promote", "h_hot", "h_retry", "h_enter", "h_pad"),
+    *("h_count", "h_promote", "h_hot", "h_retry", "h_enter", "h_pad", "h_no_code"),
 )
 """Handlers that are no instruction: end of an instruction that can't just go on; look `rip` up; out of budget; a dropped
 block's; a link not yet made; a jump to another page; a jump that must be looked up completely; a step with TF set; a
 direct branch beyond the limit of CS; the entry of a block that is not hot yet; one that has become hot; one that asks for
 a region; a region that something has happened to; a block to be charged and entered; the same, through a pad that may be
-linked."""
+linked; an indirect jump to what is no place for code."""
 
 
 class _Special(HandlerBuilder):
@@ -30,10 +30,10 @@ class _Special(HandlerBuilder):
     def here(self) -> str:
         return self.new("ptrtoint ptr %uop to i64")
 
-    def stop_at(self) -> None:
+    def stop_at(self, left: str) -> None:
         """rip and left of the micro-op that is not entered."""
         self.set_word("rip", self.uop(lay.UOP_EIP, "i64"))
-        self.set_word("left", "%budget")
+        self.set_word("left", left)
 
 
 def special(units: Units, name: str) -> HandlerBuilder:
@@ -45,7 +45,7 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.set_word("left", "%budget")
         b.take(b.call("run.next_block", []))
     elif name == "h_out":
-        b.stop_at()
+        b.stop_at(b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
         b.take(b.call("run.next_short", []))
     elif name == "h_stale":
         b.set_word("left", "%budget")
@@ -56,7 +56,7 @@ def special(units: Units, name: str) -> HandlerBuilder:
     elif name == "h_cross":
         b._jump(b.uop(lay.UOP_EIP, "i64"), "%budget", b.gep("%uop", lay.UOP_IMM))
     elif name == "h_at":
-        b.stop_at()
+        b.stop_at("%budget")
         b.take(b.call("run.next_block", []))
     elif name == "h_count":
         counter = b.gep("%uop", lay.UOP_IMM)
@@ -88,6 +88,9 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.enter("%uop", "%budget")
     elif name == "h_retry":
         b.go(b.new(f"inttoptr i64 {b.call('hot.recheck', [b.here()])} to ptr"), "%uop", "%budget")
+    elif name == "h_no_code":
+        b.publish()
+        b.tail("h_finish", b.call("memory.segment_fault", [str(CS_NUMBER)]))
     elif name == "h_limit":
         b.set_word("left", "%budget")
         b.take(b.call("run.beyond_limit", [b.here()]))

@@ -213,8 +213,8 @@ class HandlerBuilder(FunctionText):
     def _entry(self, lin: str, size: int, write: bool, *, aligned: bool = False) -> tuple[str, str]:
         """i1: the TLB has the page, and pointer to the entry."""
         index = self.new(f"and i64 {self.new(f'lshr i64 {lin}, 8')}, {(TLB_ENTRIES - 1) * 16}")
-        half = self.gep("%cpu", self.word("tlb_off"))
-        entry = self.gep(self.gep(half, index), at("tlb") + (KIND_BYTES if write else 0))
+        here = self.new(f"or i64 {index}, {self.word('tlb_off')}")  # no bit in common; of a sum LLVM makes two pointers
+        entry = self.gep(self.gep("%cpu", here), at("tlb") + (KIND_BYTES if write else 0))
         if aligned:
             last_page = self.new(f"and i64 {lin}, {-4096 | size - 1}")
         else:
@@ -252,12 +252,16 @@ class HandlerBuilder(FunctionText):
         w = self.call(slow, [seg, off, str(size)])
         self._leave_if(self.word("status"), ok)
         self.place(ok)
-        left = self.left_behind()
+        left, w = self.left_behind(), self._cut(w, size)
         self.put(f"br label %{join}")
         self.place(join)
         self._join_budget(fast, ok, left)
         value = self.new(f"phi i64 [ {v}, %{fast} ], [ {w}, %{ok} ]")
         return value, self.new(f"phi ptr [ {host}, %{fast} ], [ null, %{ok} ]")
+
+    def _cut(self, v: str, size: int) -> str:
+        """What a call gave, which has no more bytes: so that LLVM knows, where it meets what was loaded in place."""
+        return v if size == 8 else self.new(f"and i64 {v}, {(1 << 8 * size) - 1}")
 
     def store_back(self, where: str, seg: str, off: str, size: int, v: str) -> None:
         fast, slow, join = (self.label() for _ in range(3))
@@ -491,7 +495,7 @@ class HandlerBuilder(FunctionText):
         self.go(self.new(f"load ptr, ptr {u}"), u, self.budget)
 
     def enter(self, u: str, budget: str) -> None:
-        """Charge the block at micro-op u and go there; out of budget or kicked: to h_out."""
+        """Charge the block at micro-op u and go there; out of budget or kicked: to h_out, which takes the charge back."""
         n = self.new(f"zext i16 {self.new(f'load i16, ptr {self.gep(u, lay.UOP_REST)}')} to i64")
         left = self.new(f"sub i64 {budget}, {n}")
         floor = self.new(f"load volatile i64, ptr {self.cpu('floor')}")
@@ -499,7 +503,7 @@ class HandlerBuilder(FunctionText):
         self.cond_branch(self.new(f"icmp slt i64 {left}, {floor}"), out, go, False)
         self.place(out)
         self.specials["h_out"] = None
-        self.go("@h_out", u, budget)
+        self.go("@h_out", u, left)
         self.place(go)
         self.go(self.new(f"load ptr, ptr {u}"), u, left)
 
@@ -510,8 +514,7 @@ class HandlerBuilder(FunctionText):
         bad, go = self.label(), self.label()
         self.cond_branch(self._is_no_code(target), bad, go, False)
         self.place(bad)
-        self._publish()
-        self.tail("h_finish", self.call("memory.segment_fault", [str(CS_NUMBER)]))
+        self.tail("h_no_code", self.budget)
         self.place(go)
 
     def _is_no_code(self, target: str) -> str:

@@ -28,6 +28,7 @@ from jitvm.config import DeviceConfig, MachineConfig
 from jitvm.engine import backend, regions, stencil, stitch
 from jitvm.engine.accel import Options, VcpuEngine
 from jitvm.engine.backend import compile_object, compile_quickly, simplify
+from jitvm.engine.dispatch import shorten
 from jitvm.engine.forms import GOTO
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.objects import ObjectFile
@@ -216,7 +217,7 @@ def loop_lengths(loop: Loop) -> dict[str, int]:
     keys = [_key(op) for op in ops] + [shapes.index(GOTO)] * sum(not node.jumps for node in loop.grown.nodes)
     names = {key: f"i_{n}" for n, key in enumerate(dict.fromkeys(keys))}
     text, _, _ = stitch.module(units, [stitch.handler(units, shapes, key, name) for key, name in names.items()])
-    data = compile_object(text, 2)
+    data = shorten(compile_object(text, 2))
     handlers = {key: host_code(data, name).straight() for key, name in names.items()}
     stencils = stencil.stamp(units, shapes, list(dict.fromkeys(map(_stencil_key, ops))))
     copied = 0

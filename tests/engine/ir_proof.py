@@ -47,7 +47,7 @@ SWAP = re.compile(r"%[\w.]+ = cmpxchg (volatile )?ptr (%[\w.]+), (i\d+) ")
 DEFINED = re.compile(r"(%[\w.]+) = (.*)")
 GEP = re.compile(r"getelementptr i8, ptr (%[\w.]+|@[\w.]+), i64 (\S+|ptrtoint \(ptr @\w+ to i64\))$")
 WORD = r"%[\w.]+|-?\d+|ptrtoint \(ptr @\w+ to i64\)"
-BINARY = re.compile(rf"(add|sub|and|shl|lshr) i64 ({WORD}), ({WORD})$")
+BINARY = re.compile(rf"(add|sub|and|or|shl|lshr) i64 ({WORD}), ({WORD})$")
 BRANCH = re.compile(r"br i1 (%[\w.]+), label %([\w.]+), label %([\w.]+)")
 JUMP = re.compile(r"br label %([\w.]+)")
 CASES = re.compile(r"label %([\w.]+)")
@@ -171,6 +171,8 @@ class Function:
             return None
         if m[1] == "add":
             return a[0] + b[0], a[1] + b[1]
+        if m[1] == "or" and a[0] >= 0 and b[0] >= 0:
+            return max(a[0], b[0]), a[1] + b[1]
         if m[1] == "shl" and b[0] == b[1] and a[0] >= 0:
             return a[0] << b[0], a[1] << b[0]
         return None
