@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from jitvm.vcpu import Vcpu
 
 PAGE_WORDS, LAST_VECTOR = 64, 0xFF
+RULES = (
+    ("priority", 0), ("look", 0), ("request", 2), ("acknowledge", 0), ("end_of_interrupt", 0), ("set_priority", 1),
+)  # fmt: skip
+"""Functions of jitvm/isa/apic_page.py, with their numbers of words besides the record."""
 
 
 class ProcessorPins:
@@ -27,18 +31,25 @@ class ProcessorPins:
         """The local APIC's registers (jitvm/isa/apic_page.py)."""
         self.page[int(PRESENT)] = 1
         self._record, accel = vcpu.engine.address, vcpu.engine.accel
-        self._priority, self._deliverable, self._end, self._set_priority = (
-            accel.code.function(f"apic_page.{name}", n, short=True)
-            for name, n in (("priority", 0), ("deliverable", 0), ("end_of_interrupt", 0), ("set_priority", 1))
+        self._priority, self._look, self._request, self._acknowledge, self._end, self._set_priority = (
+            accel.code.function(f"apic_page.{name}", n, short=True) for name, n in RULES
         )
 
     def priority(self) -> int:
         """Processor priority."""
         return self._priority(self._record)
 
-    def deliverable(self) -> int:
-        """The vector that would interrupt now, -1 for none."""
-        vector = self._deliverable(self._record)
+    def look(self) -> bool:
+        """Whether something waits, found out again."""
+        return bool(self._look(self._record))
+
+    def request(self, vector: int, level: bool) -> None:
+        """A fixed interrupt comes in."""
+        self._request(self._record, vector, level)
+
+    def take(self) -> int:
+        """The vector that interrupts now, in service from now on; -1 for none."""
+        vector = self._acknowledge(self._record)
         return vector if vector <= LAST_VECTOR else -1
 
     def end_of_interrupt(self) -> int:

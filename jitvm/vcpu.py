@@ -68,9 +68,11 @@ class InterruptSource(Protocol):
 
 
 class Apic(Protocol):
-    """The local APIC, as far as INIT goes."""
+    """The local APIC: what the processor does to it, or has done itself."""
 
     def init(self) -> None: ...
+
+    def look(self) -> None: ...
 
 
 class ApicPage(Protocol):
@@ -331,12 +333,15 @@ class Vcpu:
         self._words[WANT_WINDOW] = 0
         self._window_asked = False
         self._in_turn = True
+        if self.apic is not None:
+            self.apic.look()
         self.serve_ports()
 
     def serve_ports(self) -> None:
-        """Let translated code serve what needs no device, unless somebody wants to see each access."""
+        """Let translated code serve what needs no device, unless somebody looks at each access or keeps interrupts away."""
         quiet = not (self.trace.selected or self.trace.listeners)
         self._words[PORT_TABLE] = self._port_table if quiet else 0
+        quiet = quiet and not self.hold_interrupts
         self._words[APIC_QUIET] = quiet and self.apic is not None and self.engine.options.latches
 
     def record(self, run: Run) -> None:
@@ -374,11 +379,10 @@ class Vcpu:
     def pre_run(self) -> int:
         """Offer a pending interrupt; the budget of this entry: to the next timer or the limit."""
         source = self.interrupts
-        if (self.smi_pending or self.nmi_pending) and self.offer_urgent():
-            return 1
+        alone = (self.smi_pending or self.nmi_pending) and self.offer_urgent()
         if ((source is not None and source.pending) or self._window_asked) and self.offer_interrupt():
             return 1
-        if self.half_done and self.exit_request:
+        if alone or (self.half_done and self.exit_request):
             return 1
         n, room = self.clock.due - self._now, self._end - self._retired
         if n > room:
@@ -414,6 +418,8 @@ class Vcpu:
     def offer_interrupt(self) -> bool:
         """Inject a pending interrupt or ask for the window; True when one instruction must be entered alone."""
         words, source, alone, ask = self._words, self.interrupts, False, False
+        if self.apic is not None:
+            self.apic.look()
         if source is not None and source.pending and not self.hold_interrupts:
             if not self.interrupts_open():
                 ask = True
@@ -449,8 +455,10 @@ class Vcpu:
                 self.apic_window.current = self.apic
         else:
             run.reason = reason if why == WHY_EXIT else REASON_OF_WHY.get(why, UNKNOWN)
-            self.half_done = why != WHY_EXIT and self.half_done and self.is_half_done()
+            self.half_done = why != WHY_EXIT and self.is_half_done()
             self._counts[run.reason][0] += 1
+            if self.apic is not None:
+                self.apic.look()
             if run.reason == FERR:
                 self.on_ferr()
         self._extra = extra

@@ -1,8 +1,9 @@
 """The local APIC of a processor: interrupt priorities, local vector table, timer, inter-processor interrupts.
 
 Registers lie 16 bytes apart in a page of their own (FEE00000h), which every processor sees as its own APIC; accesses are
-4 bytes wide.  They are kept where the processor reaches them (`Processor.page`): it serves most reads itself, and the ends
-of interrupts and changes of the task priority after which nothing waits (jitvm/isa/apic_page.py).
+4 bytes wide.  They are kept where the processor reaches them (`Processor.page`): it serves most reads itself, the task
+priority, ends of edge-triggered interrupts and messages to itself, and takes interrupts (jitvm/isa/apic_page.py, whose rules
+are called here, too).
 
 Three 256-bit sets hold what was accepted (IRR), what is served (ISR), and which of it is level-triggered (TMR).  Vectors go
 by classes of 16: one is delivered when its class is above that of the processor priority.
@@ -56,8 +57,9 @@ HELD = {*WRITABLE, APIC_ID, VERSION, TPR, LDR, DFR, SVR, ESR, ICR_LOW, ICR_HIGH,
 """Registers, besides ISR, TMR and IRR, that read as the page holds them."""
 EXTINT_LVT, FLAT_MODEL = 0x700, 0xF
 NONE = -1
-WORD_PENDING, WORD_ENABLED, SET_WORDS = 4, 5, 8
-"""In the page: something waits for the processor; IA32_APIC_BASE.EN.  Words of IRR, ISR and TMR."""
+WORD_PENDING, WORD_ENABLED, WORD_EXTINT, SET_WORDS = 4, 5, 6, 8
+"""In the page: something waits for the processor; IA32_APIC_BASE.EN; the 8259A's INTR reaches the processor.  Words of IRR,
+ISR and TMR."""
 
 
 class Register:
@@ -111,14 +113,22 @@ class Processor(Protocol):
     """The processor around a local APIC."""
 
     page: memoryview
-    """64 words of 64 bits: register `offset` is word `offset >> 4`; WORD_PENDING and WORD_ENABLED are no register's."""
+    """64 words of 64 bits: register `offset` is word `offset >> 4`; the WORD_* are no registers."""
 
     def priority(self) -> int:
         """Processor priority: the higher of task priority and served class (10.8.3.1)."""
         ...
 
-    def deliverable(self) -> int:
-        """The vector that would interrupt now, -1 for none."""
+    def look(self) -> bool:
+        """Bring WORD_PENDING up to date; it."""
+        ...
+
+    def request(self, vector: int, level: bool) -> None:
+        """A fixed interrupt comes in."""
+        ...
+
+    def take(self) -> int:
+        """The vector that interrupts now, in service from now on; -1 for none."""
         ...
 
     def end_of_interrupt(self) -> int:
@@ -168,17 +178,16 @@ class LocalApic:
         self.name = f"lapic{apic_id}"
         self.number, self._bootstrap, self.page = apic_id, bootstrap, processor.page
         self._clock, self._processor, self._bus, self._extint, self._trace = clock, processor, bus, extint, trace
-        self._deliverable = processor.deliverable
         self._timer = clock.timer(self.name, self._expired)
         self._lint = [False, False]
-        self._set_pending(False)
+        self.pending = False
+        """Something waits for the processor, as the device knows it: the processor may have taken it (`look`)."""
         self.page[VERSION >> 4] = VERSION_VALUE
         self._clear()
 
-    def _set_pending(self, pending: bool) -> None:
-        """The processor should interrupt, when it lets interrupts in; or not."""
-        self.pending = pending
-        self.page[WORD_PENDING] = pending
+    def look(self) -> None:
+        """Learn what the processor has done itself: whether anything waits for it."""
+        self.pending = bool(self.page[WORD_PENDING])
 
     @property
     def enabled(self) -> bool:
@@ -226,21 +235,18 @@ class LocalApic:
 
     def acknowledge(self) -> int:
         """The processor takes an interrupt: its vector."""
-        vector = self._deliverable()
+        vector = self._processor.take()
         if vector == NONE:
             vector = self._extint() if self._lint[0] and self.takes_extint() else self.spurious & 0xFF
-        else:
-            at, bit = vector >> 5, 1 << (vector & 31)
-            self.page[(IRR >> 4) + at] &= ~bit
-            self.page[(ISR >> 4) + at] |= bit
         self.update()
         return vector
 
     def update(self) -> None:
         """Find out again whether there is something for the processor."""
-        pending = self._deliverable() != NONE or (self._lint[0] and self.takes_extint())
+        self.page[WORD_EXTINT] = self._lint[0] and self.takes_extint()
+        pending = self._processor.look()
         if pending != self.pending:
-            self._set_pending(pending)
+            self.pending = pending
             self._processor.interrupts_changed()
 
     def set_tpr(self, value: int) -> None:
@@ -285,12 +291,7 @@ class LocalApic:
             return
         if not self.is_software_enabled():
             return
-        at, bit = vector >> 5, 1 << (vector & 31)
-        self.page[(IRR >> 4) + at] |= bit
-        if level:
-            self.page[(TMR >> 4) + at] |= bit
-        else:
-            self.page[(TMR >> 4) + at] &= ~bit
+        self._processor.request(vector, level)
         self.update()
 
     def set_lint(self, pin: int, level: bool) -> None:

@@ -45,10 +45,11 @@ from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
 from jitvm.isa.cpuid import DEFAULT_MODEL, N_ROWS, ROW_WORDS, cpuid_table, feature_words, is_announced, physical_mask
 from jitvm.isa.debug import update_debug
+from jitvm.isa.events import INJECTED_NMI
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import APIC_BSP, reset_cpu
-from jitvm.isa.state import CR0_CD, CR0_NW, CS, EXIT, FAULT, OK
+from jitvm.isa.state import CR0_CD, CR0_NW, CS, OK
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory, weakly
 
@@ -57,8 +58,6 @@ ARENA_BYTES = 48 << 20
 KICK = 1 << 62
 EBX_WORD = 3
 """In a row of `c.cpuid`."""
-NMI_NUMBER = 1 << 8
-"""In the place of an external interrupt's vector: a non-maskable one."""
 KEPT_BY_INIT = (
     "fpr fpu_used fcw fsw fop fip fcs fdp fds xmm mxcsr xcr0 msr_apic_base msr_sysenter_cs msr_sysenter_esp "
     "msr_sysenter_eip msr_pat msr_star msr_lstar msr_cstar msr_fmask msr_kernel_gs_base msr_tsc_aux msr_misc tsc_offset "
@@ -67,7 +66,7 @@ KEPT_BY_INIT = (
 """Fields of the record that INIT leaves as they are."""
 RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
 """Special handlers whose addresses the record holds, whatever the options."""
-OK_STATUS, FAULT_STATUS, EXIT_STATUS = int(OK), int(FAULT), int(EXIT)
+OK_STATUS = int(OK)
 LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL, lay.WHY_REGION})
 """Why translated code comes back to be given what the translator lacks."""
 PAGE_TABLE_BYTES = {
@@ -125,9 +124,6 @@ class Accelerator:
         self.ask_again = self.code.function("hot.ask_again", 2)
         self.enter_region = self.code.function("hot.enter_region", 3)
         self.describe = self.code.function("hot.describe_block", 1, short=True)
-        self.inject = self.code.function("events.external_interrupt", 1)
-        self.deliver = self.code.function("events.deliver", 0)
-        self.nmi = self.code.function("events.nmi", 0)
         self.smi = self.code.function("smm.smi", 0)
         self.unmap_writes = self.code.function("blocks.unmap_writes", 1)
         self.serialize = self.code.function("gate.serialize_code", 0)
@@ -303,13 +299,11 @@ class VcpuEngine:
         for name in RECORDED:
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
-        self._a20, self._io_pos = at("a20_mask") // 8, at("io_pos") // 8
+        self._a20, self._injected = at("a20_mask") // 8, at("injected") // 8
         self._entry = Entry(accel.code.address, self.address)
         self._enter, self.boundary, self.answer = self._entry.enter, self._entry.boundary, self._entry.answer
         self._kicked = False
         self.regions = Regions(self, sync=options.sync, modes=options.modes())
-        self._injected: int | None = None
-        """Vector of an external interrupt that has not reached its handler yet."""
         self._log: CopiedLog | None = None
         self._retired_code: list[CodeMemory] = []
         """Kept, so that their addresses are not used again."""
@@ -363,10 +357,7 @@ class VcpuEngine:
 
     def run(self, budget: int) -> int:
         """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
-        if self._injected is None:
-            why = self._enter(budget, OK_STATUS)
-        else:
-            why = self._deliver_and_enter(budget)
+        why = self._enter(budget, OK_STATUS)
         if why == lay.WHY_EXIT:
             return why
         while why in LACKS or (why == lay.WHY_LIMIT and self._woken()):
@@ -398,27 +389,12 @@ class VcpuEngine:
         A delivery that needs the outside (a stack in MMIO) leaves like an instruction, and begins again, with the
         answers that it has got, in the run that follows.
         """
-        self._injected = vector
+        self.words[self._injected] = vector + 1
 
     @property
     def injecting(self) -> bool:
         """An injected interrupt has not reached its handler yet."""
-        return self._injected is not None
-
-    def _deliver_and_enter(self, budget: int) -> int:
-        """`enter` behind the delivery of the injected interrupt; a fault on the way is delivered in its place."""
-        self.words[self._io_pos] = 0
-        if self._injected == NMI_NUMBER:
-            status = self.accel.nmi(self.address)
-        else:
-            status = self.accel.inject(self.address, self._injected)
-        if status == FAULT_STATUS:
-            status = self.accel.deliver(self.address)
-            budget -= status != EXIT_STATUS
-        if status == EXIT_STATUS:
-            return self._enter(budget, EXIT_STATUS)
-        self._injected = None
-        return self._enter(budget, OK_STATUS)
+        return self.words[self._injected] != 0
 
     def set_breakpoints(self, addresses: Collection[int]) -> None:
         """Stop with EXIT_DEBUG before the instructions at these linear addresses; only while the vCPU stands."""
@@ -443,7 +419,6 @@ class VcpuEngine:
         with np.errstate(over="ignore"):
             reset_cpu(self.c)
         self.accel.flush(self.address)
-        self._injected = None
 
     def set_a20(self, enabled: bool) -> None:
         """The A20 gate."""
@@ -476,7 +451,7 @@ class VcpuEngine:
 
     def inject_nmi(self) -> None:
         """A non-maskable interrupt, in the place of an external one (`inject`)."""
-        self._injected = NMI_NUMBER
+        self.words[self._injected] = int(INJECTED_NMI)
 
     def init(self, *, park: bool) -> None:
         """INIT: as RESET#, but for caches, FPU, SSE, MSRs and SMBASE (SDM vol. 3, table 10-1); `park`: until SIPI."""

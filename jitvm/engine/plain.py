@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from jitvm.engine import layout as lay
 from jitvm.engine import run
 from jitvm.engine.blocks import unmap_writes
 from jitvm.engine.builder import Quick
@@ -40,7 +39,7 @@ from jitvm.engine.forms import Forms, Shape
 from jitvm.engine.host_op import host_op
 from jitvm.engine.simd_forms import WIDE, has_flags, result_type
 from jitvm.engine.translate import decode_at, is_breakpoint, stops_here
-from jitvm.isa.debug import arm, code_break, give_up, wants_alone
+from jitvm.isa.debug import code_break, give_up
 from jitvm.isa.host import peek, poke, set_mxcsr
 from jitvm.isa.memory import code_linear, fetch_host, is_code, load, load_rmw, store
 from jitvm.isa.registers import set_reg
@@ -295,14 +294,11 @@ class PlainEngine:
             while True:
                 if run.settle(c) == W0:
                     return int(c.why)
-                if c.left <= 0 or c.left < c.floor or run.window_near(c) != W0:
-                    give_up(c)
-                    return lay.WHY_LIMIT
-                if run.window_open(c) != W0:
-                    give_up(c)
-                    return lay.WHY_WINDOW
-                if wants_alone(c) != W0:
-                    arm(c)
+                way = run.between(c)
+                if way == W0:
+                    return int(c.why)
+                if way != W1:
+                    continue
                 shape = self._fetch()
                 if shape is not None and c.n_hits != W0:
                     run.stops_between(c)

@@ -12,11 +12,13 @@ from jitvm.engine.layout import WHY_FAULT as WHY_FAULT_
 from jitvm.engine.layout import WHY_LIMIT as WHY_LIMIT_
 from jitvm.engine.layout import WHY_WINDOW as WHY_WINDOW_
 from jitvm.engine.translate import CHAIN, O_EIP, O_IMM, O_REST, O_SCALE, find_block, short_block
+from jitvm.isa.apic_page import acknowledge, look_here, takes_here
 from jitvm.isa.debug import arm, collect_traps, end_alone, give_up, raise_trap, wants_alone
-from jitvm.isa.events import deliver
+from jitvm.isa.events import deliver, injected_event
 from jitvm.isa.flags import IF
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear
+from jitvm.isa.outside import is_half_done
 from jitvm.isa.registers import set_reg
 from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import (
@@ -145,17 +147,22 @@ def complete(c, status):
     return W0
 
 
+def is_held_off(c):
+    """1 when no interrupt comes before the next instruction: it is in a shadow, or half done."""
+    return u64(c.shadow == retired(c)) | is_half_done(c)
+
+
 def window_open(c):
-    """1 when the loop waits for interrupts to be open and they are."""
-    return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & u64(c.shadow != retired(c))
+    """1 when something waits for interrupts to be open and they are."""
+    return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & (is_held_off(c) ^ W1)
 
 
 def window_near(c):
-    """1 when interrupts are open behind the next instruction and more may run: the loop lets that one run alone.
+    """1 when interrupts are open behind the next instruction and more may run: that one has to run alone.
 
     A block that begins here would run over the boundary.
     """
-    return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & u64(c.shadow == retired(c)) & u64(c.left > ONE)
+    return u64(c.want_window != W0) & u64(c.rflags & IF != W0) & is_held_off(c) & u64(c.left > ONE)
 
 
 def quiet(c):
@@ -164,21 +171,45 @@ def quiet(c):
     return u64(pending == W0 and wants_alone(c) == W0)
 
 
+def take_interrupt(c):
+    """The local APIC's interrupt is taken: it comes before the instruction at `rip`."""
+    c.injected = acknowledge(c) + W1
+    c.io_n = W0
+    return look_here(c)
+
+
+def between(c):
+    """Between two instructions: 1 when the one at `rip` may begin, 0 to leave (`why`), 2 when an event came in between."""
+    if c.injected != W0:
+        injected_event(c)
+        return W2
+    near = window_near(c)
+    if c.left <= NO_BUDGET or c.left < c.floor or (near != W0 and takes_here(c) == W0):
+        give_up(c)
+        c.why = WHY_LIMIT
+        return W0
+    if window_open(c) != W0:
+        if takes_here(c) != W0:
+            take_interrupt(c)
+            return W2
+        give_up(c)
+        c.why = WHY_WINDOW
+        return W0
+    if near | wants_alone(c) != W0:
+        arm(c)
+    return W1
+
+
 def next_block(c):
     """Micro-op of the block at rip, after what the last instruction's status asks for."""
     while True:
         if settle(c) == W0:
             return W0
-        if c.left <= NO_BUDGET or c.left < c.floor or window_near(c) != W0:
-            give_up(c)
-            c.why = WHY_LIMIT
+        way = between(c)
+        if way == W0:
             return W0
-        if window_open(c) != W0:
-            give_up(c)
-            c.why = WHY_WINDOW
-            return W0
-        if wants_alone(c) != W0:
-            arm(c)
+        if way != W1:
+            continue
         u = block_or_leave(c)
         if u != W0 or c.status != FAULT:
             return u

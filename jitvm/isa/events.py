@@ -77,6 +77,7 @@ from jitvm.isa.vme import is_redirected, redirect
 from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W5, W7, W8, W16, W32, i64, u64
 
 LOG_SIZE, LOG_WORDS = u64(FAULT_LOG), u64(FAULT_WORDS)
+INJECTED_NMI = u64(0x101)
 BENIGN, CONTRIBUTORY, PAGE, DOUBLE = u64(0), u64(1), u64(2), u64(3)
 
 
@@ -345,6 +346,26 @@ def int1(c):
     s = enter(c, DB, W0, W1, c.next_rip, W0, W0, W0)
     if s == JUMP:
         c.dr[DR7] = c.dr[DR7] & ~DR7_GD
+    return s
+
+
+def injected_event(c):
+    """Bring the interrupt that `injected` names to its handler, or the fault on the way there: JUMP, or EXIT.
+
+    A delivery that asks the outside begins again, with the answers that it has got, when the CPU is entered again.
+    """
+    c.io_pos = W0
+    if c.injected == INJECTED_NMI:
+        s = nmi(c)
+    else:
+        s = external_interrupt(c, c.injected - W1)
+    if s == FAULT:
+        s = deliver(c)
+    c.status = s
+    if s != EXIT:
+        c.injected = W0
+        c.io_n = W0
+        c.io_pos = W0
     return s
 
 

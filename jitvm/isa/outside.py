@@ -6,17 +6,24 @@ instruction starts from its beginning, and every access that was already answere
 order, so that no access is ever lost or doubled (KVM's emulator keeps a read cache for the same reason).  The log
 belongs to one instruction: it is emptied when `retired` has moved on.
 
-Accesses that need no device are answered at once (jitvm/isa/served.py), and stand in the log all the same.
+Accesses that need no device are answered at once (jitvm/isa/served.py), and stand in the log all the same.  One behind
+which an interrupt is due begins its instruction again, alone (status WATCHED), so that it ends where the interrupt comes.
 """
 
 from __future__ import annotations
 
+from jitvm.isa.flags import IF
 from jitvm.isa.served import serve
-from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, EXIT_IO, EXIT_MMIO, retired
+from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, EXIT_IO, EXIT_MMIO, WATCHED, retired
 from jitvm.isa.words import W0, W1, W2, W8, u64
 
 LOG_SIZE = u64(256)
 W3_, W40 = u64(3), u64(40)
+
+
+def is_half_done(c):
+    """1 when accesses of the instruction at rip were made already: nothing comes before its end."""
+    return u64(c.io_n != W0) & u64(c.io_tag == retired(c))
 
 
 def outside(c, reason, address, size, write, count, value):
@@ -38,6 +45,8 @@ def outside(c, reason, address, size, write, count, value):
         c.io_value[pos] = c.answer
         c.io_n = pos + W1
         c.io_pos = pos + W1
+        if c.want_window & write != W0 and c.rflags & IF != W0 and c.armed | c.noting == W0:
+            c.status = WATCHED
         return c.answer
     c.status = EXIT
     c.exit_reason = reason

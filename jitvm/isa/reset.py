@@ -126,6 +126,7 @@ def reset_cpu(c):
     c.io_pos = W0
     c.io_tag = ONES
     c.want_window = W0
+    c.injected = W0
     reset_debug(c)
     update_mode(c)
     empty_tlb_part(c)

@@ -3,7 +3,7 @@
 Ports: those where nobody is, and latches.  `c.port_table` is the host address of the port bus's table (jitvm/bus.py): a
 byte a port that says how it is served, and as many bytes with values `TABLE_BYTES` behind; 0 while somebody looks at each
 access.  An access of several bytes is served here when all of its ports are.  Of the local APIC's page what
-jitvm/isa/apic_page.py says, but with CPUs that run at the same time, whose messages change it.
+jitvm/isa/apic_page.py says.
 
 An access takes ACCESS_NS of virtual time, whoever serves it.  The budget is virtual time, too: what an access takes comes
 off it.  One that would take all of it asks the outside, as every access once did, so that no timer is late: what the guest
@@ -91,7 +91,7 @@ def write_port(c, port, size, v, count):
 
 def serve_apic(c, address, size, write, v):
     """1 when an access to physical memory went to a register of the local APIC that needs no device."""
-    if address >> W12 != APIC_PAGE or c.apic[QUIET] == W0 or size != W4 or address & W15_ != W0 or c.shared != W0:
+    if address >> W12 != APIC_PAGE or c.apic[QUIET] == W0 or size != W4 or address & W15_ != W0:
         return W0
     n = (address & PAGE_OFFSET) >> W4
     c.answer = W0

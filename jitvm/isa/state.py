@@ -140,7 +140,8 @@ ARCHITECTURAL = [
     ("left", I),  # instructions left before the current one; exact inside out-of-line semantics and after an exit
     ("extra_ns", U),  # virtual time spent on port and device accesses since the machine was switched on
     ("floor", I),  # translated code leaves at a block border when its budget falls below: 0, or huge when kicked
-    ("want_window", U),  # 1: leave with IRQ_WINDOW_OPEN as soon as interrupts are open
+    ("want_window", U),  # 1: an interrupt waits until they are open; it is taken here, or WHY_WINDOW tells the loop
+    ("injected", U),  # vector + 1 of an interrupt that was taken and has not reached its handler, 257: an NMI; 0: none
     # ---- exits
     ("exit_reason", U),
     ("io_address", U),  # the access that is asked for: port or physical address
@@ -237,7 +238,10 @@ AGAIN = u64(5)
 """A string instruction did one or more iterations (already taken from `left`) and is not complete; rip stays."""
 
 WATCHED = u64(6)
-"""The instruction is about to make a watched access and was left before it did anything: it runs again, alone."""
+"""The instruction was left before it did anything that is not in the log of accesses: it runs again, alone.
+
+It is about to make a watched access, or an interrupt is due behind it.
+"""
 
 # ---- watch_kind -----------------------------------------------------------------------------------------------------
 WATCH_READ, WATCH_WRITE, WATCH_PHYSICAL = u64(1), u64(2), u64(4)

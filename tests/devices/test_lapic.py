@@ -50,8 +50,14 @@ class Cpu:
     def priority(self) -> int:
         return int(apic_page.priority(self.c))
 
-    def deliverable(self) -> int:
-        return vector(apic_page.deliverable(self.c))
+    def look(self) -> bool:
+        return bool(apic_page.look(self.c))
+
+    def request(self, vector: int, level: bool) -> None:
+        apic_page.request(self.c, u64(vector), u64(level))
+
+    def take(self) -> int:
+        return vector(apic_page.acknowledge(self.c))
 
     def end_of_interrupt(self) -> int:
         return vector(apic_page.end_of_interrupt(self.c))
