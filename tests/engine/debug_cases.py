@@ -171,6 +171,12 @@ CASES = {
         "a:1",
         qemu=False,  # QEMU traps at once; vol. 3, 6.8.3
     ),
+    "ICEBP behind MOV SS takes the place of the data trap": Case(
+        points((V, ACCESS, 2))
+        + f"mov word ptr [{V + 16}], ss\n mov eax, {V + 16}\n mov dr0, eax\n mov ss, [{V + 16}]\n .byte 0xF1\n a: nop",
+        "a:0",
+        qemu=False,  # #UD on QEMU; measured on silicon, whose #DB is one
+    ),
     "no code breakpoint behind MOV SS": Case(
         points(("a", CODE, 1)) + "mov ax, ss\n mov ss, ax\n a: inc ebx\n nop",
         "",
