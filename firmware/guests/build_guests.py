@@ -23,6 +23,7 @@ LARGE_ROMS = ("long_mode", "tasks")
 """ROMs with more than 8 KiB of code."""
 FLAT = {
     "access": ("access_entry.S", "access.c"),
+    "access_long": ("access_long_entry.S", "access_long.c"),
     "smp_torture": ("smp_start.S", "smp_torture.c", "smp_locks.c", "smp_queues.c", "smp_code.c", "smp_paging.c"),
 }
 """ROMs in C, from 32-bit flat code on: what each has besides flat.S."""

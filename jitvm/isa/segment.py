@@ -397,7 +397,13 @@ def read_second_half(c, a):
 
 
 def read_upper_base(c, a):
-    """Bits 32-63 of the base in a 16-byte descriptor, in their places; c.status on a fault."""
+    """Bits 32-63 of the base of an LDT or a TSS, in their places; c.status on a fault.
+
+    Their descriptors have 16 bytes for LLDT and LTR in 64-bit mode, in compatibility mode 8 as before (SDM vol. 2, LTR;
+    AMD64 manual vol. 3, LLDT and LTR).
+    """
+    if c.mode & MODE_CODE64 == W0:
+        return W0
     upper = read_second_half(c, a) << W32
     if c.status == OK and is_canonical(upper) == W0:
         selector_fault(c, GP, a, W0)

@@ -1,4 +1,5 @@
-"""The ROM firmware/guests/access: what 32-bit and PAE paging allow, 187,000 accesses, compared by the guest with the rules.
+"""The ROMs firmware/guests/access and access_long: what 32-bit, PAE and 4-level paging allow, 187,000 and 143,000 accesses,
+compared by the guest with the rules.
 
 QEMU's translator is not asked: its error code for a reserved bit lacks P (SDM vol. 3, 4.7), and it reads before it writes
 back, where the manual has a write (4.7: W/R says what the access was, and a locked or unlocked change is one that writes).
@@ -28,14 +29,52 @@ def test_on_jitvm(jit: str) -> None:
         assert debug_output(machine) == WANTED
 
 
-def test_on_bochs(tmp_path: Path) -> None:
-    """It lets EFLAGS.AC permit what the processor itself reads for level 3, under SMAP (4.6.1: explicit accesses only)."""
+LONG = GUESTS / "access_long.bin"
+
+
+def made(n: int) -> str:
+    """What the ROM of 4-level paging prints when nothing is wrong."""
+    return f"4-level: {n:08x} made, wrong: 0 0 0 0 0 0 0 0 0\n"
+
+
+@pytest.mark.parametrize("jit", ["handlers", "stencils", "regions"])
+def test_four_levels_on_jitvm(jit: str) -> None:
+    with Machine(config(LONG, jit=jit, cpu="max")) as machine:
+        assert machine.run().code == 1
+        assert debug_output(machine) == made(143_424)
+
+
+@pytest.mark.parametrize(("cpu", "n"), [("nehalem", 23_904), ("pentium3", 0)])
+def test_four_levels_without_the_later_features(cpu: str, n: int) -> None:
+    """No SMEP, SMAP and pages of 1 GiB, whose bit is reserved then; no long mode."""
+    with Machine(config(LONG, cpu=cpu)) as machine:
+        assert machine.run().code == (1 if n else 5)
+        assert debug_output(machine) == (made(n) if n else "this CPU has no long mode\n")
+
+
+def test_four_levels_on_bochs(tmp_path: Path) -> None:
+    """As above: it differs only in what EFLAGS.AC permits for level 3 under SMAP."""
+    said = on_bochs(tmp_path, LONG)
+    counts = re.findall(r"(\w+) made, wrong: ((?:\w+ ){8})\w+", said)
+    assert counts == [(f"{143_424:08x}", "0 " * 8)]
+    odd = re.findall(r"^fault 08(?: \w+){5} (\w+) (\w+) \w+ \w+ 0000ffff", said, re.MULTILINE)
+    assert odd
+    assert all(int(cr4, 16) & 0x200000 and int(flags, 16) & 0x40000 for cr4, flags in odd)
+
+
+def on_bochs(tmp_path: Path, image: Path) -> str:
+    """What a ROM says on Bochs' CPU of 2017."""
     need("bochs")
-    command = Bochs(tmp_path).command(IMAGE)
+    command = Bochs(tmp_path).command(image)
     settings = tmp_path / "bochsrc"
     settings.write_text(settings.read_text().replace("model=bx_generic", "model=corei7_skylake_x"))
     done = subprocess.run(command, capture_output=True, timeout=200, check=False, cwd=tmp_path)
-    said = done.stdout.decode("latin-1")
+    return done.stdout.decode("latin-1")
+
+
+def test_on_bochs(tmp_path: Path) -> None:
+    """It lets EFLAGS.AC permit what the processor itself reads for level 3, under SMAP (4.6.1: explicit accesses only)."""
+    said = on_bochs(tmp_path, IMAGE)
     counts = re.findall(r"(\w+) made, wrong: ((?:\w+ ){8})\w+", said)
     assert counts == [("00003cc0", "0 " * 8), ("00029c40", "0 " * 8)]
     odd = re.findall(r"^fault 08 \w+ \w+ \w+ (\w+) (\w+) \w+ ffff\r?$", said, re.MULTILINE)

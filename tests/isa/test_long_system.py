@@ -92,6 +92,19 @@ def test_16_byte_descriptors() -> None:
         assert fault_of(c) == (NP, FREE)
 
 
+def test_system_descriptors_have_8_bytes_in_compatibility_mode() -> None:
+    """LLDT and LTR take the second half in 64-bit mode alone: whatever lies there is another descriptor (vol. 2, LTR)."""
+    c, memory = long_mode(compat=True)
+    for function, kind, seg in ((segment.ltr, 0x89, TR), (segment.lldt, 0x82, LDTR)):
+        set_system(memory, FREE, descriptor(0x8765_4321, 0x67, kind), descriptor(0xFFFF_FFFF, 0xFFFF, 0x93))
+        assert run(function, c, memory, FREE) in (OK, JUMP)
+        assert c.base[seg] == 0x8765_4321
+        set_system(memory, FREE, descriptor(0, 0x67, kind), 0)
+        memory.put(GDT + GDT_SIZE - 8, "Q", descriptor(0x1234, 0x67, kind))
+        assert run(function, c, memory, GDT_SIZE - 8) in (OK, JUMP)
+        assert c.base[seg] == 0x1234
+
+
 def test_types_that_lar_and_lsl_know() -> None:
     c, memory = long_mode()
     known: dict[Any, set[int]] = {verify.lar: set(), verify.lsl: set()}
