@@ -109,8 +109,7 @@ class BlockReader:
     def led_to(self, slot: int) -> int:
         """The block to which the jump through a link slot was made, -1: none yet.
 
-        A block that is described otherwise than it was translated, as when a debugger has changed what ends blocks and the
-        old ones are about to go, may have none, or something else there.
+        A slot that no link was ever put into, as those of an indirect jump which has gone nowhere, leads nowhere.
         """
         u = word_at(slot)
         if not self.word("uop_arena") <= u < self.word("uop_end"):
