@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,9 @@ def mark_the_others(items: Iterable[pytest.Item]) -> None:
         for n, item in enumerate(cases):
             if n not in fast:
                 item.add_marker(pytest.mark.slow)
+
+
+def share(values: Iterable[Any], fast: int) -> list[Any]:
+    """A sweep's values (a tuple: of several names), for `parametrize`: the first ones are fast, the others are slow."""
+    sets = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*each, marks=pytest.mark.slow if n >= fast else ()) for n, each in enumerate(sets)]

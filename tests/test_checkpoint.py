@@ -15,6 +15,7 @@ from jitvm.config import DriveConfig
 from jitvm.isa.state import ARCHITECTURAL
 from jitvm.machine import Machine
 from tests.boot.guests import BIOS, GOOD, GUESTS, SEABIOS, config, debug_output, disk, need, rom
+from tests.fast_set import share
 
 
 def state(machine: Machine) -> dict[str, Any]:
@@ -32,10 +33,10 @@ def state(machine: Machine) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("bios", "name", "first"), [
-    (SEABIOS, "services", 2_000_000), (SEABIOS, "diskwrite", 5_000_000), (BIOS, "services", 300_000),
-    (BIOS, "diskwrite", 1_234_567),
-], ids=["seabios-services", "seabios-diskwrite", "own-services", "own-diskwrite"])  # fmt: skip
+@pytest.mark.parametrize(("bios", "name", "first"), share([
+    (SEABIOS, "services", 2_000_000), (BIOS, "diskwrite", 1_234_567), (SEABIOS, "diskwrite", 5_000_000),
+    (BIOS, "services", 300_000),
+], 2), ids=["seabios-services", "own-diskwrite", "seabios-diskwrite", "own-services"])  # fmt: skip
 def test_the_same_run_again(bios: Path, name: str, first: int) -> None:
     need(bios)
     with Machine(config(bios, drives=disk(name))) as m:

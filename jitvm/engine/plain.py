@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from jitvm.engine import run
-from jitvm.engine.blocks import unmap_writes
 from jitvm.engine.builder import Quick
 from jitvm.engine.compose import compose, unmasked
 from jitvm.engine.decode import (
@@ -45,7 +44,8 @@ from jitvm.isa.memory import code_linear, fetch_host, is_code, load, load_rmw, s
 from jitvm.isa.registers import set_reg
 from jitvm.isa.simd import MMX_EXPONENT, load_wide, mmx_fsw, raise_pending, store_wide, x87_pending
 from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, RCX, fault
-from jitvm.isa.words import W0, W1, W3, W12, cut, sext, u64
+from jitvm.isa.tlb import KINDS, PART_SLOTS, PARTS, WRITE
+from jitvm.isa.words import ONES, W0, W1, W3, W12, cut, sext, u64
 
 WORDS_OF = {"d": T_D, "s": T_S, "b": T_B, "i": T_I}
 
@@ -354,4 +354,6 @@ class PlainEngine:
         page = (host - c.ram) >> W12
         if peek(c.code_pages + page, W1) == W0:
             poke(c.code_pages + page, W1, W1)
-            unmap_writes(c, page)
+            entries = c.tlb[: int(PART_SLOTS * PARTS)].reshape(int(PARTS), int(KINDS), -1, 2)[:, int(WRITE)]
+            tag, addend = entries[..., 0], entries[..., 1]
+            tag[(tag != ONES) & (tag + addend == c.ram + (page << W12))] = ONES  # as `blocks.unmap_writes`, at once

@@ -27,6 +27,7 @@ from jitvm.engine.layout import LAZY
 from jitvm.engine.pack import Kept
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError
+from tests.fast_set import share
 
 ROOT = Path(__file__).parents[2]
 GUEST = """
@@ -181,7 +182,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("turn", [0, 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", share([0, 3], 1))
 def test_damaged_entries_are_made_anew(turn: int, cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """All entries at once, each in another way; what one run made anew the next one uses."""
     damaged = files(home, "*.o") + files(home, "*.json")
@@ -199,8 +201,6 @@ def test_damaged_entries_are_made_anew(turn: int, cold: tuple[Path, dict[str, An
     again = run(home)
     assert again["compiled"] == 0
     assert again["end"] == cold[1]["end"]
-
-
 def test_damaged_text_of_a_unit(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """Only that unit goes through Numba again."""
     texts = [p for p in (home / "jitvm" / "units").iterdir() if b"u_branch_loop_(" in p.read_bytes()]
@@ -213,6 +213,7 @@ def test_damaged_text_of_a_unit(cold: tuple[Path, dict[str, Any]], home: Path) -
     assert 1 <= said["units"] <= len(texts)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     without_objects(home)
     both = [subprocess.Popen(command(), env=environment(home), stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -222,6 +223,7 @@ def test_two_processes_at_once(cold: tuple[Path, dict[str, Any]], home: Path) ->
     assert run(home)["compiled"] == 0
 
 
+@pytest.mark.slow
 def test_full_disk(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """No file may grow beyond 2 KiB: nothing is kept, nothing is left over, the run goes on."""
     without_objects(home)

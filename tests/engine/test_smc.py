@@ -20,6 +20,7 @@ from jitvm.engine.accel import Options
 from jitvm.isa.state import CS
 from tests.engine.guest import CODE, DATA, Guest, same
 from tests.engine.smc_programs import PROGRAMS
+from tests.fast_set import share
 
 LIMIT = 4000
 
@@ -213,7 +214,7 @@ def many_plain() -> dict[str, object]:
     return guest.state()
 
 
-@pytest.mark.parametrize("room", [2900, 4000, 20_000, 60_000])
+@pytest.mark.parametrize("room", share([4000, 2900, 20_000, 60_000], 1))
 def test_arena_overflow(room: int, many_plain: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel_module, "ARENA_BYTES", room)
     guest = Guest("handlers")
@@ -291,7 +292,7 @@ def compare_random(seed: int) -> None:
     same(guest.state(), states[0], f"seed {seed}, {step} at a time\n{source}\n")
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", share(range(16), 4))
 def test_random(seed: int) -> None:
     compare_random(seed)
 

@@ -32,6 +32,7 @@ def fresh(build: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return folder, build.build_all(folder)
 
 
+@pytest.mark.slow
 @needs(*TOOLCHAIN)
 def test_rebuild_gives_the_same_bytes(build: ModuleType, fresh: tuple[Path, list[Path]]) -> None:
     folder, made = fresh
@@ -41,6 +42,7 @@ def test_rebuild_gives_the_same_bytes(build: ModuleType, fresh: tuple[Path, list
     assert wrong == []
 
 
+@pytest.mark.slow
 @needs(*TOOLCHAIN)
 def test_no_path_of_the_build_is_in_an_image(fresh: tuple[Path, list[Path]]) -> None:
     folder, made = fresh

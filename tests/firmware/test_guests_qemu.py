@@ -90,6 +90,7 @@ KEYS = {
 """Keys by their names in QEMU's monitor, with the code and shift state that must come."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
 def test_keystrokes(tmp_path: Path, bios: Path) -> None:
     need(bios)

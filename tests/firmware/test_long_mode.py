@@ -11,6 +11,7 @@ from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
 from tests.boot.guests import GUESTS, config, debug_output
 from tests.engine.guest import Guest
+from tests.fast_set import share
 from tests.firmware.qemu import DEBUG_EXIT, run_qemu
 from tests.needs import lacking, need
 
@@ -186,7 +187,7 @@ def test_jitvm(jit: str) -> None:
     assert debug_output(machine).splitlines() == expected()
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "regions"])
+@pytest.mark.parametrize("engine", share(["handlers", "stencils", "regions", "plain"], 3))
 def test_engines(engine: str) -> None:
     """The same without a board, so that plain Python runs it, too."""
     guest = Guest(engine, deliver=True, memory=1 << 20)

@@ -13,6 +13,7 @@ import pytest
 
 from jitvm.machine import Machine
 from tests.boot.guests import GUESTS, config, debug_output
+from tests.fast_set import share
 from tests.firmware import qemu
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
@@ -35,7 +36,8 @@ def image(folder: Path, rounds: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("n", "jit"), [(1, "regions"), (2, "handlers"), (2, "stencils"), (2, "regions"), (4, "regions"), (5, "sync")]
+    ("n", "jit"),
+    share([(2, "regions"), (2, "handlers"), (2, "stencils"), (1, "regions"), (4, "regions"), (5, "sync")], 3),
 )
 def test_in_turns(n: int, jit: str, tmp_path: Path) -> None:
     bios = image(tmp_path, 12)
@@ -48,7 +50,9 @@ def test_in_turns(n: int, jit: str, tmp_path: Path) -> None:
     assert runs[0] == runs[1], "the same run twice"
 
 
-@pytest.mark.parametrize(("n", "jit"), [(2, "handlers"), (2, "stencils"), (2, "regions"), (4, "regions"), (3, "sync")])
+@pytest.mark.parametrize(
+    ("n", "jit"), share([(2, "stencils"), (2, "regions"), (2, "handlers"), (4, "regions"), (3, "sync")], 2)
+)
 def test_at_the_same_time(n: int, jit: str, tmp_path: Path) -> None:
     with Machine(config(image(tmp_path, 6), smp=n, smp_threads=True, jit=jit)) as machine:
         result = machine.run()

@@ -15,6 +15,7 @@ import pytest
 
 from jitvm.machine import Machine
 from tests.boot.guests import config
+from tests.fast_set import share
 from tests.firmware.test_smp_qemu import image
 
 ROUNDS, TAKEN, CPUS = 100_000, 8_000, 3
@@ -343,7 +344,7 @@ IN_TURNS_TOO = [name for name in TORTURES if name != "time goes forward for all"
 """Processors that take turns count time each for itself."""
 
 
-@pytest.mark.parametrize("name", TORTURES)
+@pytest.mark.parametrize("name", share(list(TORTURES), 5))
 def test_at_the_same_time(name: str, tmp_path: Path) -> None:
     torture(TORTURES[name], tmp_path, threads=True)
 

@@ -22,6 +22,7 @@ import pytest
 from gdbstub.framing import PACKET_SIZE, escape, frame
 from gdbstub.x86 import LAYOUTS
 from tests.boot.guests import rom
+from tests.fast_set import share
 from tests.gdb.programs import long_program, smp_program
 from tests.gdb.vm import Start, Vm, interrupt, let_run
 from tests.gdbstub.real_gdb import GdbError
@@ -297,14 +298,17 @@ def fuzz(
 
 
 @pytest.mark.parametrize(
-    ("seed", "arch", "policy"), [(1, "x86-64", "stop"), (11, "i386", "stop"), (21, "i8086", "run")]
+    ("seed", "n", "arch", "policy"),
+    share(
+        [(11, 300, "i386", "stop"), (1, 1500, "x86-64", "stop"), (11, 1500, "i386", "stop"), (21, 1500, "i8086", "run")], 1
+    ),
 )
-def test_random_packets(boot: Start, tmp_path: Path, seed: int, arch: str, policy: str) -> None:
-    fuzz(boot, tmp_path, seed, 1500, arch, policy)
+def test_random_packets(boot: Start, tmp_path: Path, seed: int, n: int, arch: str, policy: str) -> None:
+    fuzz(boot, tmp_path, seed, n, arch, policy)
 
 
 @needs("gcc")
-@pytest.mark.parametrize(("seed", "kind", "policy"), [(31, "long", "stop"), (41, "smp", "run")])
+@pytest.mark.parametrize(("seed", "kind", "policy"), share([(31, "long", "stop"), (41, "smp", "run")], 1))
 def test_random_packets_in_long_mode_and_at_four_vcpus(
     boot: Start, tmp_path: Path, seed: int, kind: str, policy: str
 ) -> None:

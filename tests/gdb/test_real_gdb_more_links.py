@@ -16,7 +16,7 @@ from tests.gdb.vm import COUNTER, PATIENCE_S, RESET, START, Start, Vm, interrupt
 from tests.gdbstub.real_gdb import GdbError
 from tests.needs import needs
 
-pytestmark = needs("gdb")
+pytestmark = [pytest.mark.slow, needs("gdb")]  # the fast ones are in test_real_gdb_machine.py
 COUNTED = "b80000 8ed8 40 a30005 ebfa"
 """xor ax, ax; mov ds, ax; 5: inc ax; mov [500h], ax; jmp 5"""
 

@@ -12,7 +12,7 @@ from tests.gdb.vm import RESET, Start, interrupt, let_run
 from tests.gdbstub.real_gdb import Gdb, GdbError
 from tests.needs import TOOLCHAIN, needs
 
-pytestmark = needs("gdb", "nm", *TOOLCHAIN)
+pytestmark = [pytest.mark.slow, needs("gdb", "nm", *TOOLCHAIN)]  # the fast ones are in test_real_gdb_machine.py
 START_16 = "        .code16\n        .globl start16\nstart16: cli\n        xor %ax, %ax\n        mov %ax, %ds\n"
 """A real-mode program's first lines, DS = 0."""
 

@@ -11,7 +11,7 @@ from tests.gdb.programs import COUNTING, Program, c_program
 from tests.gdbstub.real_gdb import Gdb, GdbError
 from tests.needs import TOOLCHAIN, needs
 
-pytestmark = needs("gdb", "nm", *TOOLCHAIN)
+pytestmark = [pytest.mark.slow, needs("gdb", "nm", *TOOLCHAIN)]  # the fast ones are in test_real_gdb_machine.py
 Debug = Callable[..., Gdb]
 
 

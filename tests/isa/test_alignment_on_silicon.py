@@ -20,8 +20,8 @@ from tests.oracle.case import AC, PAGE, Case, Layout
 from tests.oracle.compare import describe, differences
 
 ALIGNMENT = 17
-CASES = 600
-MANY = 5
+CASES = 150
+MANY = 20
 SHOWN = 12
 
 

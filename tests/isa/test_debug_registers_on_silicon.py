@@ -11,10 +11,10 @@ import pytest
 
 from tests.engine.debug_cases import DB_HANDLER, LENGTHS, LOG
 from tests.engine.guest import Guest
+from tests.fast_set import share
 from tests.needs import host_cannot
 from tests.oracle import debug_registers as silicon
 
-CASES = 300
 BASE = 0x100000
 """Where the window lies in our guest."""
 MEMORY = 0x200000
@@ -89,18 +89,19 @@ def without_rf(case: dict[str, Any], stops: list[list[int]]) -> list[list[int]]:
     return [[at, bits, 0 if bits & code else rf] for at, bits, rf in stops]
 
 
+@pytest.mark.parametrize("count", share([40, 300], 1))
 @pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
-def test_traps_are_those_of_silicon(engine: str, seed: int) -> None:
+def test_traps_are_those_of_silicon(engine: str, count: int, seed: int) -> None:
     if (reason := unavailable()) is not None:
         host_cannot(reason)
     assert set(LENGTHS) == set(silicon.LENGTHS)
     rng = random.Random(f"debug registers {seed}")
-    cases = [case_of(rng) for _ in range(CASES)]
+    cases = [case_of(rng) for _ in range(count)]
     truths = silicon.run(cases)
     bad = []
     for case, truth in zip(cases, truths, strict=True):
         wanted, found = without_rf(case, truth), without_rf(case, ours(engine, case))
         if wanted != found:
             bad.append(f"{case}\n silicon {wanted}\n {engine} {found}")
-    assert not bad, f"{len(bad)} of {CASES} differ\n" + "\n".join(bad[:8])
-    assert sum(map(len, truths)) > CASES // 2
+    assert not bad, f"{len(bad)} of {count} differ\n" + "\n".join(bad[:8])
+    assert sum(map(len, truths)) > count // 2

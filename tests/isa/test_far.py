@@ -10,6 +10,7 @@ import pytest
 
 from jitvm.isa import far, iret, mode, segment
 from jitvm.isa.state import EXIT, FAULT, GP, JUMP, NP, PF_FAULT, SS_FAULT, TS
+from tests.fast_set import share
 from tests.isa.plain_cpu import (
     CODE,
     CODE0,
@@ -352,7 +353,7 @@ def keep_cpl(code: bytes, cpl: int, attr: int, theirs: dict[str, Any]) -> None:
         theirs["sel"][CS] = theirs["sel"][CS] & ~3 | cpl
 
 
-@pytest.mark.parametrize("n", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", share([60, 1000], 1))
 def test_random_transfers_as_on_unicorn(seed: int, n: int) -> None:
     rng, unicorn = random.Random(seed + n), UnicornSystem()
     faults, good = 0, 0

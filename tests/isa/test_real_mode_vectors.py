@@ -15,6 +15,7 @@ import pytest
 from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
 from tests.boot.guests import config, debug_output
+from tests.fast_set import share
 from tests.isa import real_mode_vectors as vectors
 from tests.isa.real_mode_vectors import FIELDS, Vector
 from tests.needs import need
@@ -71,7 +72,7 @@ def run_bochs(folder: Path, rom: Path) -> str:
     return subprocess.run(command, capture_output=True, timeout=200, check=False, cwd=folder).stdout.decode("latin-1")
 
 
-@pytest.mark.parametrize("k", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 12))])
+@pytest.mark.parametrize("k", share(range(12), 1))
 def test_vectors(k: int, seed: int, tmp_path: Path) -> None:
     need("bochs")
     made = vectors.make(100 * seed + k, N)

@@ -11,6 +11,7 @@ import pytest
 from jitvm.isa import mode, segment, verify
 from jitvm.isa.state import EXIT, FAULT, GP, JUMP, NP, OK, PF_FAULT, SS_FAULT, UD
 from jitvm.isa.table import CHECKED_BY
+from tests.fast_set import share
 from tests.isa.plain_cpu import (
     CODE,
     CODE0,
@@ -361,7 +362,7 @@ def perform(function: Callable[..., Any], c: Any, memory: Any, *args: int) -> in
     return run(function, c, memory, *args)
 
 
-@pytest.mark.parametrize("n", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", share([50, 1000], 1))
 def test_random_instructions_as_on_unicorn(seed: int, n: int) -> None:
     rng, unicorn = random.Random(seed + n), UnicornSystem()
     faults, good = 0, 0

@@ -19,6 +19,7 @@ import pytest
 
 from jitvm.isa import far, iret, mode
 from jitvm.isa.state import FAULT, JUMP, NP, TS
+from tests.fast_set import share
 from tests.isa.plain_cpu import (
     CODE,
     CODE0,
@@ -82,7 +83,7 @@ def random_state(rng: random.Random) -> tuple[Any, Any, bool]:
     return c, memory, back
 
 
-@pytest.mark.parametrize("n", [300, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", share([60, 3000], 1))
 def test_random_switches_as_on_unicorn(seed: int, n: int) -> None:
     rng, unicorn = random.Random(seed), UnicornSystem()
     faults, good = 0, 0

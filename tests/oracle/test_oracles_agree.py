@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.fast_set import share
 from tests.isa.cases import Form, forms, generate, legal
 from tests.oracle import native, unicorn_cpu
 from tests.oracle.case import (
@@ -138,7 +139,7 @@ def test_generator_is_reproducible() -> None:
     assert list(generate(32, 50, 3)) != list(generate(32, 50, 4))
 
 
-@pytest.mark.parametrize("mode", [16, 32, 64])
+@pytest.mark.parametrize("mode", share([64, 32, 16], 1))
 def test_native_and_unicorn_agree_on_all_forms(mode: int) -> None:
     native.need(mode, Layout.FLAT if mode == 64 else Layout.WINDOW)
     unicorn_cpu.need()
