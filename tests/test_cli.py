@@ -20,6 +20,7 @@ from jitvm import cli
 from jitvm.config import DriveConfig, MachineConfig
 from jitvm.errors import BackendError
 from jitvm.progress import cache_name
+from tests.fast_set import share
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -533,7 +534,7 @@ print(status, [name for name in ("numba", "rich", "unicorn", "importlib.metadata
     assert (done.stdout, done.stderr) == ("1 []\n", "")
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", share(["<&- >&- 2>&-", "<&-", ">&-", "2>&-"], 1))
 def test_closed_standard_streams_lead_nowhere(tmp_path: Path, closed: str) -> None:
     """And their numbers are not a disk's, into which messages would go."""
     disk = tmp_path / "disk.img"
@@ -551,11 +552,11 @@ def test_closed_standard_streams_lead_nowhere(tmp_path: Path, closed: str) -> No
     assert disk.read_bytes() == bytes(1 << 20)
 
 
-@pytest.mark.parametrize("argv", [("--help",), ("version",), ("boot", "--serial", "null", "--display", "text")])
-def test_output_that_can_not_be_written_is_one_line(argv: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("line", share(["--help", "version", "boot --serial null --display text"], 1))
+def test_output_that_can_not_be_written_is_one_line(line: str) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "jitvm", *argv],
+            [sys.executable, "-m", "jitvm", *line.split()],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=full,

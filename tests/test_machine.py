@@ -26,6 +26,7 @@ from tests.boot.guests import (
     rom,
     serial,
 )
+from tests.fast_set import share
 
 LOOP = "ebfe"
 """jmp $"""
@@ -86,7 +87,7 @@ def test_without_a_disk_our_firmware_powers_off() -> None:
         assert m.run() == m.result, "a machine that is off stays off"
 
 
-@pytest.mark.parametrize("name", ["bootsect", "services", "diskwrite"])
+@pytest.mark.parametrize("name", share(["bootsect", "services", "diskwrite"], 1))
 def test_boot_sector_guest_on_our_firmware(name: str) -> None:
     with Machine(config(BIOS, drives=disk(name))) as m:
         result = m.run()

@@ -172,7 +172,7 @@ def test_an_exit_request_while_an_exit_is_served_is_not_lost() -> None:
 def test_an_interrupted_run_is_intr_and_loses_nothing() -> None:
     calm, kicked = mixed(), mixed()
     for guest in (calm, kicked):
-        guest.vcpu.limit = 30_000
+        guest.vcpu.limit = 6000
     calm.execute()
     with Kicker(kicked):
         assert kicked.execute() is Outcome.INTERRUPT

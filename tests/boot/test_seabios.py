@@ -22,6 +22,7 @@ from tests.boot.guests import (
     disk,
     fingerprint,
 )
+from tests.fast_set import share
 from tests.needs import SEABIOS, SEABIOS_256K, need
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ def qemu_log(bios: Path, folder: Path, *more: str) -> str:
     return path.read_text("latin-1")
 
 
-@pytest.mark.parametrize("bios", [SEABIOS, SEABIOS_256K], ids=lambda path: path.stem)
+@pytest.mark.parametrize("bios", share([SEABIOS, SEABIOS_256K], 1), ids=lambda path: path.stem)
 def test_no_bootable_device(bios: Path, tmp_path: Path) -> None:
     need(bios)
     screen, log = boot_to_no_device(bios)

@@ -182,7 +182,6 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("turn", share([0, 3], 1))
 def test_damaged_entries_are_made_anew(turn: int, cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """All entries at once, each in another way; what one run made anew the next one uses."""
@@ -201,6 +200,7 @@ def test_damaged_entries_are_made_anew(turn: int, cold: tuple[Path, dict[str, An
     again = run(home)
     assert again["compiled"] == 0
     assert again["end"] == cold[1]["end"]
+@pytest.mark.slow
 def test_damaged_text_of_a_unit(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """Only that unit goes through Numba again."""
     texts = [p for p in (home / "jitvm" / "units").iterdir() if b"u_branch_loop_(" in p.read_bytes()]

@@ -17,6 +17,7 @@ from jitvm.engine.accel import Options
 from jitvm.engine.layout import at
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, program
+from tests.fast_set import share
 
 LIMIT = 60_000
 
@@ -81,13 +82,13 @@ def check(source: str, bits: int, options: Options | None = None, cuts: int = LI
 
 
 @pytest.mark.parametrize("bits", [32, 16, 64])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", share(range(8), 2))
 def test_random(seed: int, bits: int) -> None:
     check(program(seed, bits), bits)
 
 
 @pytest.mark.parametrize("bits", [32, 16, 64])
-@pytest.mark.parametrize("seed", range(20, 24))
+@pytest.mark.parametrize("seed", share(range(20, 24), 2))
 def test_random_with_every_block_hot(seed: int, bits: int) -> None:
     check(program(seed, bits), bits, Options(hot=1))
 
@@ -100,7 +101,7 @@ def test_random_long(seed: int, bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 16, 64])
-@pytest.mark.parametrize("seed", range(40, 43))
+@pytest.mark.parametrize("seed", share(range(40, 43), 2))
 def test_plain_at_every_count(seed: int, bits: int) -> None:
     """The plain engine itself: one at a time equals in one go, and handlers after each instruction."""
     source = program(seed, bits, 6)

@@ -15,6 +15,7 @@ from tests.engine.debug_cases import ACCESS, CASES, DB_HANDLER, LENGTHS, LOG, UD
 from tests.engine.debug_cases import CODE as BREAK
 from tests.engine.guest import CODE, DATA, IDT, Guest, same
 from tests.engine.programs import HANDLERS, prepare, program
+from tests.fast_set import share
 
 ENGINES = ("plain", "handlers", "stencils", "regions")
 MARK = struct.pack("<I", 0xE0D0E0D)
@@ -71,7 +72,7 @@ def instructions(seed: int) -> list[int]:
 
 
 @pytest.mark.parametrize("trap", [False, True])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", share(range(4), 2))
 def test_random_programs(seed: int, trap: bool) -> None:
     """Two data and two code breakpoints (and TF): all engines log the same, in one go and cut."""
     rng = np.random.default_rng([seed, 17])

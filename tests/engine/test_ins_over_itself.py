@@ -13,6 +13,7 @@ import pytest
 from tests.engine.guest import CODE, Access, Device, Guest, same
 from tests.engine.programs import prepare
 from tests.engine.test_counts import LIMIT, Restart, to_the_end
+from tests.fast_set import share
 
 NOP, INC_EAX, INC_EBX, CLC, REP, INSB, INSD = 0x90, 0x40, 0x43, 0xF8, 0xF3, 0x6C, 0x6D
 INSTRUCTIONS = (NOP, INC_EAX, INC_EBX, CLC, REP, INSB, INSD)
@@ -89,7 +90,7 @@ def test_the_first_element_that_overwrites_it_is_the_last_of_the_old_instruction
 
 
 @pytest.mark.parametrize("home", [HOME, 0x1FFF], ids=["in a page", "over a page border"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", share(range(8), 2))
 def test_any_place_and_bytes(seed: int, home: int) -> None:
     rng = random.Random(f"{seed} {home}")
     for _ in range(2):

@@ -196,6 +196,7 @@ def test_units_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
         assert audit(units.text(name), code_pointers=False) == [], name
 
 
+@pytest.mark.slow
 def test_all_units() -> None:
     """Numba takes each function alone, and it calls nothing but other units."""
     accel = accelerator()

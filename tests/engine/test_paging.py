@@ -33,6 +33,7 @@ from tests.engine.tables import (
     set_entry,
     set_ring,
 )
+from tests.fast_set import share
 
 ENGINES = ["plain", "handlers", "stencils"]
 PAGE = 0x9000
@@ -566,7 +567,7 @@ def random_run(seed: int) -> None:
         )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", share(range(6), 2))
 def test_random(seed: int) -> None:
     random_run(seed)
 

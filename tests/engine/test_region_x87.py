@@ -18,6 +18,7 @@ from jitvm.engine.accel import Options, VcpuEngine
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.region_pages import busiest
 from tests.engine.test_counts import check
+from tests.fast_set import share
 from tests.isa.x87_cases import real
 from tests.isa.x87_state import Fx
 from tests.oracle import fx
@@ -175,7 +176,7 @@ def start(rng: random.Random, *, masks: int = 0x3F) -> tuple[Fx, int]:
     return Fx(control, fsw, used, 0, 0, 0, [real(rng) for _ in range(8)]), depth
 
 
-@pytest.mark.parametrize("seeds", [range(12), pytest.param(range(100, 300), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", share([range(4), range(100, 300)], 1))
 def test_random_loops(seeds: range) -> None:
     in_regions = 0
     for seed in seeds:

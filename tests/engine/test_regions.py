@@ -15,12 +15,13 @@ from tests.engine.guest import DATA, STACK, Guest, same
 from tests.engine.programs import GS, loaded, looping
 from tests.engine.tables import TABLE, page_on
 from tests.engine.test_counts import LIMIT, check, to_the_end
+from tests.fast_set import share
 
 SOON = Options(hot=1, region_hot=2, drops=4, sync=True)
 
 
 @pytest.mark.parametrize("bits", [32, 16, 64])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", share(range(3), 1))
 def test_random(seed: int, bits: int) -> None:
     check(looping(seed, bits), bits, SOON, 100)
 

@@ -9,6 +9,7 @@ from tests.engine.guest import DATA, Guest, same
 from tests.engine.programs import looping, prepare, program
 from tests.engine.shared_guest import SharedEngine, shared_guest
 from tests.engine.smc_programs import PROGRAMS
+from tests.fast_set import share
 
 ENGINES = ("handlers", "stencils", "regions")
 LINE, PAGE_END, MMIO = DATA + 61, DATA + 0xFFD, 0x50000
@@ -112,7 +113,7 @@ def test_rewritten_code(engine: str, name: str, monkeypatch: pytest.MonkeyPatch)
     assert cpu.asked[int(EXIT_CODE)], "pages with code are announced"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", share(range(4), 2))
 @pytest.mark.parametrize("bits", [16, 32, 64])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_random_programs(engine: str, bits: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_handlers_equal_plain(name: str) -> None:
         same(run("handlers", PROGRAMS[name], options).state(), plain, f"{name} with {change}")
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", share(PROGRAMS, 8))
 def test_interrupted_equals_plain(name: str) -> None:
     """One instruction at a time, and a cut at every count."""
     plain = plain_state(name)
@@ -292,7 +292,7 @@ def compare_random(seed: int) -> None:
     same(guest.state(), states[0], f"seed {seed}, {step} at a time\n{source}\n")
 
 
-@pytest.mark.parametrize("seed", share(range(16), 4))
+@pytest.mark.parametrize("seed", share(range(16), 2))
 def test_random(seed: int) -> None:
     compare_random(seed)
 

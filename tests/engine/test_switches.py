@@ -21,6 +21,7 @@ from jitvm.engine.region_ir import RegionBuilder
 from tests.engine.guest import CODE, STACK, Guest, same
 from tests.engine.programs import loaded, looping
 from tests.engine.test_counts import LIMIT, to_the_end
+from tests.fast_set import share
 
 SOON = Options(hot=2, region_hot=20, sync=True)
 LESS = 101
@@ -157,7 +158,7 @@ def test_a_switch_switches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     same(without.guest.state(), with_it.guest.state(), f"without {name}")
 
 
-@pytest.mark.parametrize("name", ENGINE_OPTIONS)
+@pytest.mark.parametrize("name", share(ENGINE_OPTIONS, 6))
 @pytest.mark.parametrize("bits", [32, 16])
 def test_random_programs_without(name: str, bits: int) -> None:
     """The state at the end, and at a count on the way, is the plain engine's."""

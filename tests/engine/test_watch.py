@@ -18,6 +18,7 @@ from jitvm.isa.tlb import READ, WRITE, tlb_slot
 from jitvm.isa.words import u64
 from tests.engine.guest import CODE, DATA, Guest, same
 from tests.engine.programs import prepare, program
+from tests.fast_set import share
 
 ENGINES = ("plain", "handlers", "stencils", "regions")
 W, R = int(WATCH_WRITE), int(WATCH_READ)
@@ -157,7 +158,7 @@ def test_stops(name: str, step: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [16, 32])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", share(range(4), 2))
 def test_random_programs(seed: int, bits: int) -> None:
     """Stops are the same on all engines; the run is the one without watches; no change of a watched byte is missed."""
     points = [Point((W, R, A)[k % 3], DATA + 0x100 * k + 7 * seed, DATA + 0x100 * k + 7 * seed + k) for k in range(8)]

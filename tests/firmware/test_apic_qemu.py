@@ -12,6 +12,7 @@ import pytest
 from jitvm.machine import Machine
 from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
+from tests.fast_set import share
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
@@ -164,7 +165,7 @@ def image(folder: Path, case: str) -> Path:
     return rom(folder, assemble(PROGRAM.format(gates=gates, handlers=handlers, case=case), BASE, 16).hex())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", share(CASES, 4))
 def test_what_comes(name: str, tmp_path: Path) -> None:
     need(QEMU)
     case, wanted = CASES[name]

@@ -111,7 +111,7 @@ def test_disks_are_found_and_a_disk_without_signature_is_not_booted(tmp_path: Pa
     assert run.serial.endswith(POWER_OFF)
 
 
-@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
+@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
 def test_boot_sector_gets_its_services(tmp_path: Path, bios: Path) -> None:
     need(bios)
     run = run_qemu(tmp_path, bios, *drive(BOOTSECT), *DEBUG_EXIT)
@@ -130,7 +130,7 @@ def test_boot_sector_gets_its_services(tmp_path: Path, bios: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
+@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
 def test_services_agree(tmp_path: Path, bios: Path) -> None:
     need(bios)
     run = run_qemu(tmp_path, bios, *drive(SERVICES), *DEBUG_EXIT)
@@ -138,7 +138,7 @@ def test_services_agree(tmp_path: Path, bios: Path) -> None:
     assert run.status == GOOD_STATUS
 
 
-@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
+@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
 def test_boot_sector_writes_through_int_13h(tmp_path: Path, bios: Path) -> None:
     need(bios)
     disk = tmp_path / "disk.img"
@@ -151,7 +151,7 @@ def test_boot_sector_writes_through_int_13h(tmp_path: Path, bios: Path) -> None:
     assert content[42 * 512 :] == DISKWRITE.read_bytes()[42 * 512 :]
 
 
-@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
+@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
 def test_blocks_beyond_lba28(tmp_path: Path, bios: Path) -> None:
     need(bios)
     disk = tmp_path / "big.img"

@@ -11,6 +11,7 @@ from jitvm.machine import Machine
 from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
 from tests.engine.debug_cases import CASES, DB_HANDLER, LOG, UD_HANDLER, Case, source_of
+from tests.fast_set import share
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
@@ -73,7 +74,7 @@ def entries(output: str) -> list[tuple[str, str]]:
     return [(hex(eip), hex(bits)) for eip, bits in struct.iter_unpack("<II", data[4:])]
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.qemu])
+@pytest.mark.parametrize("name", share([name for name, case in CASES.items() if case.qemu], 4))
 def test_log(name: str, tmp_path: Path) -> None:
     need(QEMU)
     bios = image(tmp_path, CASES[name])

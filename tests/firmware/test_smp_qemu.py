@@ -15,6 +15,7 @@ from jitvm.errors import ConfigError
 from jitvm.machine import Machine
 from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
+from tests.fast_set import share
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
@@ -216,7 +217,7 @@ def image(folder: Path, main: str, other: str) -> Path:
     return rom(folder, assemble(PROGRAM.format(main=main, other=other), BASE, 16).hex())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", share(CASES, 4))
 def test_programs(name: str, tmp_path: Path) -> None:
     need(QEMU)
     main, other, wanted = CASES[name]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.gdb.programs import Program, long_program
@@ -15,9 +13,9 @@ pytestmark = needs("gdb", "gcc")
 HIGH = 0xFFFF_8000_0000_0000
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Program:
-    return long_program(tmp_path)
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return long_program(tmp_path_factory.mktemp("program"))
 
 
 @pytest.fixture

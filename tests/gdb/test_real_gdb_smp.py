@@ -23,12 +23,12 @@ HALTED = "fb f4 ebfc"
 """sti; hlt, for ever"""
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Program:
-    return smp_program(tmp_path, N_CPUS)
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return smp_program(tmp_path_factory.mktemp("program"), N_CPUS)
 
 
-@pytest.fixture(params=[(), ("--smp-threads",)], ids=["turns", "threads"])
+@pytest.fixture(params=[(), pytest.param(("--smp-threads",), marks=pytest.mark.slow)], ids=["turns", "threads"])
 def smp(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Options: four CPUs, in turns or at the same time."""
     return "--smp", str(N_CPUS), *request.param

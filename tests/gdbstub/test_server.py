@@ -21,6 +21,7 @@ from gdbstub.framing import Decoder, Packet, frame
 from gdbstub.server import Server, StdioAddress, TcpAddress, UnixAddress, parse_address
 from gdbstub.stop import Exited
 from gdbstub.target import Continue
+from tests.fast_set import share
 from tests.gdbstub.threaded_target import ThreadedTarget
 
 TIMEOUT = 10.0
@@ -300,11 +301,14 @@ def test_ctrl_c_against_breakpoints(serve: Callable[..., Server], target: Thread
         assert target.n_resumes == 200
 
 
-def test_disconnects_anywhere_leave_the_next_client_in_order(serve: Callable[..., Server], target: ThreadedTarget) -> None:
+@pytest.mark.parametrize("n", share([5, 25], 1))
+def test_disconnects_anywhere_leave_the_next_client_in_order(
+    serve: Callable[..., Server], target: ThreadedTarget, n: int
+) -> None:
     rng = random.Random(5)
     server = serve(running=True)
     stream = b"+" + b"".join(map(frame, (b"?", b"Z0,9000,1", b"X4000,3:abc", b"vCont;c", b"g"))) + b"\x03" + frame(b"D;1")
-    for _ in range(25):
+    for _ in range(n):
         with connected(server) as gdb:
             gdb.socket.sendall(stream[: rng.randrange(len(stream))])
             if rng.random() < 0.5:

@@ -138,6 +138,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_table_in_a_pipe() -> None:
     """No line is cut, and numba is not needed."""
     code = "import sys; from jitvm.cli import main; main(['isa']); assert 'numba' not in sys.modules"
