@@ -1,7 +1,7 @@
 """The guest's debug registers on all engines: what #DB was told, and that all else is the same.
 
 Source: Intel SDM vol. 3, 17.2 (debug registers), 17.3.1 (#DB), 6.8.3 (MOV SS).  The same programs run on QEMU in
-tests/firmware/test_debug_registers_qemu.py.
+tests/firmware/test_debug_registers_rom.py.
 """
 
 from __future__ import annotations
