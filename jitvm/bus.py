@@ -54,10 +54,11 @@ class Latched(Protocol):
 class Mapping:
     """One mapped range: `base` to `base + length`, with the widest access that the region takes."""
 
-    __slots__ = ("base", "end", "max_size", "name", "region")
+    __slots__ = ("base", "end", "max_size", "name", "read", "region", "write")
 
     def __init__(self, base: int, length: int, region: Region, name: str, max_size: int) -> None:
         self.base, self.end, self.region, self.name, self.max_size = base, base + length, region, name, max_size
+        self.read, self.write = region.read, region.write
 
 
 class Bus:
@@ -133,14 +134,14 @@ class Bus:
         """Little-endian value of `size` bytes at `address`."""
         m = self._last if self._slots is None else self._slots[address]
         if m is not None and m.base <= address and size <= m.max_size and address + size <= m.end:
-            return m.region.read(address - m.base, size)
+            return m.read(address - m.base, size)
         return self._read_anywhere(address, size)
 
     def write(self, address: int, size: int, value: int) -> None:
         """Store the low `size` bytes of `value` at `address`."""
         m = self._last if self._slots is None else self._slots[address]
         if m is not None and m.base <= address and size <= m.max_size and address + size <= m.end:
-            m.region.write(address - m.base, size, value & MASKS[size])
+            m.write(address - m.base, size, value & MASKS[size])
         else:
             self._write_anywhere(address, size, value)
 
@@ -148,7 +149,7 @@ class Bus:
         """A read that does not go to the mapping at hand as a whole."""
         m = self.find(address)
         if m is not None and size <= m.max_size and address + size <= m.end:
-            return m.region.read(address - m.base, size)
+            return m.read(address - m.base, size)
         if m is None and all(self.find(address + k) is None for k in range(1, size)):
             if self._trace.wants("unassigned_read"):
                 self._trace("unassigned_read", space=self.space, address=address, size=size)
@@ -164,7 +165,7 @@ class Bus:
         """A write that does not go to the mapping at hand as a whole."""
         m = self.find(address)
         if m is not None and size <= m.max_size and address + size <= m.end:
-            m.region.write(address - m.base, size, value & MASKS[size])
+            m.write(address - m.base, size, value & MASKS[size])
         elif m is None and all(self.find(address + k) is None for k in range(1, size)):
             if self._trace.wants("unassigned_write"):
                 self._trace("unassigned_write", space=self.space, address=address, size=size, value=value & MASKS[size])

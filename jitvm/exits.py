@@ -7,7 +7,7 @@ buses: it asks a device, writes the answer into the run and says what the loop d
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jitvm.bus import Bus
@@ -55,11 +55,13 @@ _OUTCOMES: dict[int, Outcome] = {
 HANDLED = Outcome.HANDLED
 
 
-class Buses(NamedTuple):
+class Buses:
     """Where accesses go."""
 
-    ports: Bus
-    mmio: Bus
+    __slots__ = ("mmio", "ports")
+
+    def __init__(self, ports: Bus, mmio: Bus) -> None:
+        self.ports, self.mmio = ports, mmio
 
 
 class Run:

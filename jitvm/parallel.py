@@ -27,6 +27,7 @@ from typing import Any
 from jitvm.clock import Clock
 from jitvm.engine import layout as lay
 from jitvm.engine.common import CLOCK, Common
+from jitvm.engine.entry import SLICE
 from jitvm.errors import JitvmError
 from jitvm.exits import Run
 from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
@@ -154,12 +155,14 @@ class ThreadVcpu(Vcpu):
         """Somebody may have written into its translated code."""
         self.ends_at = 0
         """Virtual time at which it comes out at the latest."""
+        self._budget = 1
         self._thread = 0
         self._reason, self._alone, self._asked, self._n_written = (
             lay.at(n) // 8 for n in ("exit_reason", "alone", "asked_page", "n_written")
         )
         self.go_in = lambda: world.go_in(self)
         self.come_out = lambda: world.come_out(self)
+        self.enter = self._enter
 
     def is_halted(self) -> bool:
         """HLT, or waiting for SIPI."""
@@ -180,13 +183,20 @@ class ThreadVcpu(Vcpu):
             self.world.soon(lambda: self.world.common.settle(self.engine))
         return alone
 
-    def pre_run(self) -> int:
+    def pre_run(self) -> tuple[int, int]:
         behind = self.clock.now_ns - self._now
         if behind > 0:
             self.skip(behind)
-        n = super().pre_run()
-        self.ends_at = self._now + n
-        return n
+        due, end = super().pre_run()
+        self.attention = True  # each entry begins here
+        self._budget = max(1, min(due - self._now, end - self._retired, SLICE))
+        self.ends_at = self._now + self._budget
+        return due, end
+
+    def _enter(self, due: int, end: int) -> tuple[int, ...]:
+        """Each exit goes by `post_run`, which serves what vCPUs ask of each other."""
+        self.engine.begin(self._budget)
+        return ()
 
     def post_run(self, why: int) -> Run:
         if why == WHY_EXIT and self._words[self._reason] in ASKED:

@@ -175,11 +175,12 @@ class TurnVcpu(Vcpu):
         rotation.pass_on(self)
         return Outcome.INTERRUPT
 
-    def pre_run(self) -> int:
-        n = super().pre_run()
-        return max(1, min(n, self.rotation.end - self._retired - self._extra))
+    def pre_run(self) -> tuple[int, int]:
+        due, end = super().pre_run()
+        self.attention = True  # the turn's end moves
+        return min(due, self.rotation.end), end
 
     def look_around(self) -> Outcome:
         outcome = super().look_around()
-        over = outcome is HANDLED and self._retired + self._extra >= self.rotation.end and not self.half_done
+        over = outcome is HANDLED and self._now >= self.rotation.end and not self.half_done
         return Outcome.TURN if over else outcome

@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,24 +168,28 @@ class TraceJson(Observer):
         """Add up the time of a vCPU's that is spent in guest code."""
         turn = self._turns[vcpu.index] = _Turn(vcpu)
         self._metadata("thread_name", vcpu.index, f"vCPU {vcpu.index}")
-        vcpu.enter = self._timed(turn, vcpu.enter)
+        enter, go_on, clock = vcpu.enter, vcpu.go_on, time.perf_counter
 
-    def _timed(self, turn: _Turn, enter: Callable[[int], int]) -> Callable[[int], int]:
-        clock = time.perf_counter
-
-        def run(budget: int) -> int:
+        def timed_enter(due: int, end: int) -> tuple[int, ...]:
             start = clock()
             if start - turn.begin > TURN_S * (1 << int(16 * self.file.filled)):
                 self._tracks[threading.get_ident()] = turn.vcpu.index
                 self._end_turn(turn)
                 turn.begin = start
-            why = enter(budget)
+            access = enter(due, end)
             turn.end = clock()
             turn.guest += turn.end - start
             turn.entries += 1
+            return access
+
+        def timed_go_on() -> int:
+            start = clock()
+            why = go_on()
+            turn.end = clock()
+            turn.guest += turn.end - start
             return why
 
-        return run
+        vcpu.enter, vcpu.go_on = timed_enter, timed_go_on
 
     def _end_turn(self, turn: _Turn) -> None:
         """Tell of what was added up."""

@@ -24,6 +24,8 @@ from jitvm.clock import NEVER as NEVER
 from jitvm.clock import Clock
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
+from jitvm.engine.entry import SLICE as SLICE
+from jitvm.engine.entry import Enter
 from jitvm.errors import JitvmError
 from jitvm.exits import HANDLED, INTR, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
 from jitvm.isa import served
@@ -32,8 +34,6 @@ from jitvm.trace import SILENT, Trace
 
 ACCESS_NS = int(served.ACCESS_NS)
 """Virtual time of a port or MMIO access: a bus cycle."""
-SLICE = 1 << 28
-"""Budget at most, so that what is published at an exit (`Vcpu.retired`) is never older than a fraction of a second."""
 IDLE_S = 0.5
 """How long a halted vCPU sleeps at most before it pumps again."""
 WHY_FAILED = -1
@@ -67,6 +67,15 @@ class InterruptSource(Protocol):
         ...
 
 
+class NoInterrupts:
+    """No interrupt controller."""
+
+    pending = False
+
+    def acknowledge(self) -> int:
+        raise JitvmError("an interrupt was acknowledged, but there is no interrupt controller")
+
+
 class Apic(Protocol):
     """The local APIC: what the processor does to it, or has done itself."""
 
@@ -81,6 +90,34 @@ class ApicPage(Protocol):
     current: Any
 
 
+def count(counts: dict[int, int], key: int) -> None:
+    """One more of these."""
+    try:
+        counts[key] += 1
+    except KeyError:
+        counts[key] = 1
+
+
+class Noticed:
+    """A mark that the loop must not pass by: setting it makes the loop look at all of them before it enters again.
+
+    From any thread: the mark is there before the loop is told to look.
+    """
+
+    __slots__ = ("_slot",)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._slot = "_" + name
+
+    def __get__(self, vcpu: Vcpu, owner: type | None = None) -> bool:
+        marked: bool = getattr(vcpu, self._slot)
+        return marked
+
+    def __set__(self, vcpu: Vcpu, value: bool) -> None:
+        setattr(vcpu, self._slot, value)
+        vcpu.attention = True
+
+
 class Vcpu:
     """One virtual CPU with its loop.
 
@@ -89,12 +126,15 @@ class Vcpu:
     """
 
     __slots__ = (
-        "__weakref__", "_bell", "_bytes", "_counts", "_end", "_extra", "_halt_at", "_in_turn", "_limit", "_now",
-        "_port_table", "_retired", "_startup", "_string", "_window_asked", "_words", "apic", "apic_window",
-        "buses", "clock", "come_out", "engine", "enter", "error_text", "exit_request", "go_in", "half_done",
-        "hold_interrupts", "index", "init_pending", "interrupts", "last_run", "lock", "nmi_pending", "on_ferr",
-        "pump", "real_time", "registers_dirty", "smi_pending", "trace",
+        "__weakref__", "_access", "_bell", "_bytes", "_counts", "_end", "_exit_request", "_halt_at", "_in_turn",
+        "_init_pending", "_limit", "_nmi_pending", "_now", "_port_table", "_registers_dirty", "_retired", "_smi_pending",
+        "_startup", "_string", "_window_asked", "_words", "apic", "apic_window", "attention", "buses", "clock",
+        "come_out", "engine", "enter", "error_text", "go_in", "go_on", "half_done", "hold_interrupts", "index",
+        "interrupts", "last_run", "lock", "on_ferr", "pump", "real_time", "trace",
     )  # fmt: skip
+    exit_request, smi_pending, nmi_pending, init_pending, registers_dirty = (Noticed() for _ in range(5))
+    """A debugger or the machine wants the turn to end; SMI, NMI and INIT wait for an instruction's end, SMI and INIT also
+    for RSM, an NMI for IRET; registers were changed from outside: push them before the next entry."""
 
     def __init__(
         self,
@@ -112,12 +152,15 @@ class Vcpu:
         self.come_out: Callable[[], object] = lock.acquire
         """Around translated code."""
         self.buses = Buses(ports, mmio)
-        self.interrupts = interrupts
-        self.enter: Callable[[int], int] = engine.run
-        """Runs guest code; one that measures it may take its place."""
+        self.interrupts: InterruptSource = interrupts or NoInterrupts()
+        self.enter: Enter = engine.enter
+        self.go_on: Callable[[], int] = engine.go_on
+        """Run guest code (`Entry.enter`), and go on with what was no plain access (`VcpuEngine.go_on`); who measures them
+        may put others in their places."""
+        self.attention = True
+        """Something may stand against just entering again: the loop looks what it is."""
         self._limit = self._halt_at = self._end = NEVER
         self.smi_pending = self.nmi_pending = self.init_pending = False
-        """They wait for an instruction's end; SMI and INIT also for RSM, an NMI for IRET."""
         self.apic: Apic | None = None
         self.apic_window: ApicPage | None = None
         """The page that shows the APIC of the processor whose access is served."""
@@ -128,19 +171,18 @@ class Vcpu:
         self.pump: Callable[[], None] = lambda: None
         self.on_ferr: Callable[[], None] = lambda: None
         """FERR# is asserted: an x87 exception is pending, and the processor waits for an interrupt."""
-        self._counts: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+        self._counts: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self.error_text = ""
-        self.last_run = Run(INTR)
-        """The latest exit: one `Run` for all of them, as in KVM."""
-        self._retired = self._extra = self._now = 0
-        """`retired`, `extra_ns` and their sum at the latest exit of this turn; the record's may be half written."""
+        self.last_run, self._access = Run(INTR), Run(IO)
+        """The latest exit, one `Run` for all of them, as in KVM; that of plain accesses."""
+        self._retired = self._now = 0
+        """`retired` and virtual time at the latest exit of this turn; the record's may be half written."""
         self._in_turn = self._window_asked = False
         self.exit_request = False
         self.half_done = False
         self._string = False
         """The latest access is one of a string I/O."""
         self.registers_dirty = False
-        """Registers were changed from outside: push them before the next entry."""
         self._bell = threading.Lock()
         """Locked until a kick rings: what a halted vCPU sleeps on."""
         self._bell.acquire()
@@ -228,7 +270,8 @@ class Vcpu:
     @limit.setter
     def limit(self, value: int) -> None:
         self._limit = value
-        self._end = min(value, self._halt_at)
+        self._end = min(value, self._halt_at, NEVER)
+        self.attention = True
 
     @property
     def halt_at(self) -> int:
@@ -238,7 +281,8 @@ class Vcpu:
     @halt_at.setter
     def halt_at(self, value: int) -> None:
         self._halt_at = value
-        self._end = min(value, self._limit)
+        self._end = min(value, self._limit, NEVER)
+        self.attention = True
 
     @property
     def exits(self) -> Counter[tuple[int, int]]:
@@ -252,8 +296,8 @@ class Vcpu:
 
     def skip(self, ns: int) -> None:
         """Let virtual time go on by `ns` without instructions; with the lock held."""
-        self._words[EXTRA_NS] = self._extra = (self._extra if self._in_turn else self._words[EXTRA_NS]) + ns
-        self._now = self.retired + self._extra
+        self._words[EXTRA_NS] += ns
+        self._now = self.retired + self._words[EXTRA_NS]
 
     def interrupts_open(self) -> bool:
         """IF is set, and neither STI, MOV SS nor a single-step trap holds interrupts off."""
@@ -291,48 +335,89 @@ class Vcpu:
         if self.process_async_events():
             return Outcome.HLT
         self.begin_turn()
-        buses, trace, enter = self.buses, self.trace, self.enter
-        release, acquire = self.go_in, self.come_out
+        buses, trace, clock, interrupts, enter = self.buses, self.trace, self.clock, self.interrupts, self.enter
+        release, acquire, answer, run = self.go_in, self.come_out, self.engine.answer, self._access
+        ports, pages = self._counts[IO], self._counts[MMIO]
+        why = WHY_EXIT
         try:
             while True:
-                if self.registers_dirty:
-                    self.push_registers()
-                if (self.exit_request or self._end <= self._retired) and not self.half_done:
-                    self.exit_request = False
-                    return Outcome.INTERRUPT
-                budget = self.pre_run()
+                due, end = clock.due, self._end
+                if self.attention or interrupts.pending:
+                    self.attention = False
+                    if self.registers_dirty:
+                        self.push_registers()
+                    if (self.exit_request or self._end <= self._retired) and not self.half_done:
+                        self.exit_request = False
+                        return Outcome.INTERRUPT
+                    due, end = self.pre_run()
                 release()
                 try:
-                    why = enter(budget)
+                    access = enter(due, end)
+                    if not access:
+                        why = self.go_on()
                 except JitvmError as e:
-                    why = self.run_failed(e)
+                    access, why = (), self.run_failed(e)
                 finally:
                     acquire()
-                run = self.post_run(why)
-                traced = trace.selected or trace.listeners
-                if traced and not run.reads():
-                    self.record(run)
-                outcome = self.look_around() if run.reason == INTR else handle_exit(run, buses)
-                if traced and run.reads():
-                    self.record(run)
-                if outcome is HANDLED:
-                    if run.reason == IO or run.reason == MMIO:
-                        self.answer(run)
+                if not access:
+                    outcome = self.serve_other(why)
+                    if outcome is not HANDLED:
+                        return outcome
                     continue
-                if outcome is Outcome.ERROR:
-                    self.error_text = self.describe_error(run)
-                return outcome
+                self._retired, now, run.reason, address, run.size, run.write, run.data = access
+                self._now, run.address = now, address
+                if clock.due <= now:
+                    clock.advance_to(now)
+                elif clock.now_ns < now:
+                    clock.now_ns = now
+                try:
+                    if run.reason == IO:
+                        ports[address] += 1
+                    else:
+                        pages[address & PAGE] += 1
+                except KeyError:
+                    count(self._counts[run.reason], address if run.reason == IO else address & PAGE)
+                if trace.selected or trace.listeners:
+                    self.serve_traced(run)
+                else:
+                    handle_exit(run, buses)
+                answer(run.data)
+                self.half_done = True
         finally:
             self._in_turn = False
+
+    def serve_traced(self, run: Run) -> Outcome:
+        """`handle_exit`, told to the trace: a read when it has been answered, all others before anything is done."""
+        told = self.trace.wants("exit")
+        if told and not run.reads():
+            self.record(run)
+        outcome = handle_exit(run, self.buses)
+        if told and run.reads():
+            self.record(run)
+        return outcome
+
+    def serve_other(self, why: int) -> Outcome:
+        """An exit that is not a plain access, or was found only behind something that translated code lacked."""
+        self.attention = True
+        run = self.post_run(why)
+        outcome = self.serve_traced(run)
+        if run.reason == INTR:
+            return self.look_around()
+        if run.reason == IO or run.reason == MMIO:
+            self.answer(run)
+        elif outcome is Outcome.ERROR:
+            self.error_text = self.describe_error(run)
+        return outcome
 
     def begin_turn(self) -> None:
         """Take over what the record says: it may have been changed while the vCPU stood."""
         self.error_text = ""
-        self._retired, self._extra = self.engine.retired(), self._words[EXTRA_NS]
-        self._now = self._retired + self._extra
+        self._retired = self.engine.retired()
+        self._now = self._retired + self._words[EXTRA_NS]
         self._words[WANT_WINDOW] = 0
         self._window_asked = False
-        self._in_turn = True
+        self._in_turn = self.attention = True
+        self.show_apic()
         if self.apic is not None:
             self.apic.look()
         self.serve_ports()
@@ -345,10 +430,9 @@ class Vcpu:
         self._words[APIC_QUIET] = quiet and self.apic is not None and self.engine.options.latches
 
     def record(self, run: Run) -> None:
-        """Put an exit into the trace: a read when it has been answered, all others before anything is done about them."""
-        if self.trace.wants("exit"):
-            reason = reason_name(run.reason)
-            self.trace("exit", vcpu=self.index, reason=reason, retired=self._retired, run=copy(run))
+        """Put an exit into the trace."""
+        reason = reason_name(run.reason)
+        self.trace("exit", vcpu=self.index, reason=reason, retired=self._retired, run=copy(run))
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
@@ -369,27 +453,23 @@ class Vcpu:
             return False
         if self.urgent() and not words[SMM]:
             return True
-        return bool(words[STEP_ARMED] or (source is not None and source.pending and words[RFLAGS] & IF))
+        return bool(words[STEP_ARMED] or (source.pending and words[RFLAGS] & IF))
 
     def push_registers(self) -> None:
         """Make registers that were changed from outside take effect, once."""
         self.engine.registers_changed()
         self.registers_dirty = False
 
-    def pre_run(self) -> int:
-        """Offer a pending interrupt; the budget of this entry: to the next timer or the limit."""
-        source = self.interrupts
-        alone = (self.smi_pending or self.nmi_pending) and self.offer_urgent()
-        if ((source is not None and source.pending) or self._window_asked) and self.offer_interrupt():
-            return 1
+    def pre_run(self) -> tuple[int, int]:
+        """Offer what is pending; virtual time and `retired` at which this entry ends: next timer and limit."""
+        alone = self.urgent() and self.offer_urgent()
+        if (self.interrupts.pending or self._window_asked) and self.offer_interrupt():
+            alone = True
+        if alone or self._window_asked or self.exit_request or self.urgent() or self.engine.injecting:
+            self.attention = True
         if alone or (self.half_done and self.exit_request):
-            return 1
-        n, room = self.clock.due - self._now, self._end - self._retired
-        if n > room:
-            n = room
-        if n > SLICE:
-            return SLICE
-        return n if n > 1 else 1
+            return self.clock.due, self._retired + 1
+        return self.clock.due, self._end
 
     def urgent(self) -> bool:
         """Whether an SMI or an NMI waits."""
@@ -420,7 +500,7 @@ class Vcpu:
         words, source, alone, ask = self._words, self.interrupts, False, False
         if self.apic is not None:
             self.apic.look()
-        if source is not None and source.pending and not self.hold_interrupts:
+        if source.pending and not self.hold_interrupts:
             if not self.interrupts_open():
                 ask = True
                 alone = bool(words[RFLAGS] & IF)  # they open behind one instruction
@@ -437,31 +517,25 @@ class Vcpu:
 
     def post_run(self, why: int) -> Run:
         """Publish what the run left behind: time, due timers (so interrupts), and the exit as a value."""
-        retired, extra, reason, address, size, write, count, data = self.engine.boundary()
+        retired, extra, reason, address, size, write, elements, data = self.engine.boundary()
         self._retired, run = retired, self.last_run
         if why == WHY_EXIT and (reason == IO or reason == MMIO):
-            run.reason = reason
-            run.address = address
-            run.size = size
-            run.write = write
-            run.count = count
-            run.data = data
-            if count == 1:
-                extra += ACCESS_NS
-            else:
-                extra += ACCESS_NS * self.begin_string(run, retired + extra)
-            self._counts[reason][address if reason == IO else address & PAGE] += 1
-            if self.apic_window is not None:
-                self.apic_window.current = self.apic
+            run.reason, run.address, run.size, run.write = reason, address, size, write
+            run.count, run.data = elements, data
+            if elements != 1:
+                self.begin_string(run, retired + extra)
+            extra += ACCESS_NS * run.count
+            self._words[EXTRA_NS] = extra
+            count(self._counts[reason], address if reason == IO else address & PAGE)
+            self.show_apic()
         else:
             run.reason = reason if why == WHY_EXIT else REASON_OF_WHY.get(why, UNKNOWN)
             self.half_done = why != WHY_EXIT and self.is_half_done()
-            self._counts[run.reason][0] += 1
+            count(self._counts[run.reason], 0)
             if self.apic is not None:
                 self.apic.look()
             if run.reason == FERR:
                 self.on_ferr()
-        self._extra = extra
         self._now = now = retired + extra
         clock = self.clock
         if clock.due <= now:
@@ -470,24 +544,28 @@ class Vcpu:
             clock.now_ns = now
         return run
 
-    def begin_string(self, run: Run, now: int) -> int:
-        """A string I/O: ends with the element during whose access the next timer is due; the number of elements."""
+    def show_apic(self) -> None:
+        """The page of local APICs, if there are several, is this processor's."""
+        if self.apic_window is not None:
+            self.apic_window.current = self.apic
+
+    def begin_string(self, run: Run, now: int) -> None:
+        """A string I/O: ends with the element during whose access the next timer is due."""
         self._string = True
         run.count = max(1, min(run.count, -(-(self.clock.due - now + 1) // (ACCESS_NS + 1))))
         run.block = self._bytes[IO_DATA : IO_DATA + run.count * run.size].tobytes()
         run.data = int.from_bytes(run.block[: run.size], "little")
-        return run.count
 
     def answer(self, run: Run) -> None:
         """Hand the outside's answer to the instruction, which completes when the vCPU is entered again."""
         if not self._string:
-            self.engine.answer(run.data & MASKS[run.size], self._extra)
+            self.engine.answer(run.data)
         else:
             self._string = False
             if not run.write:
                 block = run.block if run.count != 1 else (run.data & MASKS[run.size]).to_bytes(8, "little")
                 self._bytes[IO_DATA : IO_DATA + len(block)] = block
-            self.engine.answer(run.count, self._extra)
+            self.engine.answer(run.count)
         self.half_done = True
 
     def look_around(self) -> Outcome:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable
 
 import pytest
 
-from jitvm import vcpu as loop
 from jitvm.engine import layout as lay
-from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.entry import BOUNDARY
 from jitvm.errors import EngineError
 from jitvm.exits import ExitReason, Outcome, Run
 from jitvm.isa.state import ARCHITECTURAL
-from jitvm.vcpu import ACCESS_NS
+from jitvm.vcpu import ACCESS_NS, SLICE
 from tests.vcpu_guest import PATIENCE_S, START, Guest, code
 
 IF, TF = 0x200, 0x100
@@ -161,20 +161,26 @@ def test_the_lock_is_held_while_an_exit_is_served() -> None:
     assert held == [True, True] and not guest.lock.locked()
 
 
-class Broken(VcpuEngine):
-    """Raises at the third run."""
+def in_place_of_run(guest: Guest, n: int, instead: Callable[[], None]) -> None:
+    """What happens when the loop enters translated code for the nth time; then it is told that this was no access."""
+    enter, runs = guest.vcpu.enter, itertools.count(1)
 
-    n_runs = 0
+    def counted(due: int, end: int) -> tuple[int, ...]:
+        if next(runs) != n:
+            return enter(due, end)
+        instead()
+        return ()
 
-    def run(self, budget: int) -> int:
-        self.n_runs += 1
-        if self.n_runs == 3:
-            raise EngineError("no room for another form")
-        return super().run(budget)
+    guest.vcpu.enter = counted
 
 
 def test_a_run_error_ends_the_machine_with_a_message_and_a_state_dump() -> None:
-    guest = Guest(code("e6 60 ; out 60h, al", "e6 61 ; out 61h, al", "f4 ; hlt"), make=Broken)
+    guest = Guest(code("e6 60 ; out 60h, al", "e6 61 ; out 61h, al", "f4 ; hlt"))
+
+    def fail() -> None:
+        raise EngineError("no room for another form")
+
+    in_place_of_run(guest, 3, fail)
     assert guest.execute() is Outcome.ERROR
     first, *dump = guest.vcpu.error_text.splitlines()
     assert first == "vCPU 0: INTERNAL_ERROR: no room for another form"
@@ -184,11 +190,11 @@ def test_a_run_error_ends_the_machine_with_a_message_and_a_state_dump() -> None:
 
 
 def test_an_exception_of_the_host_leaves_the_lock_as_it_was() -> None:
-    class Interrupted(VcpuEngine):
-        def run(self, budget: int) -> int:
-            raise KeyboardInterrupt
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    guest = Guest(LOOP_FOR_EVER, make=Interrupted)
+    guest = Guest(LOOP_FOR_EVER)
+    in_place_of_run(guest, 1, interrupt)
     with pytest.raises(KeyboardInterrupt):
         guest.execute()
     assert not guest.lock.locked()
@@ -242,14 +248,20 @@ def test_the_trace_of_a_read_carries_the_answer_and_comes_behind_what_the_device
 def test_what_a_run_left_behind_and_the_answers_to_it_are_the_records_fields() -> None:
     engine = Guest(code("f4 ; hlt")).engine
     names = ("horizon", "left", "extra_ns", *BOUNDARY)
+    word = {name: lay.at(name) // 8 for name in ("io_n", "io_value", "io_count", "io_size")}
     values = [1 << 62, (1 << 62) - 7, 1 << 63, 6, (1 << 64) - 1, 8, 1, 3, 0x8000_0000_0000_0001]
     for name, value in zip(names, values, strict=True):
         engine.words[lay.at(name) // 8] = value
     assert engine.boundary() == (7, *values[2:])
-    engine.words[lay.at("io_n") // 8] = 0
-    assert [engine.answer(value, ns) for value, ns in ((9, 4), ((1 << 64) - 1, 1 << 40))] == [1, 2]
-    assert [engine.words[lay.at("io_value") // 8 + n] for n in range(2)] == [9, (1 << 64) - 1]
-    assert engine.words[lay.at("io_n") // 8] == 2 and engine.words[lay.at("extra_ns") // 8] == 1 << 40
+    engine.words[word["io_n"]], engine.words[word["io_count"]] = 0, 1
+    answers = [(9, 1, 9), ((1 << 64) - 1, 8, (1 << 64) - 1), (-1, 2, 0xFFFF), (0x1_2345_6789, 4, 0x2345_6789)]
+    for n, (value, size, kept) in enumerate(answers):
+        engine.words[word["io_size"]] = size
+        assert engine.answer(value) == n + 1 == engine.words[word["io_n"]]
+        assert engine.words[word["io_value"] + n] == kept
+    engine.words[word["io_count"]], engine.words[word["io_size"]] = 300, 1
+    engine.answer(257)
+    assert engine.words[word["io_value"] + len(answers)] == 257, "of a string it is the number of elements"
     assert [name for name, *_ in ARCHITECTURAL].count("horizon") == 1
 
 
@@ -369,26 +381,16 @@ def test_internal_error_stops_with_a_dump() -> None:
     assert text.startswith("vCPU 0: INTERNAL_ERROR\n") and "CS  =a000" in text and "EIP=00000000" in text
 
 
-class Injecting(VcpuEngine):
-    """Leaves with `reason` or `why` in place of the second run."""
-
-    reason: int | None = None
-    why = lay.WHY_EXIT
-    n_runs = 0
-
-    def run(self, budget: int) -> int:
-        self.n_runs += 1
-        if self.n_runs != 2:
-            return super().run(budget)
-        if self.reason is not None:
-            self.words[lay.at("exit_reason") // 8] = self.reason
-        return self.why
-
-
 def injected(reason: int | None, why: int = lay.WHY_EXIT) -> tuple[Guest, Outcome]:
-    guest = Guest(code("e6 60 ; out 60h, al", "f4 ; hlt"), make=Injecting)
-    assert isinstance(guest.engine, Injecting)
-    guest.engine.reason, guest.engine.why = reason, why
+    """Leave with `reason` or `why` in place of the second run."""
+    guest = Guest(code("e6 60 ; out 60h, al", "f4 ; hlt"))
+
+    def leave() -> None:
+        if reason is not None:
+            guest.engine.words[lay.at("exit_reason") // 8] = reason
+        guest.engine.words[lay.at("why") // 8] = why
+
+    in_place_of_run(guest, 2, leave)
     return guest, guest.execute()
 
 
@@ -453,11 +455,8 @@ def test_a_device_sees_the_time_of_its_access() -> None:
     assert times == [3 + ACCESS_NS, 4 + 2 * ACCESS_NS]
 
 
-def test_retired_seen_from_another_thread_while_guest_code_runs_is_that_of_the_latest_exit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_retired_seen_from_another_thread_while_guest_code_runs_is_that_of_the_latest_exit() -> None:
     """Never garbage (the record's two words are written one behind the other), and exact when the vCPU stands."""
-    monkeypatch.setattr(loop, "SLICE", 1 << 60)
     guest = Guest(code("b9 e8 03 ; mov cx, 1000", "e6 60 ; out 60h, al", "e2 fc ; loop $-2", "eb fe ; jmp $"))
     guest.trace.listeners.clear()
     exact: list[int] = []
@@ -469,18 +468,18 @@ def test_retired_seen_from_another_thread_while_guest_code_runs_is_that_of_the_l
         assert turn.alive()
     assert exact == [1 + 2 * k for k in range(1000)]
     assert seen == sorted(seen) and seen[0] >= 0 and seen[-1] <= exact[-1]
-    assert {guest.vcpu.retired for _ in range(1000)} == {exact[-1]}, "it stays while the loop runs on"
+    slices = {(guest.vcpu.retired - exact[-1]) / SLICE for _ in range(1000)}
+    assert all(n == int(n) for n in slices), "it stays while the loop runs on, but for the end of a slice"
     guest.vcpu.request_exit()
     assert turn.join() is Outcome.INTERRUPT
     assert guest.vcpu.retired == guest.engine.retired() > exact[-1]
 
 
-def test_guest_code_without_timer_comes_out_once_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SLICE", 1000)
+def test_guest_code_without_timer_comes_out_once_a_slice() -> None:
     guest = Guest(LOOP_FOR_EVER)
-    guest.vcpu.limit = 10_500
+    guest.vcpu.limit = SLICE + 500
     assert guest.execute() is Outcome.INTERRUPT
-    assert [retired for retired, _ in guest.runs] == [*range(1000, 10_001, 1000), 10_500]
+    assert [retired for retired, _ in guest.runs] == [SLICE, SLICE + 500]
 
 
 def test_time_that_is_skipped_counts_at_once_and_shortens_the_next_run() -> None:

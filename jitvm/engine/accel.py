@@ -49,7 +49,7 @@ from jitvm.isa.events import INJECTED_NMI
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import APIC_BSP, reset_cpu
-from jitvm.isa.state import CR0_CD, CR0_NW, CS, OK
+from jitvm.isa.state import CR0_CD, CR0_NW, CS
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory, weakly
 
@@ -66,7 +66,6 @@ KEPT_BY_INIT = (
 """Fields of the record that INIT leaves as they are."""
 RECORDED = [name for name in SPECIALS if name in (CPU.names or ()) and name != "h_count"]
 """Special handlers whose addresses the record holds, whatever the options."""
-OK_STATUS = int(OK)
 LACKS = frozenset({lay.WHY_FORM, lay.WHY_HANDLER, lay.WHY_STENCIL, lay.WHY_REGION})
 """Why translated code comes back to be given what the translator lacks."""
 PAGE_TABLE_BYTES = {
@@ -299,9 +298,10 @@ class VcpuEngine:
         for name in RECORDED:
             setattr(c, name, accel.code.address[name])
         self._left, self._horizon, self._floor = at("left") // 8, at("horizon") // 8, at("floor") // 8
-        self._a20, self._injected = at("a20_mask") // 8, at("injected") // 8
+        self._a20, self._injected, self._why = at("a20_mask") // 8, at("injected") // 8, at("why") // 8
         self._entry = Entry(accel.code.address, self.address)
-        self._enter, self.boundary, self.answer = self._entry.enter, self._entry.boundary, self._entry.answer
+        entry = self._entry
+        self.begin, self.enter, self.boundary, self.answer = entry.run, entry.enter, entry.boundary, entry.answer
         self._kicked = False
         self.regions = Regions(self, sync=options.sync, modes=options.modes())
         self._log: CopiedLog | None = None
@@ -357,9 +357,12 @@ class VcpuEngine:
 
     def run(self, budget: int) -> int:
         """Run at most `budget` instructions: WHY_LIMIT, WHY_EXIT, WHY_FAULT or WHY_WINDOW."""
-        why = self._enter(budget, OK_STATUS)
-        if why == lay.WHY_EXIT:
-            return why
+        self.begin(budget)
+        return self.go_on()
+
+    def go_on(self) -> int:
+        """Behind a run that was no plain access: go on with it as long as it only lacks something; why it came back."""
+        why = self.words[self._why]
         while why in LACKS or (why == lay.WHY_LIMIT and self._woken()):
             with self.accel.lock:
                 if why == lay.WHY_FORM:
@@ -368,7 +371,7 @@ class VcpuEngine:
                     self.regions.ask()
                 elif why != lay.WHY_LIMIT:
                     self._stamp()
-            why = self._enter(self.signed[self._left], OK_STATUS)
+            why = self.begin(self.signed[self._left])
         return why
 
     def _woken(self) -> bool:
