@@ -107,16 +107,19 @@ def reason_name(reason: int) -> str:
 def handle_exit(run: Run, buses: Buses) -> Outcome:
     """Serve one exit."""
     reason = run.reason
-    if reason == IO or reason == MMIO:
-        bus = buses.ports if reason == IO else buses.mmio
-        if run.count != 1:
-            _string(run, bus)
-        elif run.write:
-            bus.write(run.address, run.size, run.data)
-        else:
-            run.data = bus.read(run.address, run.size)
-        return HANDLED
-    return _OUTCOMES.get(reason, Outcome.ERROR)
+    if reason == IO:
+        bus = buses.ports
+    elif reason == MMIO:
+        bus = buses.mmio
+    else:
+        return _OUTCOMES.get(reason, Outcome.ERROR)
+    if run.count != 1:
+        _string(run, bus)
+    elif run.write:
+        bus.write(run.address, run.size, run.data)
+    else:
+        run.data = bus.read(run.address, run.size)
+    return HANDLED
 
 
 def _string(run: Run, bus: Bus) -> None:
