@@ -102,7 +102,7 @@ def test_a_reset_at_once(tmp_path: Path) -> None:
 
 
 def test_a_host_that_fails_at_once_fails_in_wait(tmp_path: Path) -> None:
-    def fail(budget: int) -> int:
+    def fail(due: int, end: int) -> tuple[int, ...]:
         raise RuntimeError("the host failed")
 
     with Machine(config(rom(tmp_path, COUNTER))) as machine:
@@ -126,14 +126,14 @@ def test_a_machine_is_paused_while_a_debugger_steps(tmp_path: Path) -> None:
         machine, vcpu = b.machine, b.machine.vcpus[0]
         enter, seen = vcpu.enter, []
 
-        def pauses(budget: int) -> int:
+        def pauses(due: int, end: int) -> tuple[int, ...]:
             vcpu.enter = enter
             pauser = threading.Thread(target=machine.pause)
             pauser.start()
             while not vcpu.exit_request:
                 pauser.join(0.001)
             seen.append((pauser, pauser.is_alive(), machine.paused))
-            return enter(budget)
+            return enter(due, end)
 
         vcpu.enter = pauses
         b.go(Continue())
