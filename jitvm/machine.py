@@ -22,7 +22,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
@@ -220,9 +220,7 @@ class Machine(Access):
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
         options = Options(**{**JITS[config.jit], **dict(config.engine)}, code_cache=config.code_cache // config.smp)
-        common = None
-        if self.world is not None:  # what devices and CPUs share is touched under the lock alone
-            common, options = self.world.common, replace(options, latches=False)
+        common = self.world.common if self.world is not None else None
         engine = VcpuEngine(self.accel, self.memory, options, common)
         engine.set_cpu(*self._cpu())
         arguments = len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts

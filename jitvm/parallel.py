@@ -6,6 +6,10 @@ are code of a page that was data until then, a store to code of others, DMA to c
 accesses that no host instruction can make; `jitvm/isa/shared.py` says who asks for it.  Whoever is about to go in does
 first what is due (`World.soon`), so that it is done before an instruction of anybody sees what asked for it.
 
+Ports that need no device and the local APIC's registers are served in translated code here, too: the table of ports is made
+of bytes, the APIC's page is its vCPU's own.  What other threads have for that page (messages, timers, the 8259A's INTR)
+waits until the vCPU has come out (`ThreadVcpu.at_rest`).
+
 Each vCPU counts its own time; where it enters translated code it goes on from the furthest one's (`Clock`), and RDTSC
 never tells less than was told before.  A timer fires when the first vCPU reaches it.  When all are halted the last one
 lets time go on.
@@ -75,6 +79,8 @@ class World:
         """It is back; takes the lock."""
         self.lock.acquire()
         vcpu.inside = False
+        while vcpu.letters:
+            vcpu.letters.pop(0)()
         if self._owner is not None:
             self._stood.notify_all()
 
@@ -153,6 +159,8 @@ class ThreadVcpu(Vcpu):
         """It runs translated code."""
         self.rewritten = False
         """Somebody may have written into its translated code."""
+        self.letters: list[Callable[[], None]] = []
+        """What others have for it, to be done when it has come out."""
         self.ends_at = 0
         """Virtual time at which it comes out at the latest."""
         self._budget = 1
@@ -176,6 +184,14 @@ class ThreadVcpu(Vcpu):
         """Its own thread looks before it goes in; others may find it inside, or about to go in."""
         if not self._in_turn or threading.get_ident() != self._thread:
             self.kick()
+
+    def at_rest(self, action: Callable[..., None], *arguments: object) -> None:
+        """Now, or when it has come out, which a kick makes soon: inside it reaches its local APIC's page itself."""
+        if not self.inside:
+            action(*arguments)
+            return
+        self.letters.append(lambda: action(*arguments))
+        self.kick()
 
     def offer_urgent(self) -> bool:
         alone = super().offer_urgent()

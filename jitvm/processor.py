@@ -5,6 +5,7 @@ What comes waits in the vCPU (`Vcpu.urgent`) until no instruction is half done.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jitvm.engine import layout as lay
@@ -68,6 +69,10 @@ class ProcessorPins:
     def interrupts_changed(self) -> None:
         """The vCPU looks at its interrupts before it enters translated code."""
         self._vcpu.notice()
+
+    def at_rest(self, action: Callable[..., None], *arguments: object) -> None:
+        """Call it when the vCPU runs no translated code that could reach the page; the lock is held."""
+        self._vcpu.at_rest(action, *arguments)
 
     def nmi(self) -> None:
         """An NMI message or pin."""

@@ -221,6 +221,10 @@ class Vcpu:
         if not self._in_turn:
             self.kick()
 
+    def at_rest(self, action: Callable[..., None], *arguments: object) -> None:
+        """Call it when this vCPU runs no translated code: always so while another thread has the lock, but in `parallel`."""
+        action(*arguments)
+
     def assert_init(self) -> None:
         """INIT, with the lock held: at once, or when the turn ends if it is this vCPU's own."""
         if not self._in_turn and not self._words[SMM]:

@@ -3,7 +3,8 @@
 Registers lie 16 bytes apart in a page of their own (FEE00000h), which every processor sees as its own APIC; accesses are
 4 bytes wide.  They are kept where the processor reaches them (`Processor.page`): it serves most reads itself, the task
 priority, ends of edge-triggered interrupts and messages to itself, and takes interrupts (jitvm/isa/apic_page.py, whose rules
-are called here, too).
+are called here, too).  Of processors that run at the same time each reaches its own page alone, without the machine lock;
+what comes from elsewhere meanwhile waits until it has left translated code (`Processor.at_rest`).
 
 Three 256-bit sets hold what was accepted (IRR), what is served (ISR), and which of it is level-triggered (TMR).  Vectors go
 by classes of 16: one is delivered when its class is above that of the processor priority.
@@ -147,6 +148,10 @@ class Processor(Protocol):
         """`pending` may have changed."""
         ...
 
+    def at_rest(self, action: Callable[..., None], *arguments: object) -> None:
+        """Call it when the processor does not touch the page: now, or as soon as it leaves translated code."""
+        ...
+
     def nmi(self) -> None: ...
 
     def smi(self) -> None: ...
@@ -237,13 +242,13 @@ class LocalApic:
         """The processor takes an interrupt: its vector."""
         vector = self._processor.take()
         if vector == NONE:
-            vector = self._extint() if self._lint[0] and self.takes_extint() else self.spurious & 0xFF
+            vector = self._extint() if self._extint_asks() else self.spurious & 0xFF
         self.update()
         return vector
 
     def update(self) -> None:
         """Find out again whether there is something for the processor."""
-        self.page[WORD_EXTINT] = self._lint[0] and self.takes_extint()
+        self.page[WORD_EXTINT] = self._extint_asks()
         pending = self._processor.look()
         if pending != self.pending:
             self.pending = pending
@@ -289,10 +294,13 @@ class LocalApic:
         if vector < 16:
             self._error(ESR_RECEIVE_VECTOR)
             return
-        if not self.is_software_enabled():
-            return
-        self._processor.request(vector, level)
-        self.update()
+        self._processor.at_rest(self._take_in, vector, level)
+
+    def _take_in(self, vector: int, level: bool) -> None:
+        """The request reaches IRR; an APIC that software has switched off takes none."""
+        if self.is_software_enabled():
+            self._processor.request(vector, level)
+            self.update()
 
     def set_lint(self, pin: int, level: bool) -> None:
         """Drive LINT0 or LINT1."""
@@ -307,7 +315,12 @@ class LocalApic:
                 self._processor.nmi()
             elif mode == SMI:
                 self._processor.smi()
-        self.update()
+        if bool(self.page[WORD_EXTINT]) != self._extint_asks():
+            self._processor.at_rest(self.update)
+
+    def _extint_asks(self) -> bool:
+        """The 8259A's INTR is up and reaches the processor."""
+        return self._lint[0] and self.takes_extint()
 
     def _local(self, entry: int) -> None:
         """An interrupt of the local vector table."""

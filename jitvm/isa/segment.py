@@ -22,6 +22,7 @@ from jitvm.isa.flags import VM
 from jitvm.isa.memory import is_canonical, load, load_system, store_system
 from jitvm.isa.mode import is_protected, settle, umip, update_context, update_limits
 from jitvm.isa.registers import set_reg, stack_mask
+from jitvm.isa.shared import ask_alone, others_run
 from jitvm.isa.state import (
     ATTR_CODE,
     ATTR_DB,
@@ -157,6 +158,8 @@ def mark_accessed(c, selector, d):
     """Set the accessed bit of a code or data descriptor in its table; status."""
     if d >> W40 & W1 != W0:
         return OK
+    if others_run(c) != W0:
+        return ask_alone(c)
     return store_system(c, descriptor_address(c, selector) + W5, W1, (d >> W40 & M8) | W1)
 
 
@@ -446,6 +449,8 @@ def ltr(c, a):
     a = a & M16
     if is_null(a) != W0:
         return fault(c, GP, W0)
+    if others_run(c) != W0:
+        return ask_alone(c)
     d = read_system_descriptor(c, a)
     if c.status != OK:
         return c.status

@@ -8,12 +8,17 @@ jitvm/isa/apic_page.py says.
 An access takes ACCESS_NS of virtual time, whoever serves it.  The budget is virtual time, too: what an access takes comes
 off it.  One that would take all of it asks the outside, as every access once did, so that no timer is late: what the guest
 sees is the same to the nanosecond.
+
+CPUs that run at the same time share the table of ports: its entries are bytes, each read and written by one access of the
+host.  What was stored before such an access is seen by the others before anything behind it, as with the exit (SDM vol. 1,
+"Ordering I/O").  A local APIC's page is its CPU's own (jitvm/devices/lapic.py, `Processor.at_rest`).
 """
 
 from __future__ import annotations
 
 from jitvm.isa.apic_page import QUIET, READABLE, register, written_here
 from jitvm.isa.host import peek, poke
+from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import EXIT_IO
 from jitvm.isa.words import M32, W0, W1, W3, W4, W7, W12, i64, mask, u64
 
@@ -109,6 +114,7 @@ def serve(c, reason, address, size, write, count, v):
     """1 when an access, or a string of `count`, was served here; `answer` is what the outside would have said."""
     if c.left <= i64(count * (ACCESS_NS + W1)):
         return W0
+    serialize_memory(c)
     if reason == EXIT_IO:
         if needs_no_device(c, address, size) == W0:
             return W0

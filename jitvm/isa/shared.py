@@ -11,6 +11,8 @@ one map for all: a page on which any of them has translated code has no write en
   again while all others stand, which drop the page behind it (`written`).
 * A page that is only data by now leaves with EXIT_DATA, and has write entries again.
 * EXIT_ALONE also serves locked accesses that no host instruction can make: over a border, to devices, to watched memory.
+* What the processor does to descriptors by itself, with bus-lock semantics (SDM vol. 3, 8.1.2.1), is done alone, too: to set
+  an accessed bit, and to test and set the busy bit of a TSS.  It is rare: kernels have set them before.
 
 Time is one for all: RDTSC never tells less than was told anywhere before.
 
@@ -46,6 +48,11 @@ def ask(c, reason, page):
 def ask_alone(c):
     """Leave: the instruction shall run while all others stand; status."""
     return ask(c, EXIT_ALONE, W0)
+
+
+def others_run(c):
+    """1 while other CPUs may be in the midst of anything."""
+    return c.shared & (c.alone ^ W1)
 
 
 def line_of(c, k):

@@ -1,7 +1,8 @@
 """Loops over host memory: what string instructions do with elements that lie in plain memory.
 
 Addresses are the host's, of `size`-byte elements (1, 2, 4 or 8); nothing here can fault or leave.  Whole words of 8 bytes
-are used where the result is the same.
+are used where the result is the same; an aligned element is read and written by one access of the host all the same, so that
+no other CPU sees half of it (SDM vol. 3, 8.1.1; the order of elements is free, 8.2.4).
 """
 
 from __future__ import annotations
@@ -44,10 +45,16 @@ def copy_down(dst, src, n_bytes):
         at_src = at_src - W8
         at_dst = at_dst - W8
         poke(at_dst, W8, peek(at_src, W8))
-    while at_src != src:
-        at_src = at_src - W1
-        at_dst = at_dst - W1
-        poke(at_dst, W1, peek(at_src, W1))
+    if n_bytes & W4 != W0:
+        at_src = at_src - W4
+        at_dst = at_dst - W4
+        poke(at_dst, W4, peek(at_src, W4))
+    if n_bytes & W2 != W0:
+        at_src = at_src - W2
+        at_dst = at_dst - W2
+        poke(at_dst, W2, peek(at_src, W2))
+    if n_bytes & W1 != W0:
+        poke(dst, W1, peek(src, W1))
     return W0
 
 

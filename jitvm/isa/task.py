@@ -53,6 +53,7 @@ from jitvm.isa.segment import (
     set_null,
     set_system,
 )
+from jitvm.isa.shared import ask_alone, others_run
 from jitvm.isa.state import (
     ATTR_P,
     CATCH_CR3,
@@ -362,7 +363,10 @@ def switch_task(c, selector, d, by, ext, eip, eflags):
     """Switch to the TSS that the checked descriptor `d` describes: OK, or FAULT, in whichever task, or EXIT.
 
     `eip`, `eflags`: what is saved for the old task.  The new instruction pointer has not been checked.
+    With CPUs that run at the same time it is done while the others stand: they see a task that is busy, or is not.
     """
+    if others_run(c) != W0:
+        return ask_alone(c)
     if check_limits(c, selector, d, ext) != OK or read_task(c, d) != OK or probe_switch(c, selector, d, by) != OK:
         return c.status
     if c.n_catch != W0 and catch_cr3(c) != W0:

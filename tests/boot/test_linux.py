@@ -1,5 +1,5 @@
 """Debian's own 64-bit kernel on the board: SeaBIOS, GRUB from a CD, Linux, a program in user space, power-off by ACPI.
-Also started by the firmware itself (--kernel), on two processors.
+Also started by the firmware itself (--kernel), on two processors that take turns or run at the same time.
 
 The kernel is an installed one, or that of the path in `JITVM_TEST_KERNEL`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,25 @@ echo user space: $(/bin/busybox uname -m)
 echo $(/bin/busybox grep -c . /proc/interrupts) lines of interrupts
 /bin/busybox poweroff -f
 """
+LOAD = """#!/bin/busybox sh
+/bin/busybox mkdir -p /dev /proc /tmp
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t tmpfs tmpfs /tmp
+echo user space: $(/bin/busybox uname -m)
+work() {
+    for n in 1 2 3 4 5; do
+        /bin/busybox cat /bin/busybox | /bin/busybox gzip -1 | /bin/busybox gunzip | /bin/busybox sha256sum
+    done > /tmp/$1
+}
+for k in $(/bin/busybox seq 6); do work $k & done
+wait
+echo $(/bin/busybox cat /tmp/* | /bin/busybox sort | /bin/busybox uniq -c)
+/bin/busybox sha256sum /bin/busybox
+/bin/busybox grep '^cpu[0-9]' /proc/stat
+/bin/busybox poweroff -f
+"""
+"""Six processes with pipes, one to a core or more; what they found, and how long each core was busy."""
 GRUB_CONFIG = """serial --unit=0
 terminal_output serial
 set timeout=0
@@ -48,12 +68,12 @@ def kernel() -> Path:
     return found[-1]
 
 
-def initrd(folder: Path) -> bytes:
-    """A cpio archive with BusyBox and INIT."""
+def initrd(folder: Path, init: str = INIT) -> bytes:
+    """A cpio archive with BusyBox and `init`."""
     root = folder / "root"
     (root / "bin").mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin" / "busybox")
-    (root / "init").write_text(INIT)
+    (root / "init").write_text(init)
     (root / "init").chmod(0o755)
     names = "\n".join((".", "bin", "bin/busybox", "init"))
     return subprocess.run(
@@ -101,3 +121,16 @@ def test_on_two_processors_without_a_boot_loader(tmp_path: Path) -> None:
     said = boot(tmp_path / "serial.log", "--smp", "2", *files, "--append", "console=ttyS0 panic=-1")
     assert "smp: Brought up 1 node, 2 CPUs" in said
     assert "clocksource: Switched to clocksource tsc" in said and "TSC warp" not in said
+
+
+@pytest.mark.parametrize("ways", ["in turns", "at the same time"])
+def test_a_load_on_two_processors(ways: str, tmp_path: Path) -> None:
+    (tmp_path / "initrd").write_bytes(initrd(tmp_path, LOAD))
+    files = ["--kernel", str(kernel()), "--initrd", str(tmp_path / "initrd"), "--append", "console=ttyS0 panic=-1"]
+    said = boot(tmp_path / "serial.log", "--smp", "2", *["--smp-threads"] * (ways == "at the same time"), *files)
+    assert "smp: Brought up 1 node, 2 CPUs" in said
+    assert f"30 {hashlib.sha256(BUSYBOX.read_bytes()).hexdigest()} -" in said, "six processes, five times each"
+    times = re.findall(r"^(cpu\d) (\d+) \d+ (\d+) ", said, re.MULTILINE)
+    busy = {name: int(user) + int(system) for name, user, system in times}
+    assert len(busy) == 2 and min(busy.values()) > 0, busy
+    assert "soft lockup" not in said and "rcu_sched" not in said and "self-detected" not in said

@@ -5,6 +5,7 @@ Source: Intel SDM vol. 3, 10.4-10.9.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,9 @@ class Cpu:
 
     def interrupts_changed(self) -> None:
         pass
+
+    def at_rest(self, action: Callable[..., None], *arguments: object) -> None:
+        action(*arguments)
 
     def nmi(self) -> None:
         self.seen.append("nmi")

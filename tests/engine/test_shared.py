@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from jitvm import bare
+from jitvm.isa import string_loops
 from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
-from tests.engine.guest import DATA, Guest, same
+from jitvm.isa.words import u64
+from tests.engine.guest import DATA, GDT, Guest, same
 from tests.engine.programs import looping, prepare, program
 from tests.engine.shared_guest import SharedEngine, shared_guest
 from tests.engine.smc_programs import PROGRAMS
+from tests.engine.task_guest import GDT_LIMIT, NEW_SEL, OLD, OLD_SEL, SPARE, TaskGuest, descriptor
 from tests.fast_set import share
 
 ENGINES = ("handlers", "stencils", "regions")
@@ -136,3 +140,54 @@ def test_a_page_is_data_again(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = data_again(monkeypatch, 1000)
     assert cpu.asked[int(EXIT_DATA)] == 1 and not cpu.common.coded[9] and cpu.common.coded[1]
     assert not data_again(monkeypatch, 20).asked[int(EXIT_DATA)]
+
+
+class Descriptors(SharedEngine):
+    """`before`: GDT and current TSS as they were whenever it asked to run alone."""
+
+    before: list[bytes]
+
+    def alone(self) -> int:
+        self.before = [*getattr(self, "before", []), self.memory.read(GDT, GDT_LIMIT + 1) + self.memory.read(OLD, 0x68)]
+        return super().alone()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_descriptors_are_marked_while_all_others_stand(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accessed and busy bits are tested and set with bus-lock semantics (SDM vol. 3, 8.1.2.1), before anything else."""
+    with monkeypatch.context() as patch:
+        patch.setattr(bare, "VcpuEngine", Descriptors)
+        guest = TaskGuest(engine)
+    cpu = guest.bare.vcpu
+    assert isinstance(cpu, Descriptors)
+
+    def tables() -> bytes:
+        return bytes(guest.bare.read(GDT, GDT_LIMIT + 1) + guest.bare.read(OLD, 0x68))
+
+    guest.put(SPARE, descriptor(0, 0xFFFFFFFF, 0xC092))
+    clean = tables()
+    guest.load(f"mov eax, {SPARE}\n mov es, ax\n mov es, ax\n mov ds, ax")
+    assert guest.go(4) == "limit" and cpu.before == [clean], "once: then it is set"
+    assert guest.bare.read(GDT + SPARE + 5, 1)[0] & 1
+    clean = tables()
+    assert guest.switch("jmp") == "limit" and cpu.before[1:] == [clean]
+    assert guest.busy(NEW_SEL) and not guest.busy(OLD_SEL)
+    clean = tables()
+    guest.load(f"mov eax, {OLD_SEL}\n ltr ax")
+    assert guest.go(2) == "limit" and cpu.before[2:] == [clean] and guest.busy(OLD_SEL)
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("copy", ["copy_up", "copy_down"])
+def test_no_element_is_stored_in_parts(copy: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An aligned element of a repeated string instruction is one access (SDM vol. 3, 8.1.1)."""
+    stores: list[range] = []
+    monkeypatch.setattr(string_loops, "poke", lambda at, n, v: stores.append(range(int(at), int(at + n))))
+    monkeypatch.setattr(string_loops, "peek", lambda at, n: u64(0))
+    for n in range(1, 20):
+        stores.clear()
+        getattr(string_loops, copy)(u64(0x1000), u64(0x2000), u64(n * size))
+        assert sorted(b for store in stores for b in store) == list(range(0x1000, 0x1000 + n * size))
+        for k in range(n):
+            element = range(0x1000 + k * size, 0x1000 + (k + 1) * size)
+            assert any(set(element) <= set(store) for store in stores), (n, k)
