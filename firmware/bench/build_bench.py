@@ -5,6 +5,9 @@ Each image is linked from ``boot.S``, ``main.c`` and the workload's source by
 32 bits, little endian, at file offset 0xFF00, after the magic ``JVMBENCH`` at
 0xFEF8; the workload's name follows at 0xFF10. The same compiler gives the
 same bytes: no debug information, no dates, no paths.
+
+    python firmware/bench/build_bench.py [FOLDER]               the images
+    python firmware/bench/build_bench.py --native NAME FOLDER   one workload as a program of Linux (``native.c``)
 """
 
 from __future__ import annotations
@@ -110,6 +113,22 @@ def _build_one(name: str, sources: tuple[str, ...], iterations: int, out: Path) 
     return [image, elf]
 
 
+def build_native(name: str, out: Path) -> Path:
+    """A guest's measured part as a program of Linux: the same compiler and flags, so the same instructions."""
+    source, _ = WORKLOADS[name]
+    width = 64 if name in LONG else 32
+    program = out / name
+    with tempfile.TemporaryDirectory() as scratch:
+        defines = (f'-DBENCH_NAME="{name}"',)
+        objects = [
+            _compile(one, Path(scratch) / f"{Path(one).stem}.o", width, defines) for one in ("native.c", source)
+        ]
+        emulation = WIDTHS[width][1]
+        options = ("-nostdlib", "--build-id=none", "-z", "noexecstack")
+        toolchain.run(["ld", "-m", emulation, *options, "-o", str(program), *map(str, objects)])
+    return program
+
+
 def build(out_dir: Path) -> list[Path]:
     """Build every bench guest into ``out_dir/bench``; the files written."""
     out = out_dir.absolute() / "bench"
@@ -121,5 +140,8 @@ def build(out_dir: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "images"):
-        print(path)
+    if sys.argv[1:2] == ["--native"]:
+        print(build_native(sys.argv[2], Path(sys.argv[3])))
+    else:
+        for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "images"):
+            print(path)

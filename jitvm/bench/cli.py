@@ -58,12 +58,12 @@ def parser() -> argparse.ArgumentParser:
     """All options."""
     result = _Parser(
         prog="jitvm bench",
-        description="Guest speed of jitvm beside QEMU (TCG), Bochs and unicorn, where installed.",
+        description="Guest speed of jitvm beside QEMU (TCG), Bochs, unicorn and this host itself, where installed.",
         allow_abbrev=False,
     )
     add = result.add_argument
     add("--only", metavar="NAMES", help="workloads, with commas between them")
-    add("--runners", metavar="NAMES", help="emulators, with commas: jitvm,qemu,bochs,unicorn")
+    add("--runners", metavar="NAMES", help="with commas: jitvm,qemu,bochs,unicorn,native (the same C code on this host)")
     add("--rounds", type=_positive, default=5, help="runs of each, interleaved (default 5)")
     add("--target", type=_duration, metavar="SECONDS", help="length of a run (default 0.5)")
     add("--quick", action="store_true", help="two short rounds, start-up left out")

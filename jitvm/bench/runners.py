@@ -7,6 +7,7 @@ the bochsrc reference of Bochs 2.7 (``port_e9_hack``, ``romimage``).
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,15 +15,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from jitvm.bench.errors import RunError
+from jitvm.bench.workloads import iterations_of, name_of
+
 MAX_INSTRUCTIONS = 1 << 62
 """Passed to jitvm: a limit that no bench run reaches."""
 
 
 class Runner(Protocol):
-    """An emulator that can run a bench image; `board`: with a PC's devices around the CPU."""
+    """Who can run a bench image.
+
+    Attributes:
+        name: of the emulator.
+        board: whether there are a PC's devices around the CPU.
+        machine: whether it runs images as a machine does; else only programs that use nothing of one.
+    """
 
     name: str
     board: bool
+    machine: bool
 
     def missing(self) -> str | None:
         """Why it can't run here ("not installed"), or None."""
@@ -56,6 +67,7 @@ class Jitvm:
     """
 
     board = True
+    machine = True
 
     def __init__(self, options: Sequence[str] = (), name: str = "jitvm") -> None:
         self.options, self.name = tuple(options), name
@@ -91,6 +103,7 @@ class Qemu:
 
     name = "qemu"
     board = True
+    machine = True
     program = "qemu-system-x86_64"
 
     def missing(self) -> str | None:
@@ -129,6 +142,7 @@ class Bochs:
 
     name = "bochs"
     board = True
+    machine = True
     program = "bochs"
     displays = (
         ("nogui", "display_library: nogui"),
@@ -195,6 +209,7 @@ class Unicorn:
 
     name = "unicorn"
     board = False
+    machine = True
 
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("unicorn") else "not installed"
@@ -211,6 +226,48 @@ class Unicorn:
         return None
 
 
+class Native:
+    """This host's own CPU: the guest's measured part as a program of Linux, by the compiler and flags that made the guest.
+
+    No emulator: what the others' speed is a part of.
+    """
+
+    name = "native"
+    board = False
+    machine = False
+    tools = ("gcc", "ld")
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.sources = Path(__file__).resolve().parents[2] / "firmware/bench"
+
+    def missing(self) -> str | None:
+        if platform.machine() != "x86_64" or sys.platform != "linux":
+            return "this host is no x86-64 Linux"
+        if not all(shutil.which(tool) for tool in self.tools):
+            return "not installed (gcc, binutils)"
+        return None if (self.sources / "build_bench.py").is_file() else "the guests' sources are not here"
+
+    def version(self) -> str:
+        return _said(["gcc", "--version"])
+
+    def command(self, image: Path) -> list[str]:
+        content = image.read_bytes()
+        name, iterations = name_of(content), iterations_of(content)
+        folder = self.scratch / "native"
+        if not (folder / name).exists():
+            folder.mkdir(exist_ok=True)
+            build = [sys.executable, str(self.sources / "build_bench.py"), "--native", name, str(folder)]
+            done = subprocess.run(build, capture_output=True, text=True, check=False)
+            if done.returncode:
+                said = (done.stderr.strip() or "nothing said").splitlines()
+                raise RunError(f"{name} can't be built for this host: {said[-1][:160]}")
+        return [str(folder / name), str(iterations)]
+
+    def several(self, cpus: int) -> list[str] | None:
+        return None
+
+
 def all_runners(scratch: Path, jitvm_options: Sequence[str] = ()) -> list[Runner]:
-    """Every emulator that the bench knows, in table order."""
-    return [Jitvm(jitvm_options), Qemu(), Bochs(scratch), Unicorn()]
+    """Every emulator that the bench knows, in table order, and this host."""
+    return [Jitvm(jitvm_options), Qemu(), Bochs(scratch), Unicorn(), Native(scratch)]

@@ -115,7 +115,8 @@ class Session:
     def measure(self, workload: Workload, results: Results) -> None:
         """Calibrate and measure one workload on every runner, into `results`."""
         row = results.cells.setdefault(workload.name, {})
-        for runner in self.runners:
+        runners = [runner for runner in self.runners if runner.machine or workload.native]
+        for runner in runners:
             cell = row[runner.name] = Cell()
             if workload.board and not runner.board:
                 cell.error = "it is a CPU alone: no device interrupts it"
@@ -135,7 +136,7 @@ class Session:
             cell.exits = workload.exits * cell.iterations
             cell.interrupts = workload.interrupts * cell.iterations
         for number in range(self.rounds):
-            for runner in self.runners if number % 2 == 0 else reversed(self.runners):
+            for runner in runners if number % 2 == 0 else reversed(runners):
                 cell = row[runner.name]
                 if cell.error is None:
                     self.say(f"{workload.name}: round {number + 1}, {runner.name}")

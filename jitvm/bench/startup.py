@@ -78,7 +78,8 @@ def measure_start_up(session: Session, results: Results) -> None:
     first = session.images / f"{START_UP_GUEST}.bin"
     warm = results.start_up.setdefault(WARM, {})
     seabios = results.start_up.setdefault(SEABIOS_ROW, {})
-    for runner in session.runners:
+    machines = [runner for runner in session.runners if runner.machine]
+    for runner in machines:
         session.say(f"start-up: {runner.name}")
         warm[runner.name] = StartUp()
         command = runner.command(first)
@@ -90,7 +91,7 @@ def measure_start_up(session: Session, results: Results) -> None:
             if SEABIOS.is_file():
                 _times(session, _seabios_command(runner) or [], NO_DEVICE, StartUp(), rounds=1)
     for _ in range(session.rounds):
-        for runner in session.runners:
+        for runner in machines:
             session.say(f"start-up: {runner.name}")
             if warm[runner.name].error is None:
                 command = runner.command(first)

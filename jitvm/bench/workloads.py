@@ -40,6 +40,7 @@ class Workload:
         interrupts: interrupts of each iteration.
         board: whether it wants interrupts from devices, which unicorn, a CPU alone, has not.
         cpus: how many CPUs work at the same time; its instructions are those of all, waiting aside.
+        native: whether it uses nothing of a machine, so that a host's own CPU can run it as a program.
         fixed: iterations that are never calibrated (0: calibrated).
     """
 
@@ -53,6 +54,7 @@ class Workload:
     interrupts: int = 0
     board: bool = False
     cpus: int = 1
+    native: bool = False
 
     def instructions(self, iterations: int) -> int:
         """Instructions that the guest retires between its marks."""
@@ -60,19 +62,19 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("alu", 100_000, 36, 18, compute=True),
-    Workload("sieve", 10, 24, 160_328, compute=True),
+    Workload("alu", 100_000, 36, 18, compute=True, native=True),
+    Workload("sieve", 10, 24, 160_328, compute=True, native=True),
     Workload("two_cpus", 10, 50, 306_336, board=True, cpus=2),
-    Workload("crc", 100, 24, 17_681, compute=True),
-    Workload("cmix", 80, 32, 23_298, compute=True),
-    Workload("quicksort", 30, 25, 54_407, compute=True),
-    Workload("cmix64", 80, 23, 16_543, compute=True),
-    Workload("quicksort64", 30, 13, 49_503, compute=True),
-    Workload("matrix", 60, 24, 31_145, compute=True),
-    Workload("mandel", 2, 24, 191_633, compute=True),
+    Workload("crc", 100, 24, 17_681, compute=True, native=True),
+    Workload("cmix", 80, 32, 23_298, compute=True, native=True),
+    Workload("quicksort", 30, 25, 54_407, compute=True, native=True),
+    Workload("cmix64", 80, 23, 16_543, compute=True, native=True),
+    Workload("quicksort64", 30, 13, 49_503, compute=True, native=True),
+    Workload("matrix", 60, 24, 31_145, compute=True, native=True),
+    Workload("mandel", 2, 24, 191_633, compute=True, native=True),
     Workload("mandel_sse2", 10, 26, 44_194, compute=True),
-    Workload("memcpy_loop", 300, 22, 6_151, compute=True),
-    Workload("calls", 2_000, 25, 877, compute=True),
+    Workload("memcpy_loop", 300, 22, 6_151, compute=True, native=True),
+    Workload("calls", 2_000, 25, 877, compute=True, native=True),
     Workload("real16", 50_000, 53, 18, compute=True),
     Workload("paging_chase", 100_000, 27, 4),
     Workload("rep_movsd", 200, 20, 4_103),
@@ -121,9 +123,19 @@ def load_image(folder: Path, name: str) -> bytes:
         raise BenchError(f"{path}: {error.strerror}: build the bench guests first") from error
     if len(image) != IMAGE_SIZE or image[MAGIC_OFFSET:ITERATIONS_OFFSET] != MAGIC:
         raise BenchError(f"{path}: not a bench image")
-    if image[NAME_OFFSET : NAME_OFFSET + NAME_SIZE].rstrip(b"\0").decode("ascii") != name:
+    if name_of(image) != name:
         raise BenchError(f"{path}: the image of another workload")
     return image
+
+
+def name_of(image: bytes) -> str:
+    """The name of an image's workload."""
+    return image[NAME_OFFSET : NAME_OFFSET + NAME_SIZE].rstrip(b"\0").decode("ascii")
+
+
+def iterations_of(image: bytes) -> int:
+    """The iterations that an image does."""
+    return int.from_bytes(image[ITERATIONS_OFFSET : ITERATIONS_OFFSET + 4], "little")
 
 
 def patch(image: bytes, iterations: int) -> bytes:

@@ -19,14 +19,16 @@ import numpy as np
 from jitvm.engine import layout as lay
 from jitvm.engine.block_reader import PAGE_SHIFT, Described, word_at
 from jitvm.engine.gate import GATE
-from jitvm.engine.region import OUT, Node
+from jitvm.engine.region import OUT, Node, unrolled
 from jitvm.engine.region_x87 import ALL_MASKED
 from jitvm.isa.state import MODE_CODE64
 
 if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
 
-MOST_NODES, MOST_OPS, MOST_RETURNS, MOST_PAGES = 40, 250, 8, 8
+MOST_NODES, MOST_OPS, MOST_RETURNS, MOST_PAGES = 120, 600, 16, 8
+"""Of a region.  What is compiled is 1.5 ms an instruction, however they are cut into regions; of a program that does not fit
+into one, more is compiled, as each of its hot blocks begins a region of its own, and they lead out into each other."""
 LATER = 16
 """A block that belongs to another region asks again after so many times as many executions."""
 IN_PAGE = 0xFFF
@@ -173,9 +175,10 @@ class _Grower:
         if not kept or not met[0].described.ops:
             return None
         new = {order[k]: n for n, k in enumerate(kept)}
-        nodes = [self.node(order[k], met[k], new) for k in kept]
+        plan = unrolled([self.node(order[k], met[k], new) for k in kept])
+        nodes = [node for _, node in plan]
         nodes[0] = replace(nodes[0], x87=self.x87(nodes))
-        members = [met[k].block for k in kept]
+        members = [met[kept[n]].block for n, _ in plan]
         word = self.blocks.word
         used = dict.fromkeys(self.linear(order[k]) >> PAGE_SHIFT for k in kept)
         pages = {linear: self.pages[linear] for linear in used}

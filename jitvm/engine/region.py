@@ -4,20 +4,24 @@ A `Node` is a block, an `Op` one of its instructions with everything that the st
 that a region's code is made from, and names no address.  `jitvm/engine/region_ir.py` makes the code.
 
 Counting is exact: each block is charged where it is entered.  Whether the budget holds is asked once a loop: at the head of
-each cycle (`heads`), for the longest way to the next such question (`longest`).
+each cycle (`heads`) and at the region's entry, for the longest way to the next such question (`longest`).
 
 The code is entered through the entry record of its first block, whose `imm` points to the region's table (TABLE_*).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from jitvm.engine.forms import Shape
 
 OUT = -1
 """In place of a node's number: the edge leads out of the region."""
+
+COPIES, UNROLLED = 4, 32
+"""Copies of a small loop's body, at most, and instructions of all copies."""
 
 MODES = ("eager_flags", "count", "apart")
 """Ways of making a region that are not the usual: flags are made at once; instructions are counted (`stat_region_insns`);
@@ -80,36 +84,120 @@ class Node:
         return [n for n in (self.taken, self.fall, *(n for _, n in self.returns)) if n != OUT]
 
 
-def heads(nodes: Sequence[Node]) -> set[int]:
-    """Nodes where the budget is asked for: the region's entry, the targets of all back edges, and what follows a repeated
-    string instruction, which takes more of it than is charged."""
-    found, state = {0}, [0] * len(nodes)
-    for node in nodes:
-        if node.ends:
-            found.update(node.successors())
-    stack = [(0, iter(nodes[0].successors()))]
+def back_edges(following: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """The edges by which a walk from node 0 comes back to where it is; `following`: the nodes behind each."""
+    found: list[tuple[int, int]] = []
+    state = [0] * len(following)
+    stack = [(0, iter(following[0]))]
     state[0] = 1
     while stack:
         n, rest = stack[-1]
-        following = next(rest, None)
-        if following is None:
+        to = next(rest, None)
+        if to is None:
             state[n] = 2
             stack.pop()
-        elif state[following] == 1:
-            found.add(following)
-        elif state[following] == 0:
-            state[following] = 1
-            stack.append((following, iter(nodes[following].successors())))
+        elif state[to] == 1:
+            found.append((n, to))
+        elif state[to] == 0:
+            state[to] = 1
+            stack.append((to, iter(following[to])))
     return found
+
+
+def heads(nodes: Sequence[Node]) -> set[int]:
+    """Nodes where the budget is asked for when they are entered from others: one at least in each cycle, and none that can
+    be spared; and what follows a repeated string instruction, which takes more of it than is charged."""
+    following = [node.successors() for node in nodes]
+    always = {to for node in nodes if node.ends for to in node.successors()}
+    found = always.union(to for _, to in back_edges(following))
+    for spared in sorted(found - always):
+        fewer = found - {spared}
+        if not _has_cycle([[m for m in to if m not in fewer] for to in following]):
+            found = fewer
+    return found
+
+
+def _has_cycle(following: Sequence[Sequence[int]]) -> bool:
+    """Whether a walk can come back to where it was."""
+    before = Counter(m for to in following for m in to)
+    ready = [n for n in range(len(following)) if not before[n]]
+    for n in ready:
+        for m in following[n]:
+            before[m] -= 1
+            if not before[m]:
+                ready.append(m)
+    return len(ready) < len(following)
 
 
 def longest(nodes: Sequence[Node], asking: set[int]) -> list[int]:
     """Instructions that may be charged from the entry of each node to the next that asks."""
-    need: list[int] = [0] * len(nodes)
+    need = [0] * len(nodes)
+    for start in range(len(nodes)):
+        work = [start]
+        while work:
+            following = [m for m in nodes[work[-1]].successors() if m not in asking]
+            unknown = [m for m in following if not need[m]]
+            if unknown:
+                work += unknown
+            else:
+                n = work.pop()
+                need[n] = nodes[n].charge + max((need[m] for m in following), default=0)
+    return need
 
-    def of(n: int) -> int:
-        if not need[n]:
-            need[n] = nodes[n].charge + max((of(m) for m in nodes[n].successors() if m not in asking), default=0)
-        return need[n]
 
-    return [of(n) for n in range(len(nodes))]
+def inner_loops(nodes: Sequence[Node]) -> dict[int, set[int]]:
+    """The loops that hold no other one: the nodes of each by its head, where all others are entered."""
+    following = [node.successors() for node in nodes]
+    before: list[list[int]] = [[] for _ in nodes]
+    for n, to in enumerate(following):
+        for m in to:
+            before[m].append(n)
+    found: dict[int, set[int]] = {}
+    for end, head in back_edges(following):
+        body, work = found.setdefault(head, {head}), [end]
+        while work:
+            n = work.pop()
+            if n not in body:
+                body.add(n)
+                work += before[n]
+    return {
+        head: body
+        for head, body in found.items()
+        if (head == 0 or 0 not in body) and not any(other in body for other in found if other != head)
+    }
+
+
+def unrolled(nodes: Sequence[Node]) -> list[tuple[int, Node]]:
+    """The nodes of a region, small loops several times over, each with the number of the node that it is a copy of.
+
+    The budget is asked for once a round; what leads into a loop goes to the first of the copies.
+    """
+    result = list(enumerate(nodes))
+    taken: set[int] = set()
+    for head, body in inner_loops(nodes).items():
+        times = min(COPIES, UNROLLED // max(sum(len(nodes[n].ops) for n in body), 1))
+        if times < 2 or body & taken or any(nodes[n].ends for n in body):
+            continue
+        taken |= body
+        order = sorted(body)
+        copies = [{n: n for n in order}]
+        for _ in range(1, times):
+            first = len(result) + len(order) * (len(copies) - 1)
+            copies.append({n: first + k for k, n in enumerate(order)})
+        more: list[tuple[int, Node]] = []
+        for k, here in enumerate(copies):
+            ahead = here | {head: copies[(k + 1) % times][head]}
+            for n in order:
+                node = _led(nodes[n], ahead)
+                if k:
+                    more.append((n, node))
+                else:
+                    result[n] = n, node
+        result += more
+    return result
+
+
+def _led(node: Node, ahead: Mapping[int, int]) -> Node:
+    """A node that leads to others instead of some."""
+    returns = tuple((rip, ahead.get(n, n)) for rip, n in node.returns)
+    return replace(node, taken=ahead.get(node.taken, node.taken), fall=ahead.get(node.fall, node.fall), returns=returns)

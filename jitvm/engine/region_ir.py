@@ -371,9 +371,10 @@ class RegionBuilder(X87Values):
             self._edge(self._node.taken, lay.UOP_TAKEN)
 
     def indirect(self, target: str, *, noted: bool = False) -> None:
-        for rip, n in self._node.returns:
+        if self._node.returns:
             other = self.label()
-            self.cond_branch(self.new(f"icmp eq i64 {target}, {_signed(rip, 64)}"), f"E{n}", other, True)
+            cases = " ".join(f"i64 {_signed(rip, 64)}, label %E{n}" for rip, n in self._node.returns)
+            self.put(f"switch i64 {target}, label %{other} [ {cases} ]")
             self.place(other)
         self.put(f"store i64 {target}, ptr %target")
         self._indirect = True

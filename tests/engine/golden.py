@@ -3,9 +3,10 @@
     python -m tests.engine.golden           writes them down anew (`make golden`); the diff shows what became of them
 
 For each loop, of one iteration: guest instructions, and x86-64 host instructions on the way that is taken as handlers, as
-stencils (without gates and pads) and in the region; beside that the LLVM instructions of the whole region, its ways out
-included.  For single handlers LLVM instructions after optimisation.  For whole runs, with regions compiled at once, what was
-translated, compiled and asked of the outside.  LLVM is told its generic CPU, so that the figures are the same on every host.
+stencils (without gates and pads) and in the region, whose loop has several copies of its body; beside that the LLVM
+instructions of the whole region, its ways out included.  For single handlers LLVM instructions after optimisation.  For
+whole runs, with regions compiled at once, what was translated, compiled and asked of the outside.  LLVM is told its generic
+CPU, so that the figures are the same on every host.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from jitvm.engine.dispatch import shorten
 from jitvm.engine.forms import GOTO
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.objects import ObjectFile
-from jitvm.engine.region import Op
+from jitvm.engine.region import Node, Op
 from jitvm.engine.region_ir import region_text
 from jitvm.machine import Machine
 from tests.engine.guest import DATA, STACK, Guest
@@ -196,8 +197,12 @@ def ran(source: str, bits: int) -> Loop:
             assert guest.go(1000) in ("limit", "hlt")
     finally:
         patch.undo()
-    nodes = found[0].nodes
-    return Loop(sum(node.charge for node in nodes), found[0])
+    return Loop(sum(node.charge for node in once(found[0])), found[0])
+
+
+def once(grown: Grown) -> list[Node]:
+    """The nodes of a region, without the further copies of an unrolled loop."""
+    return list({node.rip: node for node in grown.nodes}.values())
 
 
 def _key(op: Op) -> int:
@@ -210,11 +215,13 @@ def _stencil_key(op: Op) -> int:
     return stencil.normal(accelerator().forms.shapes, key)
 
 
-def loop_lengths(loop: Loop) -> dict[str, int]:
+def loop_lengths(loop: Loop) -> dict[str, float]:
     """Host instructions of one iteration, by tier."""
     units, shapes = accelerator().units, accelerator().forms.shapes
-    ops = [op for node in loop.grown.nodes for op in node.ops]
-    keys = [_key(op) for op in ops] + [shapes.index(GOTO)] * sum(not node.jumps for node in loop.grown.nodes)
+    nodes = once(loop.grown)
+    copies = len(loop.grown.nodes) // len(nodes)
+    ops = [op for node in nodes for op in node.ops]
+    keys = [_key(op) for op in ops] + [shapes.index(GOTO)] * sum(not node.jumps for node in nodes)
     names = {key: f"i_{n}" for n, key in enumerate(dict.fromkeys(keys))}
     text, _, _ = stitch.module(units, [stitch.handler(units, shapes, key, name) for key, name in names.items()])
     data = shorten(compile_object(text, 2))
@@ -232,7 +239,7 @@ def loop_lengths(loop: Loop) -> dict[str, int]:
         "guest": loop.guest,
         "handlers": sum(handlers[key] for key in keys),
         "stencils": copied,
-        "region": region.shortest_cycle(),
+        "region": round(region.shortest_cycle() / copies, 1),
         "llvm": llvm_instructions(simplify(text), "r_test"),
     }
 

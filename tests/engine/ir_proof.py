@@ -289,8 +289,7 @@ class Function:
         return False
 
     def kept(self, k: str, write: bool) -> bool:
-        """Whether what is remembered as page number k was always looked up (for stores: in the write kind)."""
-        n = 0
+        """Whether what is remembered as page number k, if anything, was always looked up (for stores: in the write kind)."""
         for name, block in self.blocks.items():
             hosts = [m[1] for line in block.lines if (m := re.match(rf"store i64 (\S+), ptr %host{k}$", line))]
             pages = [m[1] for line in block.lines if (m := re.match(rf"store i64 (\S+), ptr %page{k}$", line))]
@@ -299,7 +298,6 @@ class Function:
             for host, page in zip(hosts, pages, strict=True):
                 if host == "0" and page == str(-(1 << 63)):
                     continue
-                n += 1
                 parts, negated = self.binary(host, "add"), self.binary(page, "sub")
                 entry = self.entry_of(parts[0]) if parts else None
                 if parts is None or entry is None or negated != ("0", parts[1]):
@@ -309,7 +307,7 @@ class Function:
                     return False
                 if self.writes(entry) is None or (write and not self.writes(entry)):
                     return False
-        return n > 0
+        return True
 
     # ---- the proof ----------------------------------------------------------------------------------------------------
     def wrong(self, line: str, block: str) -> str:

@@ -79,6 +79,8 @@ NAMES = [workload.name for workload in WORKLOADS]
 ONE_CPU = [workload.name for workload in WORKLOADS if workload.cpus == 1]
 ALONE = [workload.name for workload in WORKLOADS if not workload.board]
 """What a CPU without a board can run."""
+NATIVE = [workload.name for workload in WORKLOADS if workload.native]
+"""What this host's CPU can run as a program."""
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,7 @@ def _count(name: str, iterations: int, scratch: Path) -> int:
         *itertools.product(["jitvm", "qemu"], NAMES),
         *(("bochs", name) for name in ONE_CPU),
         *(("unicorn", name) for name in ALONE),
+        *(("native", name) for name in NATIVE),
     ],
 )
 def test_checksum(emulator: str, name: str, scratch: Path) -> None:
@@ -311,6 +314,7 @@ class _Scripted:
 
     name = "scripted"
     board = False
+    machine = True
 
     def missing(self) -> str | None:
         return None
@@ -347,6 +351,29 @@ def test_a_cpu_without_a_board_gets_no_interrupts(tmp_path: Path) -> None:
     assert cell.error is not None and "CPU alone" in cell.error
     assert cell.seconds == []
     assert cell.interrupts_per_second is None
+
+
+def test_what_needs_a_machine_is_no_row_of_this_host(tmp_path: Path) -> None:
+    runner = _Scripted()
+    runner.machine = False
+    session = Session([runner], IMAGES, tmp_path, 1, 0.1, TIMEOUT, lambda _text: None)
+    results = Results(present=["scripted"])
+    session.measure(Workload("alu", 1, 10, 5, fixed=7), results)
+    session.measure(Workload("sieve", 1, 10, 5, fixed=7, native=True), results)
+    assert results.cells["alu"] == {} and results.cells["sieve"]["scripted"].error is None
+
+
+def test_a_guest_that_this_host_cannot_build_is_a_reason(tmp_path: Path) -> None:
+    native = runners.Native(tmp_path)
+    if native.missing():
+        lacking(f"native: {native.missing()}")
+    image = bytearray(load_image(IMAGES, "sieve"))
+    image[0xFF10:0xFF16] = b"nosuch"
+    (tmp_path / "nosuch.bin").write_bytes(image)
+    with pytest.raises(RunError, match="nosuch can't be built for this host"):
+        native.command(tmp_path / "nosuch.bin")
+    native.sources = tmp_path
+    assert native.missing() == "the guests' sources are not here"
 
 
 def test_one_cpu_gets_no_work_for_two(tmp_path: Path) -> None:
@@ -472,11 +499,11 @@ def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str])
 def test_nothing_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for runner in (runners.Jitvm, runners.Qemu, runners.Bochs, runners.Unicorn):
+    for runner in (runners.Jitvm, runners.Qemu, runners.Bochs, runners.Unicorn, runners.Native):
         monkeypatch.setattr(runner, "missing", lambda _self: "not installed")
     out = tmp_path / "bench.json"
     assert jitvm.bench.main(["--quick", "--only", "alu", "--json", str(out)]) == 0
-    assert capsys.readouterr().out.count("not installed") == 4
+    assert capsys.readouterr().out.count("not installed") == 5
     assert load(out).present == []
 
 
