@@ -3,13 +3,15 @@
 The guest ``first`` writes a byte with its second instruction; the time from
 the start of the process to that byte is the start-up time. Cold means an
 empty cache folder (``XDG_CACHE_HOME`` in a temporary one), warm the user's
-own after a run that is not counted. SeaBIOS' debug log (port 0x402) also has
+own after a run that is not counted. Without regions: a copy of a cache folder
+that has all but regions, from a run that made none. SeaBIOS' debug log (port 0x402) also has
 what it prints on the screen, so its "No bootable device." is waited for there.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -29,6 +31,8 @@ COLD_TIMEOUT = 180.0
 COLD = "first instruction, cold"
 WARM = "first instruction"
 SEABIOS_ROW = "SeaBIOS to no device"
+NO_REGIONS_ROW = "SeaBIOS, no regions cached"
+NO_REGIONS = ("--jit", "stencils")
 
 
 def _times(
@@ -72,6 +76,20 @@ def _seabios_command(runner: Runner) -> list[str] | None:
     return None
 
 
+def _without_regions(session: Session, runner: Jitvm, results: Results, cache: Path) -> None:
+    """SeaBIOS with a cache that has units, handlers and what it needs of stencils, but no region: a new copy each time."""
+    row = results.start_up.setdefault(NO_REGIONS_ROW, {})[runner.name] = StartUp()
+    command = _seabios_command(runner) or []
+    made = StartUp()
+    _times(session, [*command, *NO_REGIONS], NO_DEVICE, made, rounds=1, cache=str(cache))
+    row.error = made.error
+    for number in range(session.rounds):
+        if row.error is None:
+            copy = cache / f"copy{number}"
+            shutil.copytree(cache / "jitvm", copy / "jitvm")
+            _times(session, command, NO_DEVICE, row, rounds=1, cache=str(copy))
+
+
 def measure_start_up(session: Session, results: Results) -> None:
     """All start-up rows into `results`; runners take turns within a round."""
     load_image(session.images, START_UP_GUEST)
@@ -87,6 +105,8 @@ def measure_start_up(session: Session, results: Results) -> None:
             cold = results.start_up.setdefault(COLD, {})[runner.name] = StartUp()
             with tempfile.TemporaryDirectory() as cache:
                 _times(session, command, FIRST_OUTPUT, cold, rounds=1, cache=cache)
+                if SEABIOS.is_file() and cold.error is None:
+                    _without_regions(session, runner, results, Path(cache))
             _times(session, command, FIRST_OUTPUT, StartUp(), rounds=1)
             if SEABIOS.is_file():
                 _times(session, _seabios_command(runner) or [], NO_DEVICE, StartUp(), rounds=1)

@@ -175,7 +175,8 @@ class _Grower:
         if not kept or not met[0].described.ops:
             return None
         new = {order[k]: n for n, k in enumerate(kept)}
-        plan = unrolled([self.node(order[k], met[k], new) for k in kept])
+        whole = [self.node(order[k], met[k], new) for k in kept]
+        plan = unrolled(whole) if self.options.copies else list(enumerate(whole))
         nodes = [node for _, node in plan]
         nodes[0] = replace(nodes[0], x87=self.x87(nodes))
         members = [met[kept[n]].block for n, _ in plan]

@@ -28,6 +28,7 @@ class Options:
     returns: bool = True
     lazy_flags: bool = True
     shared_lookups: bool = True
+    copies: bool = True
     latches: bool = True
     count: bool = False
     hot: int = lay.HOT

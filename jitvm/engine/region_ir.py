@@ -207,8 +207,9 @@ class RegionBuilder(X87Values):
         self.cond_branch(self.new(f"icmp ne i64 {n}, 0"), usual, slowly, True)
         self.place(usual)
         if ends:
-            after = self.new(f"sub i64 {self.new(f'add i64 {left}, 1')}, {n}")
-            self.put(f"store i64 {after}, ptr %left")
+            more = self.new(f"sub i64 {n}, 1")
+            self.put(f"store i64 {self.new(f'sub i64 {left}, {more}')}, ptr %left")
+            self._count(more)
         self.put(f"br label %{join}")
         self.place(slowly)
         otherwise()
@@ -384,7 +385,7 @@ class RegionBuilder(X87Values):
     def build(self) -> None:
         """All nodes, then the ways out."""
         first = self.nodes[0]
-        self._count(0)
+        self._count(first.charge)
         if self.stacks:
             self.x87_stands(self.stacks[0], "unlike")
         more = self.need[0] - first.charge
@@ -414,11 +415,10 @@ class RegionBuilder(X87Values):
                 self.write_back()
                 way()
 
-    def _count(self, n: int) -> None:
-        """Where that is wanted, count the instructions of a node that is entered."""
+    def _count(self, n: int | str) -> None:
+        """Where that is wanted, count so many instructions: those of a node that is entered, further iterations."""
         if self._counting:
-            total = self.new(f"add i64 {self.word('stat_region_insns')}, {self.nodes[n].charge}")
-            self.set_word("stat_region_insns", total)
+            self.set_word("stat_region_insns", self.new(f"add i64 {self.word('stat_region_insns')}, {n}"))
 
     def _short(self, left: str, go: str, out: str) -> None:
         """To `out` when `left` is below what may be used up."""
@@ -436,7 +436,7 @@ class RegionBuilder(X87Values):
             self.put("br label %enter")
             self.place(f"C{n}")
         self.put(f"store i64 {self.new(f'sub i64 {left}, {self.nodes[n].charge}')}, ptr %left")
-        self._count(n)
+        self._count(self.nodes[n].charge)
         self.put(f"br label %B{n}")
 
     def _body(self) -> None:

@@ -125,8 +125,8 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "shared_lookups": lambda s: "%page0" in s.text(),
 }
 """What is there with an optimisation, and nought (or False) without it."""
-ELSEWHERE = {"latches"}
-"""Needs a board's ports: tests/test_latches.py."""
+ELSEWHERE = {"latches", "copies"}
+"""The first needs a board's ports (tests/test_latches.py), the other a small loop (below)."""
 
 
 def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
@@ -173,6 +173,31 @@ def test_random_programs_without(name: str, bits: int) -> None:
         same(guest.state(), middle, f"after {LESS} without {name}\n{source}")
         to_the_end(guest, LIMIT)
         same(guest.state(), plain.state(), f"without {name}\n{source}")
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_small_loop_has_copies(copies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown: list[Grown] = []
+
+    def noting(engine: VcpuEngine) -> Grown | None:
+        found = grow(engine)
+        grown.extend([found] if found else [])
+        return found
+
+    monkeypatch.setattr(regions, "grow", noting)
+    guest = Guest("handlers", options=replace(SOON, copies=copies))
+    guest.load("1: add eax, ecx\n dec ecx\n jnz 1b\n hlt")
+    guest.registers(ecx=5000)
+    assert guest.go(60_000) == "hlt" and int(guest.c.gpr[0]) == sum(range(5001))
+    assert [len(g.nodes) for g in grown] == [4 if copies else 1]
+
+
+def test_iterations_of_a_string_instruction_in_place_are_the_regions() -> None:
+    guest = Guest("handlers", options=replace(SOON, count=True))
+    guest.load("1: mov edi, 0x8000\n mov ecx, 32\n rep stosb\n dec edx\n jnz 1b\n hlt")
+    guest.registers(edx=1000)
+    assert guest.go(60_000) == "hlt"
+    assert 0.9 * guest.retired < int(guest.c.stat_region_insns) <= guest.retired
 
 
 def test_instructions_by_tier_add_up() -> None:
