@@ -482,9 +482,7 @@ class Vcpu:
     def offer_urgent(self) -> bool:
         """Take SMI or NMI; True when one instruction must be entered alone before (SDM vol. 3, 6.9, 34.3.1)."""
         words = self._words
-        if words[SMM]:
-            return False
-        if self.half_done or self.engine.injecting or words[STEP_ARMED]:
+        if words[SMM] or self.half_done or self.engine.injecting or words[STEP_ARMED]:
             return True
         if self.smi_pending:
             self.smi_pending = False

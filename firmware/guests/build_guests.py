@@ -19,8 +19,8 @@ sys.path.insert(0, str(HERE.parent))
 toolchain: Any = importlib.import_module("build")
 
 ROMS = ("hello", "halt_timer", "triple_fault", "port_storm", "mmio_storm", "smc_check", "echo")
-LARGE_ROMS = ("long_mode", "tasks")
-"""ROMs with more than 8 KiB of code."""
+LARGE_ROMS = ("long_mode", "tasks", "events")
+"""ROMs with more code."""
 FLAT = {
     "access": ("access_entry.S", "access.c"),
     "access_long": ("access_long_entry.S", "access_long.c"),
