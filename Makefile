@@ -13,7 +13,7 @@ check:
 	$(PYTHON) -m pytest -q tests/test_layers.py
 
 # The fast set: each test, each value of each of its parameters (tests/fast_set.py), a share of each sweep; pyproject.toml says
-# what is slow.  Two minutes on two cores, once everything is compiled.
+# what is slow.  It may take two minutes on two cores, once everything is compiled: `--durations=30` shows what became too long.
 test:
 	$(PYTEST) -q $(PARALLEL) -m "not slow and not packaging" --ignore=tests/perf
 

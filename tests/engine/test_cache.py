@@ -139,6 +139,7 @@ def test_warm_start_compiles_nothing_and_imports_no_numba(cold: tuple[Path, dict
     assert said["compiled"] == said["units"] == 0
 
 
+@pytest.mark.slow
 def test_objects_alone_need_no_numba(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     without_objects(home)
     said = run(home)

@@ -38,7 +38,7 @@ def plain_state(name: str) -> dict[str, Any]:
     return run("plain", PROGRAMS[name]).state()
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", share(PROGRAMS, 10))
 def test_handlers_equal_plain(name: str) -> None:
     plain = plain_state(name)
     for engine in ("handlers", "stencils"):

@@ -54,6 +54,7 @@ def test_without_disk_it_tests_the_board_and_powers_off(tmp_path: Path) -> None:
     assert f"self-test: {len(found) - len(absent)} passed, 0 failed" in run.serial
 
 
+@pytest.mark.slow
 def test_banner_and_summary_are_on_the_vga_screen(tmp_path: Path) -> None:
     screen = tmp_path / "screen.bin"
     command = [
@@ -91,6 +92,7 @@ def test_other_machines_pass_too(tmp_path: Path, options: str) -> None:
     assert run.serial.endswith(POWER_OFF)
 
 
+@pytest.mark.slow
 def test_a_failed_self_test_leaves_by_the_debug_exit(tmp_path: Path) -> None:
     run = run_qemu(tmp_path, BIOS, "-m", "1", "-nodefaults", *DEBUG_EXIT)
     failed = [name for name, result in results(run).items() if result.startswith("FAIL")]
@@ -98,6 +100,7 @@ def test_a_failed_self_test_leaves_by_the_debug_exit(tmp_path: Path) -> None:
     assert run.status == len(failed) << 1 | 1
 
 
+@pytest.mark.slow
 def test_disks_are_found_and_a_disk_without_signature_is_not_booted(tmp_path: Path) -> None:
     disk = tmp_path / "empty.img"
     disk.write_bytes(bytes(1 << 20))
@@ -130,7 +133,7 @@ def test_boot_sector_gets_its_services(tmp_path: Path, bios: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
+@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
 def test_services_agree(tmp_path: Path, bios: Path) -> None:
     need(bios)
     run = run_qemu(tmp_path, bios, *drive(SERVICES), *DEBUG_EXIT)
@@ -138,7 +141,8 @@ def test_services_agree(tmp_path: Path, bios: Path) -> None:
     assert run.status == GOOD_STATUS
 
 
-@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
+@pytest.mark.slow
+@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
 def test_boot_sector_writes_through_int_13h(tmp_path: Path, bios: Path) -> None:
     need(bios)
     disk = tmp_path / "disk.img"
@@ -151,7 +155,8 @@ def test_boot_sector_writes_through_int_13h(tmp_path: Path, bios: Path) -> None:
     assert content[42 * 512 :] == DISKWRITE.read_bytes()[42 * 512 :]
 
 
-@pytest.mark.parametrize("bios", share([BIOS, SEABIOS], 1), ids=["ours", "seabios"])
+@pytest.mark.slow
+@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["ours", "seabios"])
 def test_blocks_beyond_lba28(tmp_path: Path, bios: Path) -> None:
     need(bios)
     disk = tmp_path / "big.img"

@@ -234,6 +234,7 @@ def test_through_a_pipe(tmp_path: Path) -> None:
     assert "$1 = 0xfffffff0" in gdb.stdout and "$2 = 0xf0000" in gdb.stdout
 
 
+@pytest.mark.slow
 def test_a_unix_socket_and_a_busy_address(boot: Start, tmp_path: Path) -> None:
     vm = boot(rom(tmp_path, COUNTER))
     for address in (vm.address, "unix:/nonexistent/folder/socket", "nowhere"):
