@@ -54,9 +54,9 @@ from jitvm.vcpu import NEVER, Vcpu
 
 RTC_BASE = datetime(2026, 1, 1)
 """What the clock chip shows at virtual time 0, unless the clock is the host's."""
-AT_ONCE = 4096
-"""Instructions that a debugger's thread runs itself: those of an exit storm take a few milliseconds, by which a Ctrl-C is
-late."""
+AT_ONCE = 1024
+"""Instructions that a debugger's thread runs itself: those of an exit storm take a millisecond or two, by which a Ctrl-C
+may be late."""
 FINAL = frozenset({"poweroff", "shutdown", "error"})
 """Ends after which only a reset makes the machine run again."""
 
