@@ -144,7 +144,7 @@ MODELS = {
     "max": Model(0x0706E5, "jitvm max", "max", P6_CACHES, 40),
 }
 """What the silicon of this name has (Intel's CPUID tables; QEMU's models of the same names); "max" has all that is built."""
-DEFAULT_MODEL = "pentiumpro"
+DEFAULT_MODEL = "max"
 
 VENDOR = b"GenuineIntel"
 ROW_WORDS, N_ROWS, TABLE_WORDS, FEATURE_WORDS = 6, 42, 256, 8

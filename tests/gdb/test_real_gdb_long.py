@@ -21,7 +21,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 @pytest.fixture
 def gdb(boot: Start, program: Program) -> Gdb:
     """At the reset vector, with the program's symbols."""
-    return boot(program.image, "-S", "--cpu", "max").gdb(f"file {program.elf}")
+    return boot(program.image, "-S").gdb(f"file {program.elf}")
 
 
 def enter(gdb: Gdb, program: Program) -> None:

@@ -92,11 +92,16 @@ def test_features_are_added_and_removed() -> None:
 
 
 def test_a_leaf_above_the_highest_answers_as_the_highest_basic_one() -> None:
-    c, memory = cpu()
+    c, memory = cpu("pentiumpro")
     caches = ask(c, memory, 2)
     assert caches == (0x03020101, 0, 0, 0x06040A42)
     for leaf in (3, 0x12345678, 0x40000000, 0x80000005, 0xFFFFFFFF):
         assert ask(c, memory, leaf, 7) == caches
+
+
+def test_a_cpu_that_nobody_chose_has_long_mode() -> None:
+    c, memory = cpu()
+    assert ask(c, memory, 0x8000_0001)[3] >> 29 & 1
 
 
 def test_subleaves_and_leaves_that_are_missing_below_the_highest() -> None:
