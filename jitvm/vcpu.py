@@ -422,8 +422,6 @@ class Vcpu:
         self._window_asked = False
         self._in_turn = self.attention = True
         self.show_apic()
-        if self.apic is not None:
-            self.apic.look()
         self.serve_ports()
 
     def serve_ports(self) -> None:
