@@ -130,9 +130,13 @@ class LazyFlags(FastPathBuilder):
             self._known = (self._known[0], recipe)
         else:
             super().commit_flags()
-            self._remember("base", None)
-            self._remember("top", None)
-            self._known = SETTLED
+            self.forget_recipes()
+
+    def forget_recipes(self) -> None:
+        """The flags are in %lazy, whatever they were to be made from."""
+        self._remember("base", None)
+        self._remember("top", None)
+        self._known = SETTLED
 
     def _remember(self, place: str, recipe: Recipe | None) -> None:
         """Remember in the local variables of `place` what the flags are to be made from; None: they are made."""

@@ -24,7 +24,7 @@ from jitvm.engine.simd_forms import WIDE
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, module
 from jitvm.engine.units import Units
 from jitvm.isa.state import ZERO
-from jitvm.isa.table import NAMED, READ_ZF, TOUCHED
+from jitvm.isa.table import COMPARISONS, NAMED, READ_ZF, TOUCHED
 from jitvm.isa.x87_table import X87_TOUCHED
 
 NO_TABLES = '"no-jump-tables"="true"'
@@ -199,7 +199,8 @@ class RegionBuilder(X87Values):
     def at_once(self, whole: Callable[[str], str], otherwise: Callable[[], None], *, ends: bool) -> None:
         """Both ways are here: the whole is not always within a page."""
         slowly, usual, join = self.label(), self.label(), self.label()
-        registers = self._registers() or ()
+        compares = COMPARISONS.get(self.op.shape.unit)
+        registers = compares or self._registers() or ()
         self._store_registers(registers)
         left = self.new("load i64, ptr %left")
         n = whole(self.new(f"add i64 {left}, {self.op.rest}"))
@@ -210,6 +211,9 @@ class RegionBuilder(X87Values):
             more = self.new(f"sub i64 {n}, 1")
             self.put(f"store i64 {self.new(f'sub i64 {left}, {more}')}, ptr %left")
             self._count(more)
+        if compares:
+            with self.flags_kept():
+                self.flags_in_record()
         self.put(f"br label %{join}")
         self.place(slowly)
         otherwise()
@@ -228,6 +232,11 @@ class RegionBuilder(X87Values):
         v = super().call(unit, args)
         self.put(f"store {self._word} {self.new(f'load {self._word}, ptr {place}')}, ptr %r{register}")
         return v
+
+    def flags_in_record(self) -> None:
+        """The flags are those that the record has."""
+        self.lines.append(self._memcpy("%lazy", "%plazy"))
+        self.forget_recipes()
 
     def write_back(self) -> None:
         """Store what the region changed."""

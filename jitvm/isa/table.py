@@ -353,9 +353,11 @@ QUICK = {
     "segment.pop_segment": "segment.load_quickly",
 }
 """Units whose usual case is short: a unit that does it and returns 1, or returns 0 and has done nothing."""
-AT_ONCE = {"string.movs": "string.movs_at_once", "string.stos": "string.stos_at_once", "string.lods": "string.lods_at_once"}
+AT_ONCE = {f"string.{name}": f"string.{name}_at_once" for name in ("movs", "stos", "lods", "scas", "cmps")}
 """Units of string instructions: a unit that does the whole instruction where that is short, and returns its iterations, or
 returns 0 and has done nothing.  It is told how many instructions may retire."""
+COMPARISONS = {"string.scas": (int(RAX), int(RCX), int(RDI)), "string.cmps": (int(RCX), int(RSI), int(RDI))}
+"""Those of them that write all arithmetic flags, and the general registers that are touched then."""
 GOES_ON = frozenset(
     "string.movs string.stos string.lods string.scas string.cmps stringio.ins stringio.outs io.port_in io.port_out "
     "system.sti system.popf".split()

@@ -13,7 +13,8 @@ from jitvm.bare import Bare
 from jitvm.engine.accel import KICK
 from jitvm.isa import host, state
 from jitvm.isa.state import AGAIN, EXIT, FAULT
-from jitvm.isa.string import CHUNK, cmps, lods, movs, scas, stos
+from jitvm.isa.string import CHUNK, cmps, cmps_at_once, lods, movs, scas, scas_at_once, stos
+from jitvm.isa.words import u64
 from tests.isa.on_window import Function, call, compare, cpu_of, result_of
 from tests.isa.plain_cpu import DS, ES, PlainMemory, flags, make_cpu, page_tables, protect
 from tests.oracle.case import BACKGROUND, DF, IF, STATUS, Case, Layout, Result
@@ -236,6 +237,44 @@ def test_words_are_skipped_only_up_to_the_deciding_element(size: int, where: int
         assert call(function, c, *words) == OK
         assert c.gpr[RDI] == 0x20000 + (where + 1) * size
         assert c.left == 1000 - where
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("rep", [0, 2, 3])
+@pytest.mark.parametrize("name", ["scas", "cmps"])
+def test_a_comparison_at_once_is_the_whole_one_or_nothing(name: str, rep: int, size: int) -> None:
+    """Where it ends within the page and the budget; else registers and flags stay as they are."""
+    rng = random.Random(f"{name} {rep} {size}")
+    whole_one, at_once = (scas, scas_at_once) if name == "scas" else (cmps, cmps_at_once)
+    done = 0
+    for _ in range(60):
+        count, left = rng.choice([1, 2, 9, 40, 0xFFFF_FFFF]), rng.choice([1, 8, 1000])
+        place, where = rng.choice([0, 3, 0xFC0, 0xFFD]), rng.choice([0, 1, 7, 8, 20, 5000])
+        states = []
+        for function in (whole_one, at_once):
+            c, memory = flat()
+            fill, special = (b"\x01", b"\x02") if rep == 3 else (b"\x02", b"\x01")
+            memory.write(0x10000, b"\x01" * 0x5000)
+            memory.write(0x20000, fill * 0x6000)
+            memory.write(0x20000 + place + where * size, special * size)
+            words = [size, 4, DS, rep] if name == "cmps" else [size, 4, rep]
+            c.gpr[RAX], c.gpr[RCX] = 0x01010101, 1
+            assert call(whole_one, c, *words[:-1], 3) == OK  # the TLB knows the pages now
+            c.gpr[RSI], c.gpr[RDI], c.gpr[RCX], c.left = 0x10000 + place, 0x20000 + place, count, left
+            before = c.gpr.tolist(), flags(c)
+            if function is at_once:
+                with np.errstate(over="ignore"):
+                    result = int(function(c, *(u64(word) for word in (*words, left))))
+            else:
+                result = call(function, c, *words)
+            states.append((result, c.gpr.tolist(), flags(c)))
+        (status, *after), (n, *after_at_once) = states
+        if n:
+            done += 1
+            assert (status, after_at_once) == (OK, after) and n <= left
+        else:
+            assert tuple(after_at_once) == before
+    assert done > 10
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------------
