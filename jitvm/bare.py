@@ -33,11 +33,12 @@ from jitvm.registers import CONTROL_NAMES, SEGMENT_NAMES, read_registers, write_
 
 ENGINES: dict[str, Options | None] = {
     "plain": None,
-    "handlers": Options(stencils=False),
+    "handlers": Options(stencils=False, groups=False),
+    "groups": Options(stencils=False, group_hot=1),
     "stencils": Options(regions=False, hot=1, drops=4),
     "regions": Options(hot=1, region_hot=2, drops=4, sync=True),
 }
-"""Engines by name: plain Python; handlers alone; machine code for every block, at its first execution."""
+"""Engines by name: plain Python; handlers alone; in groups, and machine code, for every block at its first execution."""
 MOST = 1 << 62
 """More instructions than anybody waits for; the engine counts in 64 bits."""
 DATA_ATTR, CODE_ATTR, BIG, LONG_CODE_ATTR = 0x93, 0x9B, 0xC000, 0xA09B

@@ -42,6 +42,7 @@ DEVICES: Mapping[str, Mapping[str, int]] = {"isa-debug-exit": {"iobase": 0x501, 
 OPTIMISATIONS: Mapping[str, str] = {
     "stencils": "hot blocks become copied machine code",
     "regions": "hot loops are compiled as a whole",
+    "groups": "without stencils, instructions of hot blocks are put together by three",
     "fuse": "a compare and the jump behind it are one",
     "dead_flags": "flags that nothing in the block reads are not made",
     "chain": "a jump leads to the next block without a look-up",

@@ -293,6 +293,10 @@ class VcpuEngine:
             c.h_count = accel.code.address["h_count"]
             c.region_hot = options.region_hot if options.regions else 0
             self._use_code_memory()
+        elif options.groups:
+            c.hot = options.group_hot
+            c.copy_drops = options.drops * int(BLOCK_DROP)
+            c.h_count = accel.code.address["h_count"]
         c.opcode_attr[:] = accel.opcode_attributes()
         c.deliver = 1
         for name in RECORDED:
@@ -560,8 +564,8 @@ class VcpuEngine:
             c.forget = 0
             self.forget()
             return
-        wanted = [k for k in keys if k >> stencil.STENCIL_BIT & 1]
-        keys = [k for k in keys if not k >> stencil.STENCIL_BIT & 1]
+        wanted = [k for k in keys if stencil.is_stencil(k)]
+        keys = [k for k in keys if not stencil.is_stencil(k)]
         if len(self._known_handlers) + len(keys) >= lay.N_HANDLERS - 1:
             c.handler_key[:] = 0
             self._known_handlers.clear()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jitvm.engine import entry, specials, stitch
+from jitvm.engine import entry, group, specials, stitch
 from jitvm.engine.backend import Linker, compile_object, compile_quickly, host_key
 from jitvm.engine.beside import helped
 from jitvm.engine.cache import Cache
@@ -99,6 +99,20 @@ def shape_text(shape: Shape, variant: int) -> str:
     operands = ",".join(f"{op}{8 * size}" for op, size in zip(shape.ops, shape.sizes, strict=False) if op)
     flags = ["", " (dead flags)", f" (fused, condition {variant - 2})"][min(variant, 2)]
     return f"{shape.unit or shape.kind} {operands}".strip() + flags
+
+
+def handler_name(shapes: Sequence[Shape], key: int) -> str:
+    """Stable name of the handler of a key, which may be a group's."""
+    parts = group.members(key)
+    if len(parts) == 1:
+        return handler_symbol(shapes[key & 0xFFFF], key >> 16)
+    text = " ".join(f"{shapes[part & 0xFFFF]!r} {part >> 16}" for part in parts)
+    return "i_" + hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def handler_text(shapes: Sequence[Shape], key: int) -> str:
+    """What the handler of a key does, for people."""
+    return ", ".join(shape_text(shapes[part & 0xFFFF], part >> 16) for part in group.members(key) if part)
 
 
 def region_symbol(nodes: Sequence[Node], modes: Sequence[str] = ()) -> str:
@@ -246,15 +260,15 @@ class Code:
     # ---- handlers -----------------------------------------------------------------------------------------------------
     def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, int]:
         """Addresses of handlers by key, stamped in one batch where they are not on disk."""
-        names = {key: handler_symbol(shapes[key & 0xFFFF], key >> 16) for key in keys}
+        names = {key: handler_name(shapes, key) for key in keys}
         self.wanted.update(dict.fromkeys(names.values()))
         for observer in self.observers:
             for key, name in names.items():
-                observer.described(name, shape_text(shapes[key & 0xFFFF], key >> 16))
+                observer.described(name, handler_text(shapes, key))
         missing = {key: n for key, n in names.items() if n not in self.address and not self._load(n)}
         if missing:
             self.on_progress(f"{len(missing)} handlers")
-            builders = [stitch.handler(self.units, shapes, key, n) for key, n in missing.items()]
+            builders = [group.build(self.units, shapes, key, n) for key, n in missing.items()]
             text, outside, others = stitch.module(self.units, builders)
             self.ensure_units(outside)
             self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *others], LEVEL_HANDLER)

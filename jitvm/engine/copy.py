@@ -29,10 +29,11 @@ from jitvm.engine.decode import (
 )
 from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, KIND_JCC, VARIANT_SHIFT
 from jitvm.engine.gate import PAD, counter, counting_gate, new_pad, open_gate
+from jitvm.engine.gather import gather
 from jitvm.engine.layout import OPT_COUNT, UOP_SIZE
 from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
 from jitvm.engine.layout import at as at_
-from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, code_of, decode_block, plan_block
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, O_REST, SKIPPED, code_of, decode_block, plan_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear, is_code
 from jitvm.isa.state import OK
@@ -130,6 +131,14 @@ def note_copied(c, start, size, rip):
     return W0
 
 
+def gather_at(c, u, rip, n):
+    """`gather`, without code memory; a block that is cut otherwise than it was stays as it is."""
+    c.rip = rip
+    if n != peek(u + O_REST, W2):
+        return W1
+    return gather(c, u, n)
+
+
 def promote(c, u):
     """Give the hot block with entry record u its machine code; 1 when done or impossible, 0: leave (`why`).
 
@@ -143,6 +152,8 @@ def promote(c, u):
         c.status = OK
         return W1
     count = plan_block(c, n)
+    if c.code_end == W0:
+        return gather_at(c, u, rip, n)
     full = u64(c.code_next + n * MOST + TAIL > c.code_end)
     if full != W0 or (c.log_end != W0 and c.log_next == c.log_end):
         c.forget = c.forget | full

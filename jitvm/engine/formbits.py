@@ -42,6 +42,8 @@ F_D_LOW, F_S_LOW = u64(1 << 45), u64(1 << 46)
 """There are only 8 registers of this kind (segment, MMX): REX adds nothing to the number."""
 F_LOCKED = u64(1 << 47)
 """Reads and writes its memory operand with the bus locked: LOCK, or XCHG."""
+F_GROUP = u64(1 << 48)
+"""May stand in a group (`jitvm/engine/group.py`)."""
 F_STATE_SHIFT = u64(43)
 STATE_NONE, STATE_SSE, STATE_MMX, STATE_FXSR = (u64(n) for n in range(4))
 """What CR0.EM, CR0.TS and CR4.OSFXSR must allow (2 bits): see `refused`."""

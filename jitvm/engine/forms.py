@@ -141,6 +141,14 @@ class Shape:
 
 
 GOTO = Shape("", "goto")
+GROUPED = frozenset("value push pop leave jcc loop jmp jmpi call calli ret".split())
+
+
+def groupable(shape: Shape) -> bool:
+    """Whether it may stand in a group: no other way on than to the next one, and nothing but memory out of line."""
+    return shape.kind in GROUPED and "n" not in shape.ops and not shape.unit.startswith("system.")
+
+
 """Ends a block that no jump ends."""
 UNDEFINED = Shape("misc.ud", "status", ends=True)
 MOST_SHAPES = 1 << 16
@@ -381,7 +389,7 @@ class Forms:
         """
         word, shape = form[0], self.shapes[form[1]]
         if shared and word & int(fb.F_LOCKED):
-            form = word, self.number(replace(shape, locked=True))
+            form = word & ~int(fb.F_GROUP), self.number(replace(shape, locked=True))
         lacking = [name for name in shape.feature.split() if not is_announced(features, name)]
         if "fpu" in lacking:
             return self._finish(Shape("misc.no_fpu", "status"), 0)
@@ -504,6 +512,8 @@ class Forms:
             word |= shape.asize << int(fb.F_UNDO_SHIFT)
         if shape.unit == "address.lea":
             word &= ~int(fb.F_FAULTS)
+        if groupable(shape):
+            word |= int(fb.F_GROUP)
         return word, self.number(shape)
 
     @staticmethod

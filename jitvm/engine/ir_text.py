@@ -13,6 +13,8 @@ class FunctionText:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.u = "%uop"
+        """The micro-op that operands come from."""
         self.lines: list[str] = []
         self._n = 0
         self._here = "entry"
@@ -51,7 +53,7 @@ class FunctionText:
         self.put(f"store i64 {v}, ptr {self.cpu(field)}")
 
     def uop(self, offset: int, ty: str, *, signed: bool = False) -> str:
-        v = self.new(f"load {ty}, ptr {self.gep('%uop', offset)}")
+        v = self.new(f"load {ty}, ptr {self.gep(self.u, offset)}")
         return v if ty == "i64" else self.new(f"{'sext' if signed else 'zext'} {ty} {v} to i64")
 
     def text(self) -> str:

@@ -151,6 +151,8 @@ number of its pages' records (linear address, offset in guest memory, version, a
 first micro-op."""
 HOT = 24
 """Executions after which a block is given machine code."""
+GROUP_HOT = 1000
+"""Executions after which a block's handlers are groups, where it is not given machine code."""
 REGION_HOT = 2000
 """Executions of a block's machine code after which a region is made that begins with it."""
 

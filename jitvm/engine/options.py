@@ -33,6 +33,9 @@ class Options:
     count: bool = False
     hot: int = lay.HOT
     """Executions after which a block is given machine code."""
+    groups: bool = True
+    group_hot: int = lay.GROUP_HOT
+    """Executions after which the instructions of a block are put together to groups, where there are no stencils."""
     regions: bool = True
     region_hot: int = lay.REGION_HOT
     """Executions of a block's machine code after which a region is made that begins with it."""

@@ -24,6 +24,7 @@ from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.compose import compose
 from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
+from jitvm.engine.group import GROUP_BIT
 from jitvm.engine.ir_text import SIGNATURE, TYPES
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.stitch import HandlerBuilder, module
@@ -55,6 +56,11 @@ def stencilable(shape: Shape) -> bool:
     if shape.kind not in KINDS or "n" in shape.ops:
         return False
     return not (shape.kind == "pop" and "m" in shape.ops) and not shape.unit.startswith("system.")
+
+
+def is_stencil(key: int) -> bool:
+    """Whether a key is a stencil's, not a handler's."""
+    return bool(key >> STENCIL_BIT & 1) and not key >> GROUP_BIT
 
 
 def normal(shapes: Sequence[Shape], key: int) -> int:

@@ -309,7 +309,7 @@ class HandlerBuilder(FunctionText):
         self.place(fast)
         self.cond_branch(self._guest_swap(where, size, old, v), join, lost, True)
         self.place(lost)
-        self.go(self.new("load ptr, ptr %uop"), "%uop", "%budget")
+        self.go(self.new(f"load ptr, ptr {self.u}"), self.u, "%budget")
         self.place(slow)
         self._slow_store(seg, off, size, v, fast, join)
 
@@ -473,7 +473,7 @@ class HandlerBuilder(FunctionText):
     def tail(self, special: str, value: str) -> None:
         """To one of the special handlers; `value` is its third argument."""
         self.specials[special] = None
-        self.go(f"@{special}", "%uop", value)
+        self.go(f"@{special}", self.u, value)
 
     def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
         otherwise()
@@ -491,7 +491,7 @@ class HandlerBuilder(FunctionText):
         otherwise()
 
     def next(self) -> None:
-        u = self.gep("%uop", lay.UOP_SIZE)
+        u = self.gep(self.u, lay.UOP_SIZE)
         self.go(self.new(f"load ptr, ptr {u}"), u, self.budget)
 
     def enter(self, u: str, budget: str) -> None:
@@ -508,7 +508,7 @@ class HandlerBuilder(FunctionText):
         self.go(self.new(f"load ptr, ptr {u}"), u, left)
 
     def _follow(self, slot: int) -> None:
-        self.enter(self.new(f"load ptr, ptr {self.gep('%uop', slot)}"), self.budget)
+        self.enter(self.new(f"load ptr, ptr {self.gep(self.u, slot)}"), self.budget)
 
     def check_target(self, target: str) -> None:
         bad, go = self.label(), self.label()
@@ -548,7 +548,7 @@ class HandlerBuilder(FunctionText):
 
     def block_end(self) -> str:
         """Pointer behind the block's last micro-op."""
-        return self.gep("%uop", lay.UOP_SIZE)
+        return self.gep(self.u, lay.UOP_SIZE)
 
     def _jump(self, target: str, budget: str, note: str = "") -> None:
         """By the jump cache; what is not there is looked up.  `note`: where its micro-op is remembered."""
