@@ -141,18 +141,17 @@ class Shape:
 
 
 GOTO = Shape("", "goto")
+"""Ends a block that no jump ends."""
+UNDEFINED = Shape("misc.ud", "status", ends=True)
+MOST_SHAPES = 1 << 16
+OPCODES = 4 * 256
 GROUPED = frozenset("value push pop leave jcc loop jmp jmpi call calli ret".split())
+"""Kinds of instruction that may stand in a group (`groupable`)."""
 
 
 def groupable(shape: Shape) -> bool:
     """Whether it may stand in a group: no other way on than to the next one, and nothing but memory out of line."""
     return shape.kind in GROUPED and "n" not in shape.ops and not shape.unit.startswith("system.")
-
-
-"""Ends a block that no jump ends."""
-UNDEFINED = Shape("misc.ud", "status", ends=True)
-MOST_SHAPES = 1 << 16
-OPCODES = 4 * 256
 
 
 def opcode_attributes() -> npt.NDArray[np.uint64]:
