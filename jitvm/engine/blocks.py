@@ -132,7 +132,8 @@ def list_block(c, b, which, page, first, n):
 def unlist_second(c, b):
     """Take block b out of its second page's list: the page may be another one from now on."""
     entry = (b << W1) + W2
-    head = c.page_head + ((c.block_second[b] >> W12) << W2)
+    page = c.block_second[b] >> W12
+    head = c.page_head + (page << W2)
     following = c.block_list[entry - W1]
     e = peek(head, W4)
     if e == entry:
@@ -142,6 +143,8 @@ def unlist_second(c, b):
         e = c.block_list[before]
         if e == entry:
             c.block_list[before] = following
+    if peek(head, W4) == W0:
+        poke(c.page_bits + (page << W3), W8, W0)
     c.block_state[b] = c.block_state[b] & ~(BLOCK_LISTED << W1)
     return W0
 
@@ -175,20 +178,24 @@ def code_written(c, offset, size):
     first = offset & PAGE_OFFSET
     flag = c.code_pages + page
     v = peek(flag, W1)
+    bits = c.page_bits + (page << W3)
+    covered = peek(bits, W8)
+    meets = covered & pieces(first, size)
+    if v & OTHERS_CODE == W0 and covered != W0 and meets == W0:
+        return W0
     if v & OTHERS_CODE != W0:
         written = c.page_written + (page << W3)
         poke(written, W8, peek(written, W8) | pieces(first, size))
         v = v | OTHERS_WRITTEN
         poke(flag, W1, v)
     head = c.page_head + (page << W2)
-    bits = c.page_bits + (page << W3)
     e = peek(head, W4)
     if e == W0:
         poke(bits, W8, W0)
         if c.shared == W0:
             poke(flag, W1, v & ~OWN_CODE)
         return W0
-    if peek(bits, W8) & pieces(first, size) == W0:
+    if meets == W0:
         return W0
     known = data_slot(offset)
     key = (offset << W12) | (size & PAGE_OFFSET)

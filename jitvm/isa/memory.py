@@ -20,7 +20,7 @@ from jitvm.isa.host import peek, poke
 from jitvm.isa.mode import CHECKED_TLB
 from jitvm.isa.outside import mmio
 from jitvm.isa.paging import beside_code, host_of
-from jitvm.isa.paging_entry import PAGE_MASK, PAGE_OFFSET, may_run_beside, store_beside, store_host
+from jitvm.isa.paging_entry import PAGE_MASK, PAGE_OFFSET, may_run_beside, store_beside, store_host, store_to_code
 from jitvm.isa.shared import ask_alone
 from jitvm.isa.state import (
     AC_FAULT,
@@ -278,7 +278,7 @@ def store_missed(c, lin, size, v, user):
     """A store that the TLB does not answer; pages with translated code are among them."""
     beside = beside_code(c, lin, size, user)
     if beside != W0:
-        return store_beside(c, beside, size, v)
+        return store_to_code(c, beside, size, v)
     if (lin & PAGE_OFFSET) + size > PAGE_SIZE:
         return store_pieces(c, lin, size, v, user)
     h = host_of(c, lin, WRITE, user)

@@ -86,6 +86,15 @@ def store_beside(c, host, size, v):
     return end_store(c, host - c.ram, size)
 
 
+def store_to_code(c, host, size, v):
+    """`store_beside` where a page is known to have translated code."""
+    if c.shared != W0:
+        return store_beside(c, host, size, v)
+    poke(host, size, v)
+    code_written(c, host - c.ram, size)
+    return W0
+
+
 def load_entry(c, gpa):
     """A 4-byte paging-structure entry; all ones where no memory is."""
     h = memory_at(c, gpa & c.a20_mask, W0)
