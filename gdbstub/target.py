@@ -159,7 +159,7 @@ class Target(Protocol):
         """Write all of `data` or raise `TargetError` having written nothing."""
 
     def resume(self, plan: Plan) -> None:
-        """Let the threads in `plan` run and return."""
+        """Let the threads in `plan` run and return; a stop may be told before."""
 
     def interrupt(self) -> None:
         """Stop a running guest soon; nothing if it is stopped."""

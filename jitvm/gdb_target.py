@@ -5,8 +5,8 @@
         result = machine.run()
 
 The server's thread calls the methods here.  It commands the vCPU under the machine lock and touches its state only while
-the machine *holds* it (`Gate.held`): `standing` is asked on a vCPU's thread whenever a turn has ended, and all stay
-where they are while the answer is yes.
+the machine *holds* it (`Gate.held`): `standing` is asked whenever a turn has ended, on the thread that ran it (a vCPU's, or
+the server's: `Machine.release`), and all stay where they are while the answer is yes.
 
 A thread is a vCPU (`gdb_thread.CpuThread`).  When one stops all do, and of several reasons one is told.  Watchpoints are
 those of the machine's `Debugger`, which also tells of events that were caught.
@@ -210,7 +210,7 @@ class GdbTarget:
             self._interrupt = True
             self._machine.bring_to_stand()
 
-    # ---- debugger.Debugger, on the vCPU's thread
+    # ---- debugger.Client, on the thread whose turn has ended
     def standing(self, outcomes: Mapping[int, Outcome]) -> bool:
         """Whether the vCPUs, which stand, stay so; then the stop is reported."""
         stop = self._reason(outcomes)

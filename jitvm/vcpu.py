@@ -1,8 +1,8 @@
 """The vCPU loop, shaped after QEMU's `kvm_cpu_exec`: enter translated code, serve its exit, enter again.
 
-One thread a vCPU.  The machine lock is held but while translated code runs.  Virtual time is `retired + extra_ns`: one
-instruction is 1 ns, each port or MMIO access adds `ACCESS_NS` (also one that translated code serves itself), a halted vCPU
-adds the time to the next timer.
+One thread a vCPU; a debugger's may take a turn in its place.  The machine lock is held but while translated code runs.
+Virtual time is `retired + extra_ns`: one instruction is 1 ns, each port or MMIO access adds `ACCESS_NS` (also one that
+translated code serves itself), a halted vCPU adds the time to the next timer.
 
 An instruction whose access was answered but that is not complete yet is *half done*: nothing comes before its end, no
 interrupt, no exit request, no limit.

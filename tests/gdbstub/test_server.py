@@ -20,7 +20,7 @@ from gdbstub import server as server_module
 from gdbstub.framing import Decoder, Packet, frame
 from gdbstub.server import Server, StdioAddress, TcpAddress, UnixAddress, parse_address
 from gdbstub.stop import Exited
-from gdbstub.target import Continue
+from gdbstub.target import Continue, Plan
 from tests.fast_set import share
 from tests.gdbstub.threaded_target import ThreadedTarget
 
@@ -283,6 +283,30 @@ def test_stops_from_another_thread_are_all_delivered(serve: Callable[..., Server
         for _ in range(300):
             assert gdb.ask("vCont;s:1").startswith("T05")
         assert target.n_resumes == 300
+
+
+def test_stops_that_come_before_resume_returns_are_all_delivered(
+    serve: Callable[..., Server], target: ThreadedTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target may run the guest on the server's thread: nobody is to be woken, and a client that goes meanwhile, with a
+    breakpoint set, leaves the next one a guest that stands."""
+
+    def at_once(plan: Plan) -> None:
+        target.begin(plan)
+        while target.running:
+            target.advance()
+
+    monkeypatch.setattr(target, "resume", at_once)
+    server = serve(policy=OnDisconnect.STOP)
+    for n in range(20):
+        with connected(server) as gdb:
+            assert gdb.ask("Z0,1003,1") == "OK"
+            for _ in range(10):
+                assert gdb.ask("vCont;s:1").startswith("T05")
+            gdb.send("vCont;c:1")
+            if n % 2:
+                assert gdb.read().startswith("T05")
+    assert target.n_resumes == 20 * 11 and not target.running
 
 
 def test_ctrl_c_against_breakpoints(serve: Callable[..., Server], target: ThreadedTarget) -> None:
