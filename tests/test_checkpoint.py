@@ -36,7 +36,7 @@ def state(machine: Machine) -> dict[str, Any]:
 @pytest.mark.parametrize(("bios", "name", "first"), share([
     (SEABIOS, "services", 2_000_000), (BIOS, "diskwrite", 1_234_567), (SEABIOS, "diskwrite", 5_000_000),
     (BIOS, "services", 300_000),
-], 2), ids=["seabios-services", "own-diskwrite", "seabios-diskwrite", "own-services"])  # fmt: skip
+], 1), ids=["seabios-services", "own-diskwrite", "seabios-diskwrite", "own-services"])  # fmt: skip
 def test_the_same_run_again(bios: Path, name: str, first: int) -> None:
     need(bios)
     with Machine(config(bios, drives=disk(name))) as m:

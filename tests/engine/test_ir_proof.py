@@ -168,6 +168,7 @@ def test_all_that_is_stitched_is_proved(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(SPECIALS) <= set(proved)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_ends_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     def plainly(b: HandlerBuilder, pointer: str, size: int) -> str:
         return b.new(f"zext i{8 * size} {b.new(f'load i{8 * size}, ptr {pointer}')} to i64")

@@ -72,6 +72,7 @@ def on_bochs(tmp_path: Path, image: Path) -> str:
     return done.stdout.decode("latin-1")
 
 
+@pytest.mark.slow
 def test_on_bochs(tmp_path: Path) -> None:
     """It lets EFLAGS.AC permit what the processor itself reads for level 3, under SMAP (4.6.1: explicit accesses only)."""
     said = on_bochs(tmp_path, IMAGE)

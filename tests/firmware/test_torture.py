@@ -349,7 +349,7 @@ def test_at_the_same_time(name: str, tmp_path: Path) -> None:
     torture(TORTURES[name], tmp_path, threads=True)
 
 
-@pytest.mark.parametrize("name", IN_TURNS_TOO)
+@pytest.mark.parametrize("name", share(IN_TURNS_TOO, 5))
 def test_in_turns(name: str, tmp_path: Path) -> None:
     torture(TORTURES[name], tmp_path, threads=False)
 

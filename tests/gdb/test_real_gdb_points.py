@@ -33,6 +33,7 @@ def test_watchpoints(boot: Start, tmp_path: Path, command: str, reason: str, pc:
     assert interrupt(gdb, let_run(gdb)) < 5
 
 
+@pytest.mark.slow
 def test_a_watchpoint_in_hot_code(boot: Start) -> None:
     """An array is sorted at full speed; each change of its last word stops, with its old and new value."""
     elf = BENCHES / "quicksort.elf"
