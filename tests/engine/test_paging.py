@@ -140,6 +140,7 @@ def test_rights_of_large_pages(engine: str, name: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_large_page_reserved_bits_and_pse_off(engine: str) -> None:
     guest = Guest(engine)
+    guest.bare.vcpu.set_cpu("pentiumpro")  # without PSE-36, which gives these bits a meaning
     page_on(guest, cr4=PSE)
     guest.load("mov eax, [0x809010]\n ud2")
     for bit in range(13, 22):
