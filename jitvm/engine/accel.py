@@ -510,7 +510,9 @@ class VcpuEngine:
         """Forget the kick, on the vCPU's thread; a region that arrived beside it is installed."""
         self._kicked = False
         self.signed[self._floor] = 0
-        self.regions.install_ready()
+        if self.regions.ready:
+            with self.accel.lock:
+                self.regions.install_ready()
 
     @property
     def kicked(self) -> bool:

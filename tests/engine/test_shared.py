@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from jitvm import bare
@@ -191,3 +193,22 @@ def test_no_element_is_stored_in_parts(copy: str, size: int, monkeypatch: pytest
         for k in range(n):
             element = range(0x1000 + k * size, 0x1000 + (k + 1) * size)
             assert any(set(element) <= set(store) for store in stores), (n, k)
+
+
+def test_regions_are_installed_under_the_lock_of_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another vCPU's thread may be looking for handlers in the same cache just now."""
+    cpu = shared_guest(monkeypatch, "regions")[1]
+    seen: list[bool] = []
+    held = cpu.accel.lock
+
+    def take() -> None:
+        cpu.regions.ready.clear()
+        other = threading.Thread(target=lambda: seen.append(held.acquire(blocking=False)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(cpu.regions, "install_ready", take)
+    cpu.regions.ready.append((None, None))  # type: ignore[arg-type]  # what it is does not matter here
+    cpu.kick()
+    cpu.unkick()
+    assert seen == [False] and not cpu.kicked
