@@ -132,6 +132,7 @@ class Bare:
         with np.errstate(over="ignore"):
             c = self.c
             reset_cpu(c)
+            c.gpr[:] = 0
             if protected:
                 c.cr0 = u64(c.cr0) | CR0_PE
             for k, name in enumerate(SEGMENT_NAMES):

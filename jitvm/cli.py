@@ -27,7 +27,8 @@ from jitvm.errors import ConfigError, JitvmError
 if TYPE_CHECKING:
     from jitvm.console import Console
     from jitvm.crash_report import Crashes
-    from jitvm.machine import Machine, RunResult
+    from jitvm.machine import Machine
+    from jitvm.run_result import RunResult
 
 
 class Exit(enum.IntEnum):

@@ -13,7 +13,8 @@ from jitvm import crash, symbols
 from jitvm.config import MachineConfig
 
 if TYPE_CHECKING:
-    from jitvm.machine import Machine, RunResult
+    from jitvm.machine import Machine
+    from jitvm.run_result import RunResult
     from jitvm.vcpu import Vcpu
 
 MOST = 3

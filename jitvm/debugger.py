@@ -39,7 +39,8 @@ from jitvm.isa.state import (
 from jitvm.memory import MAPPED, PAGE, weakly
 
 if TYPE_CHECKING:
-    from jitvm.machine import Machine, RunResult
+    from jitvm.machine import Machine
+    from jitvm.run_result import RunResult
 
 N_VECTORS, PF = 256, int(PF_FAULT)
 TRAPS = (3, 4)

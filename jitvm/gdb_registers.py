@@ -20,12 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gdbstub.errors import TargetError
-from gdbstub.layout import Register
 from jitvm import gdb_fpu
 from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.layout import at as field_at
@@ -35,6 +34,9 @@ from jitvm.isa.paging_long import load_pdptes
 from jitvm.isa.segment import set_null, set_plain, set_segment
 from jitvm.isa.state import EFER_LMA, EFER_LME, MODE_CODE32, MODE_CODE64, OK
 from jitvm.isa.words import u64
+
+if TYPE_CHECKING:
+    from gdbstub.layout import Register
 
 M32, M64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 GENERAL = "ax cx dx bx sp bp si di".split()

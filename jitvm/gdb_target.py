@@ -54,8 +54,9 @@ from jitvm.exits import Outcome
 from jitvm.gdb_memory import LinearMemory, memory_map
 from jitvm.gdb_registers import Registers
 from jitvm.gdb_thread import KINDS, CpuThread, event_stop
-from jitvm.machine import Machine, RunResult
+from jitvm.machine import Machine
 from jitvm.monitor.stops import STEP_PATIENCE_S
+from jitvm.run_result import RunResult
 from jitvm.symbols import file_for_gdb
 from jitvm.vcpu import NEVER
 

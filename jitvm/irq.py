@@ -1,8 +1,12 @@
-"""Interrupt lines: a wire with a level, between a device's output and an interrupt controller's input."""
+"""Interrupt lines: a wire with a level, between a device's output and an interrupt controller's input; controllers as a vCPU
+sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
+
+from jitvm.errors import JitvmError
 
 
 class IrqLine:
@@ -60,3 +64,36 @@ class Interrupts:
     def acknowledge(self) -> int:
         """The vector."""
         return self.inta()
+
+
+class InterruptSource(Protocol):
+    """The interrupt controller's output as a vCPU sees it."""
+
+    pending: bool
+
+    def acknowledge(self) -> int:
+        """INTA cycle: the vector."""
+        ...
+
+
+class NoInterrupts:
+    """No interrupt controller."""
+
+    pending = False
+
+    def acknowledge(self) -> int:
+        raise JitvmError("an interrupt was acknowledged, but there is no interrupt controller")
+
+
+class Apic(Protocol):
+    """The local APIC: what the processor does to it, or has done itself."""
+
+    def init(self) -> None: ...
+
+    def look(self) -> None: ...
+
+
+class ApicPage(Protocol):
+    """What shows one of several local APICs."""
+
+    current: Any

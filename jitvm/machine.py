@@ -22,7 +22,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
@@ -48,6 +47,7 @@ from jitvm.observe import Watchers
 from jitvm.pace import Pace
 from jitvm.parallel import ThreadVcpu, World
 from jitvm.processor import ProcessorPins
+from jitvm.run_result import FINAL, RunResult
 from jitvm.smp import Rotation, TurnVcpu
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
@@ -57,22 +57,6 @@ RTC_BASE = datetime(2026, 1, 1)
 AT_ONCE = 1024
 """Instructions that a debugger's thread runs itself: those of an exit storm take a millisecond or two, by which a Ctrl-C
 may be late."""
-FINAL = frozenset({"poweroff", "shutdown", "error"})
-"""Ends after which only a reset makes the machine run again."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Why a run ended.
-
-    `reason`: poweroff (also a reset under --no-reboot), debug-exit, quit, max-insns, timeout, interrupt, shutdown (a
-    triple fault under --no-reboot, or a CPU halted for good), error (an instruction that the engine lacks).
-    `code`: isa-debug-exit's status, else 0.  `message`: a line for the user; an error's has the state below it.
-    """
-
-    reason: str
-    code: int = 0
-    message: str = ""
 
 
 class Console(Protocol):
@@ -223,6 +207,7 @@ class Machine(Access):
         common = self.world.common if self.world is not None else None
         engine = VcpuEngine(self.accel, self.memory, options, common)
         engine.set_cpu(*self._cpu())
+        engine.reset()
         arguments = len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts
         if self.world is not None:
             vcpu: Vcpu = ThreadVcpu(self.world, *arguments)

@@ -15,7 +15,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from copy import copy
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from jitvm.engine.entry import SLICE as SLICE
 from jitvm.engine.entry import Enter
 from jitvm.errors import JitvmError
 from jitvm.exits import HANDLED, INTR, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
+from jitvm.irq import Apic, ApicPage, InterruptSource, NoInterrupts
 from jitvm.isa import served
 from jitvm.isa.apic_page import QUIET
 from jitvm.trace import SILENT, Trace
@@ -55,39 +55,6 @@ APIC_QUIET = lay.at("apic") // 8 + int(QUIET)
 """Words of the CPU record."""
 IO_DATA = lay.at("io_data")
 PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
-
-
-class InterruptSource(Protocol):
-    """The interrupt controller's output as a vCPU sees it."""
-
-    pending: bool
-
-    def acknowledge(self) -> int:
-        """INTA cycle: the vector."""
-        ...
-
-
-class NoInterrupts:
-    """No interrupt controller."""
-
-    pending = False
-
-    def acknowledge(self) -> int:
-        raise JitvmError("an interrupt was acknowledged, but there is no interrupt controller")
-
-
-class Apic(Protocol):
-    """The local APIC: what the processor does to it, or has done itself."""
-
-    def init(self) -> None: ...
-
-    def look(self) -> None: ...
-
-
-class ApicPage(Protocol):
-    """What shows one of several local APICs."""
-
-    current: Any
 
 
 def count(counts: dict[int, int], key: int) -> None:

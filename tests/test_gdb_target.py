@@ -12,6 +12,7 @@ import pytest
 from gdbstub.errors import TargetError
 from gdbstub.stop import BreakpointHit, BreakpointKind, Exited, Interrupted, Signalled, Stepped
 from gdbstub.target import Continue, MemoryRegion, Step
+from jitvm.devices.lapic import SVR, LocalApic
 from jitvm.errors import ConfigError
 from jitvm.gdb_target import GdbTarget, serve
 from jitvm.machine import Machine
@@ -371,9 +372,10 @@ def test_steps_without_interrupts(tmp_path: Path) -> None:
     with bench(rom(tmp_path, "fb 90 90 ebfe")) as b:  # sti; nop; nop; jmp $
         assert b.target.step_flags() == 1 and b.target.supported_step_flags() == 7
         b.step(4)
-        source = b.machine.vcpus[0].interrupts
-        assert source is not None
-        source.pending = True
+        apic = b.machine.vcpus[0].apic
+        assert isinstance(apic, LocalApic)
+        apic.page[SVR >> 4] = 0x1FF
+        apic.request(0x40, level=False)
         b.target.set_step_flags(3)
         b.step(5)
         assert b.pc == START + 3

@@ -12,7 +12,8 @@ from jitvm.backends.chardev import MemoryBackend
 from jitvm.board import VGA_ROM_PATHS
 from jitvm.config import DriveConfig
 from jitvm.errors import BackendError, ConfigError, ImageError
-from jitvm.machine import RTC_BASE, Machine, RunResult
+from jitvm.machine import RTC_BASE, Machine
+from jitvm.run_result import RunResult
 from tests.boot.guests import (
     BIOS,
     DEBUG_EXIT,
@@ -298,6 +299,21 @@ def test_reset_button_and_power_on_again() -> None:
         m.reset()
         assert m.run().reason == "poweroff"
         assert serial(m) == first * 2
+
+
+@pytest.mark.parametrize("model", ["486", "pentiumpro", "max"])
+def test_edx_tells_the_signature_after_a_reset_and_after_init(model: str) -> None:
+    # SDM vol. 3, table 10-1: EDX has the component's identification
+    with Machine(config(GUESTS / "hello.bin", cpu=model)) as m:
+        (row,) = (r for r in m.vcpus[0].engine.c.cpuid[:252].reshape(42, 6).tolist() if r[0] == 1)
+        signature = row[2]
+        assert signature and m.registers()["edx"] == signature
+        m.set_registers({"edx": 0})
+        m.reset()
+        assert m.registers()["edx"] == signature
+        m.set_registers({"edx": 0, "eax": 1})
+        m.vcpus[0].engine.init(park=False)
+        assert (m.registers()["eax"], m.registers()["edx"]) == (0, signature)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ ISA_MODULES = (
     "words flags state registers watch shared tlb paging_entry paging_long paging debug catch apic_page served outside "
     "memory mode segment verify tss task_segments task tss_long far vme idt events_long events iret alu shift muldiv bits "
     "bmi bcd "
-    "branch string_loops string stringio io apic control smm_save smm "
+    "branch string_loops string string_once stringio io apic control smm_save smm "
     "system syscall machine_check msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
 ).split()
 ENGINE_MODULES = ("formbits", "decode", "gate", "blocks", "translate", "hot", "gather", "copy", "run")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from jitvm.isa.cpuid import cpuid_row
 from jitvm.isa.debug import reset_debug
 from jitvm.isa.flags import RESERVED, put_flags
 from jitvm.isa.mode import update_mode
 from jitvm.isa.simd import MXCSR_RESET, put_mxcsr
-from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, ZERO
+from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, RDX, ZERO
 from jitvm.isa.tlb import empty_tlb_part, flush_tlb_all
-from jitvm.isa.words import M16, ONES, W0, W1, W4, W8, W16, W32, W64, u64
+from jitvm.isa.words import M16, ONES, W0, W1, W2, W4, W8, W16, W32, W64, u64
 
 RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)
 DATA_REAL = u64(0x93)
@@ -50,12 +51,21 @@ def reset_msrs(c):
     return W0
 
 
+def signature(c):
+    """Family, model and stepping, as CPUID leaf 1 tells them in EAX; 0 before the CPU has been chosen."""
+    k = cpuid_row(c, W1, W0)
+    if k == ONES:
+        return W0
+    return c.cpuid[k + W2]
+
+
 def reset_cpu(c):
     """All architectural state; counters (`horizon`, `left`, `extra_ns`) and the memory tables stay."""
     k = W0
     while k <= ZERO:
         c.gpr[k] = W0
         k += W1
+    c.gpr[RDX] = signature(c)
     put_flags(c.lazy, W0)
     c.rflags = RESERVED
     c.rip = RESET_IP

@@ -353,7 +353,7 @@ QUICK = {
     "segment.pop_segment": "segment.load_quickly",
 }
 """Units whose usual case is short: a unit that does it and returns 1, or returns 0 and has done nothing."""
-AT_ONCE = {f"string.{name}": f"string.{name}_at_once" for name in ("movs", "stos", "lods", "scas", "cmps")}
+AT_ONCE = {f"string.{name}": f"string_once.{name}_at_once" for name in ("movs", "stos", "lods", "scas", "cmps")}
 """Units of string instructions: a unit that does the whole instruction where that is short, and returns its iterations, or
 returns 0 and has done nothing.  It is told how many instructions may retire."""
 COMPARISONS = {"string.scas": (int(RAX), int(RCX), int(RDI)), "string.cmps": (int(RCX), int(RSI), int(RDI))}

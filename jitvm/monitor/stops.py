@@ -13,7 +13,8 @@ from jitvm.isa.state import STOP_STEP
 from jitvm.vcpu import NEVER
 
 if TYPE_CHECKING:
-    from jitvm.machine import Machine, RunResult
+    from jitvm.machine import Machine
+    from jitvm.run_result import RunResult
 
 STEP_PATIENCE_S = 60.0
 STEPPED = "stepped"

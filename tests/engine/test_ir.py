@@ -11,7 +11,7 @@ import re
 import pytest
 
 from jitvm.bare import accelerator
-from jitvm.engine import regions, stitch
+from jitvm.engine import group, regions, stitch
 from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.grow import Grown, grow
 from jitvm.engine.primitives import PRIMITIVES
@@ -144,7 +144,7 @@ def sample() -> list[stitch.HandlerBuilder]:
     accel = accelerator()
     keys = list(accel._handlers)
     assert len(keys) > 60
-    builders = [stitch.handler(accel.units, accel.forms.shapes, key, f"i_{key}") for key in keys]
+    builders = [group.build(accel.units, accel.forms.shapes, key, f"i_{key}") for key in keys]
     return builders + [special(accel.units, name) for name in SPECIALS]
 
 

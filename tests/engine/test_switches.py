@@ -125,8 +125,9 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "shared_lookups": lambda s: "%page0" in s.text(),
 }
 """What is there with an optimisation, and nought (or False) without it."""
-ELSEWHERE = {"latches", "copies"}
-"""The first needs a board's ports (tests/test_latches.py), the other a small loop (below)."""
+ELSEWHERE = {"latches", "copies", "groups"}
+"""The first needs a board's ports (tests/test_latches.py), the second a small loop (below), the third a host without
+stencils (tests/engine/test_groups.py)."""
 
 
 def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
