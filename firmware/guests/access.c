@@ -4,21 +4,9 @@
  * and which accessed and dirty bits are set, is compared with the rules of Intel SDM volume 3, 4.3, 4.4, 4.6 to 4.8. Accessed
  * bits of upper levels behind a fault are nobody's business. It prints how many were made and how many of each kind were
  * wrong, the first ones in full, and leaves with 0 or 1. */
-#include "flat.h"
+#include "access.h"
 
 #define TARGET 0x40000000u /* of its own in both pagings: entry 0 of its page directory (PAE) or 256 (32-bit) */
-#define P 1
-#define W 2
-#define U 4
-#define A 0x20
-#define D 0x40
-#define PS 0x80
-#define NX (1ull << 63)
-#define WP 0x10000u
-#define SMEP 0x100000u
-#define SMAP 0x200000u
-#define AC 0x40000u
-enum kind { READ0, WRITE0, CHANGE0, FETCH0, READ3, WRITE3, CHANGE3, FETCH3, LOAD3, N_KINDS };
 
 u32 saved_esp, access_flags;
 volatile u32 faulted, fault_error, fault_address;
@@ -53,9 +41,6 @@ static void write_efer_nxe(u32 on)
     __asm__ volatile("rdmsr; andl $~0x800, %%eax; orl %0, %%eax; wrmsr" : : "r"(on ? 0x800 : 0), "c"(0xC0000080) : "eax", "edx");
     nxe = on;
 }
-static int is_user(u32 kind) { return kind >= READ3 && kind < LOAD3; }
-static int is_write(u32 kind) { return (kind & 3) == 1 || (kind & 3) == 2; }
-static int is_fetch(u32 kind) { return kind == FETCH0 || kind == FETCH3; }
 
 /* -1, or the error code that the manual has for an access by these entries (`pte` is not looked at below a large page). */
 static int expected(u32 kind, u64 pde, u64 pte, u32 cr0, u32 cr4, u32 flags)
@@ -79,18 +64,8 @@ static int expected(u32 kind, u64 pde, u64 pte, u32 cr0, u32 cr4, u32 flags)
         nx |= pte;
     }
     error |= 1;
-    if (is_user(kind)) {
-        if (!(rights & U) || (is_write(kind) && !(rights & W)))
-            return error;
-    } else {
-        if (is_write(kind) && cr0 & WP && !(rights & W))
-            return error;
-        if (rights & U && is_fetch(kind) && cr4 & SMEP)
-            return error;
-        /* EFLAGS.AC permits what a program of level 0 does itself, not what is done for one of level 3 */
-        if (rights & U && !is_fetch(kind) && cr4 & SMAP && !(flags & AC && kind != LOAD3))
-            return error;
-    }
+    if (is_refused(kind, rights, cr0, cr4, flags))
+        return error;
     return is_fetch(kind) && is_pae && nx & NX ? error : -1;
 }
 static void wrong(const char *what, u32 kind, u64 pde, u64 pte, u32 cr0, u32 cr4, u32 flags, int wanted)

@@ -5,23 +5,11 @@
  * bits are set, is compared with the rules of Intel SDM volume 3, 4.5 to 4.8. Accessed bits of upper levels behind a fault are
  * nobody's business. This program runs in compatibility mode. It prints how many accesses were made and how many of each kind
  * were wrong, the first ones in full, and leaves with 0 or 1; with 2 when the processor has no long mode. */
-#include "flat.h"
+#include "access.h"
 
-#define P 1ull
-#define W 2ull
-#define U 4ull
-#define A 0x20ull
-#define D 0x40ull
-#define PS 0x80ull
 #define FULL (P | W | U)
-#define NX (1ull << 63)
 #define BIT51 (1ull << 51) /* of an address wider than the processor's */
-#define WP 0x10000u
-#define SMEP 0x100000u
-#define SMAP 0x200000u
-#define AC 0x40000u
 #define TARGET 0x8000000000ull /* entry 1 of the PML4, 0 of all below */
-enum kind { READ0, WRITE0, CHANGE0, FETCH0, READ3, WRITE3, CHANGE3, FETCH3, LOAD3, N_KINDS };
 enum { PML4, PDPT, DIRECTORY, TABLE, N_LEVELS };
 
 u32 saved_esp;
@@ -56,9 +44,6 @@ static void write_efer(u32 clear, u32 set)
 {
     __asm__ volatile("rdmsr; andl %0, %%eax; orl %1, %%eax; wrmsr" : : "r"(~clear), "r"(set), "c"(0xC0000080) : "eax", "edx");
 }
-static int is_user(u32 kind) { return kind >= READ3 && kind < LOAD3; }
-static int is_write(u32 kind) { return (kind & 3) == 1 || (kind & 3) == 2; }
-static int is_fetch(u32 kind) { return kind == FETCH0 || kind == FETCH3; }
 static u64 reserved_bits(u32 level, u64 entry)
 {
     u64 bits = BIT51 | (nxe ? 0 : NX);
@@ -89,18 +74,8 @@ static int expected(u32 kind, const u64 *entries, u32 cr0, u32 cr4, u32 flags, u
             break;
     }
     error |= 1;
-    if (is_user(kind)) {
-        if (!(rights & U) || (is_write(kind) && !(rights & W)))
-            return error;
-    } else {
-        if (is_write(kind) && cr0 & WP && !(rights & W))
-            return error;
-        if (rights & U && is_fetch(kind) && cr4 & SMEP)
-            return error;
-        /* EFLAGS.AC permits what a program of level 0 does itself, not what is done for one of level 3 */
-        if (rights & U && !is_fetch(kind) && cr4 & SMAP && !(flags & AC && kind != LOAD3))
-            return error;
-    }
+    if (is_refused(kind, rights, cr0, cr4, flags))
+        return error;
     return is_fetch(kind) && nx & NX ? error : -1;
 }
 static void wrong(const char *what, u32 kind, const u64 *entries, u32 cr0, u32 cr4, u32 flags, int wanted)
