@@ -21,8 +21,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import platform
 from collections.abc import Callable
+
+import numpy as np
 
 from jitvm.isa.words import u64
 
@@ -98,11 +101,14 @@ _KEPT: list[object] = []
 
 @functools.cache
 def _function() -> Callable[[int, int], int]:
-    """`CODE` as a function."""
-    pages = mmap.mmap(-1, len(CODE) + 1, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    pages.write(CODE + _RET)
-    start = ctypes.c_char.from_buffer(pages)
-    call = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(ctypes.addressof(start))
+    """`CODE` as a function, in pages that are executable and were never writable."""
+    size = len(CODE) + len(_RET)
+    with open(os.memfd_create("jitvm x87"), "r+b") as file:
+        file.write(CODE + _RET)
+        file.flush()
+        pages = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ | mmap.PROT_EXEC)
+    start = np.frombuffer(pages, np.uint8)
+    call = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(int(start.ctypes.data))
     _KEPT.append(start)
     return call
 

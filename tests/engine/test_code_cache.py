@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from tests.engine.guest import Guest, same
 from tests.engine.programs import loaded, looping
 from tests.engine.test_counts import LIMIT, to_the_end
 
+ROOT = Path(__file__).parents[2]
 SOON = Options(hot=1, region_hot=2, drops=4, sync=True)
 TINY = replace(SOON, code_cache=LEAST_CODE_CACHE)
 
@@ -114,6 +118,30 @@ def test_random_programs_with_little_room(bits: int) -> None:
         for guest in (plain, tiny):
             to_the_end(guest, LIMIT)
         same(tiny.state(), plain.state(), source)
+
+
+EVERYTHING = """
+import sys
+import llvmlite.binding
+def both():
+    return {line.split()[0] for line in open("/proc/self/maps") if {"w", "x"} <= set(line.split()[1])}
+before = both()
+from tests.engine.guest import Guest
+from tests.engine.test_code_cache import SOON, many_loops, ran
+guest = ran(many_loops(3, 3), SOON)
+assert guest.bare.vcpu.regions.installed > 2 and int(guest.c.stat_promoted) > 2
+plain = Guest("plain")
+plain.load("fninit\\n fld1\\n fadd st, st(0)\\n crc32 eax, ecx\\n hlt")
+assert plain.go(10) == "hlt"
+print(sorted(both() - before))
+"""
+
+
+def test_no_code_is_writable_where_it_is_executed() -> None:
+    """All mappings of a process with handlers, copied blocks, regions and the plain engine's host operations; Python's own
+    (ctypes' callbacks) are there before."""
+    done = subprocess.run([sys.executable, "-c", EVERYTHING], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
 def test_too_little_room_is_refused() -> None:
