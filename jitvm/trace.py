@@ -24,7 +24,7 @@ EVENTS = {
     "guest_error": "the guest programs a device against its datasheet: device, what, value",
     "device_state": "a change worth seeing (reset, mode set, disk command): device, what, value",
     "memory_map": "the physical memory map changes: gpa, size, what",
-    "msr": "a model-specific register is read or written: index, value, known",
+    "msr": "a model-specific register is read or written: vcpu, index, value, write, known",
     "reset": "the machine is reset: cause",
 }
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from copy import copy
+from dataclasses import asdict
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from jitvm.engine import layout as lay
 from jitvm.engine.accel import VcpuEngine
 from jitvm.engine.entry import SLICE as SLICE
 from jitvm.engine.entry import Enter
+from jitvm.engine.points import trace_msrs, traced_msr
 from jitvm.errors import JitvmError
 from jitvm.exits import HANDLED, INTR, IO, MMIO, Buses, ExitReason, Outcome, Run, handle_exit, reason_name
 from jitvm.irq import Apic, ApicPage, InterruptSource, NoInterrupts
@@ -54,7 +56,7 @@ NMI_BLOCKED, PARKED, SHADOW, STEP_ARMED, IO_N, IO_TAG, PORT_TABLE = (
 APIC_QUIET = lay.at("apic") // 8 + int(QUIET)
 """Words of the CPU record."""
 IO_DATA = lay.at("io_data")
-PAGE, UNKNOWN, FERR = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR)
+PAGE, UNKNOWN, FERR, DEBUG = ~0xFFF, int(ExitReason.UNKNOWN), int(ExitReason.FERR), int(ExitReason.DEBUG)
 
 
 def count(counts: dict[int, int], key: int) -> None:
@@ -371,6 +373,9 @@ class Vcpu:
         """An exit that is not a plain access, or was found only behind something that translated code lacked."""
         self.attention = True
         run = self.post_run(why)
+        if run.reason == DEBUG and (access := traced_msr(self.engine)) is not None:
+            self.trace("msr", vcpu=self.index, **asdict(access))
+            return HANDLED
         outcome = self.serve_traced(run)
         if run.reason == INTR:
             return self.look_around()
@@ -393,6 +398,7 @@ class Vcpu:
 
     def serve_ports(self) -> None:
         """Let translated code serve what needs no device, unless somebody looks at each access or keeps interrupts away."""
+        trace_msrs(self.engine, self.trace.wants("msr"))
         quiet = not (self.trace.selected or self.trace.listeners)
         self._words[PORT_TABLE] = self._port_table if quiet else 0
         quiet = quiet and not self.hold_interrupts

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from jitvm.bare import ENGINES
 from jitvm.engine import layout as lay
 from jitvm.engine.entry import BOUNDARY
 from jitvm.errors import EngineError
@@ -221,6 +222,29 @@ def test_every_exit_is_traced_with_vcpu_and_reason() -> None:
     assert [guest.vcpu.exits[key] for key in ((IO, 0x60), (MMIO, 0xA_0000), (HLT, 0))] == [1, 1, 1]
     kept = [e["run"] for e in events]
     assert len(set(map(id, kept))) == 3, "a listener may keep what it gets"
+
+
+@pytest.mark.parametrize("jit", ["handlers", "stencils"])
+def test_accesses_to_msrs_are_traced_before_they_are_made(jit: str) -> None:
+    """SYSENTER_CS written and read, the microcode update trigger, which can't be read, and a register that no CPU has."""
+    msr = {0x174: "66 b9 74 01 00 00 ; mov ecx, 174h", 0x79: "66 b9 79 00 00 00 ; mov ecx, 79h",
+           0x999: "66 b9 99 09 00 00 ; mov ecx, 999h"}  # fmt: skip
+    value = "66 b8 08 00 00 00 ; mov eax, 8", "66 31 d2 ; xor edx, edx"
+    program = code(msr[0x174], *value, "0f 30 ; wrmsr", "0f 32 ; rdmsr", msr[0x79], "0f 30 ; wrmsr", msr[0x999],
+                   "0f 32 ; rdmsr", "f4 ; hlt")  # fmt: skip
+    told: list[dict[str, object]] = []
+    guest = Guest(program, {13: code("83 c4 04 ; add sp, 4", "f4 ; hlt")}, options=ENGINES[jit])
+    guest.trace.listeners.append(lambda event, fields: told.append(fields) if event == "msr" else None)
+    assert guest.execute() is Outcome.HLT
+    keys = "index", "value", "write", "known"
+    assert [tuple(t[key] for key in keys) for t in told] == [
+        (0x174, 8, True, True), (0x174, 8, False, True), (0x79, 8, True, True), (0x999, 0, False, False),
+    ]  # fmt: skip
+    quiet = Guest(program, {13: code("83 c4 04 ; add sp, 4", "f4 ; hlt")}, options=ENGINES[jit])
+    quiet.trace.listeners.clear()
+    assert quiet.execute() is Outcome.HLT
+    assert (quiet.vcpu.retired, int(quiet.c.n_catch)) == (guest.vcpu.retired, 0)
+    assert quiet.vcpu.exits == {(HLT, 0): 1}, "nobody leaves for a trace that nobody reads"
 
 
 def test_the_trace_of_a_read_carries_the_answer_and_comes_behind_what_the_device_says() -> None:

@@ -6,16 +6,20 @@ Only while the vCPU stands.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jitvm.engine.accel import VcpuEngine
+from jitvm.isa.catch import OTHERS as OTHERS_WORD
 from jitvm.isa.debug import count_watches
+from jitvm.isa.state import CATCH_TRACED_MSR, STOP_CATCH
 from jitvm.isa.state import N_WATCH as GUEST_ENTRIES
 from jitvm.isa.words import u64
 
 NONE = (1 << 64) - 1
+OTHERS, TRACED = int(OTHERS_WORD), int(CATCH_TRACED_MSR)
 FIRST_ROWS = 16
 
 
@@ -73,9 +77,37 @@ def hits(c: Any) -> list[Hit]:
 def set_catches(engine: VcpuEngine, vectors: Collection[int], others: int = 0, msr: int | None = None) -> None:
     """Catch these vectors, the CATCH_* events in `others`, and of MSRs `msr` (None: any)."""
     c = engine.c
+    others |= int(c.catch[OTHERS]) & TRACED
     c.catch[:] = [*(sum(1 << v % 64 for v in vectors if v // 64 == n) for n in range(4)), others]
     c.n_catch = len(vectors) + others
     c.catch_number = NONE if msr is None else msr
+
+
+def trace_msrs(engine: VcpuEngine, on: bool) -> None:
+    """Leave with STOP_CATCH before each RDMSR and WRMSR, for the trace (`traced_msr`)."""
+    c = engine.c
+    was = int(c.catch[OTHERS]) & TRACED
+    if bool(was) != on:
+        c.catch[OTHERS] = int(c.catch[OTHERS]) ^ TRACED
+        c.n_catch = int(c.n_catch) - was + on * TRACED
+
+
+@dataclass(frozen=True)
+class MsrAccess:
+    """RDMSR or WRMSR (`write`): the number, the value, and whether this CPU has such a register."""
+
+    index: int
+    value: int
+    write: bool
+    known: bool
+
+
+def traced_msr(engine: VcpuEngine) -> MsrAccess | None:
+    """The access for which the vCPU left with EXIT_DEBUG, if it left for the trace."""
+    c = engine.c
+    if int(c.stop_why) != STOP_CATCH or int(c.caught_kind) != TRACED:
+        return None
+    return MsrAccess(int(c.caught_vector), int(c.caught_value), bool(c.caught_error), bool(c.caught_soft))
 
 
 def set_range(engine: VcpuEngine, first: int, size: int) -> None:

@@ -5,7 +5,7 @@ Entered again it makes them happen: what was told once at this instruction (`cau
 
 from __future__ import annotations
 
-from jitvm.isa.state import CATCH_MSR, EXIT, EXIT_DEBUG, STOP_CATCH, retired
+from jitvm.isa.state import CATCH_MSR, CATCH_TRACED_MSR, EXIT, EXIT_DEBUG, STOP_CATCH, retired
 from jitvm.isa.words import ONES, W0, W1, W4, u64
 
 OTHERS = W4
@@ -63,3 +63,11 @@ def catch_msr(c, number, value, write):
     if c.catch_number != ONES and c.catch_number != number:
         return W0
     return catch_other(c, CATCH_MSR, number, value, write)
+
+
+def trace_msr(c, number, value, write, known):
+    """The same for the trace, which also hears whether this CPU has such an MSR, and the value that is read."""
+    if catch_other(c, CATCH_TRACED_MSR, number, value, write) == W0:
+        return W0
+    c.caught_soft = known
+    return W1

@@ -17,7 +17,7 @@ without them).
 from __future__ import annotations
 
 from jitvm.isa.apic import read_deadline, tell_base, write_deadline
-from jitvm.isa.catch import catch_msr
+from jitvm.isa.catch import OTHERS, catch_msr, trace_msr
 from jitvm.isa.cpuid import (
     FEATURE_APIC,
     FEATURE_LM,
@@ -30,9 +30,9 @@ from jitvm.isa.cpuid import (
 from jitvm.isa.machine_check import is_machine_check, read_machine_check, write_machine_check
 from jitvm.isa.mode import check_privilege
 from jitvm.isa.shared import common_now
-from jitvm.isa.state import CR4_TSD, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
+from jitvm.isa.state import CATCH_TRACED_MSR, CR4_TSD, EXIT, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
 from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
-from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, u64
+from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, select, u64
 
 TSC, PLATFORM_ID, EBL_CR_POWERON = u64(0x10), u64(0x17), u64(0x2A)
 BIOS_UPDT_TRIG, BIOS_SIGN_ID, DEBUGCTL = u64(0x79), u64(0x8B), u64(0x1D9)
@@ -239,6 +239,22 @@ def write_msr(c, n, v):
     return fault(c, GP, W0)
 
 
+def is_told(c, n, v, write):
+    """1 when the trace or a debugger is told of an access before it is made, or an answer from outside is needed for that.
+
+    A register is known that can be read, or takes writes alone.
+    """
+    if c.catch[OTHERS] & CATCH_TRACED_MSR != W0:
+        now = read_msr(c, n)
+        if c.status == EXIT:
+            return W1
+        known = u64(c.status == OK) | u64(n == BIOS_UPDT_TRIG)
+        c.status = OK
+        if trace_msr(c, n, select(write, v, now), write, known) != W0:
+            return W1
+    return catch_msr(c, n, v, write)
+
+
 def rdmsr(c):
     """RDMSR: EDX:EAX from the MSR that ECX names."""
     if c.features[0] & FEATURE_MSR == W0:
@@ -246,7 +262,7 @@ def rdmsr(c):
     if check_privilege(c) != OK:
         return c.status
     n = c.gpr[RCX] & M32
-    if c.n_catch != W0 and catch_msr(c, n, W0, W0) != W0:
+    if c.n_catch != W0 and is_told(c, n, W0, W0) != W0:
         return c.status
     v = read_msr(c, n)
     if c.status != OK:
@@ -263,6 +279,6 @@ def wrmsr(c):
     if check_privilege(c) != OK:
         return c.status
     n, v = c.gpr[RCX] & M32, (c.gpr[RAX] & M32) | ((c.gpr[RDX] & M32) << W32)
-    if c.n_catch != W0 and catch_msr(c, n, v, W1) != W0:
+    if c.n_catch != W0 and is_told(c, n, v, W1) != W0:
         return c.status
     return write_msr(c, n, v)

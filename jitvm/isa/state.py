@@ -188,8 +188,8 @@ ARCHITECTURAL = [
     ("caught_kind", U),  # CATCH_* bit, 0: a vector
     ("caught_vector", U),  # vector, or number of the MSR
     ("caught_error", U),  # error code, ONES: it has none; or 1: WRMSR
-    ("caught_value", U),  # CR2, or the value that is written
-    ("caught_soft", U),  # 1: the vector is an instruction's, INT n, INT3 or INTO
+    ("caught_value", U),  # CR2, or the value that is written or, where known, read
+    ("caught_soft", U),  # 1: the vector is an instruction's, INT n, INT3 or INTO; or this CPU has the MSR
     # ---- memory
     ("ram", U),  # host address of offset 0 of guest memory
     ("page_read", U),  # host addresses of GuestMemory.page_read and page_write, and their number of entries
@@ -253,7 +253,8 @@ TRAP_STEP, TRAP_TASK, TRAP_SHIFT = u64(1), u64(2), u64(4)
 STOP_BREAK, STOP_WATCH, STOP_CATCH, STOP_STEP, STOP_RANGE = (u64(n) for n in range(5))
 
 # ---- catch[4] -------------------------------------------------------------------------------------------------------
-CATCH_TRIPLE, CATCH_CR3, CATCH_MSR = u64(1), u64(2), u64(4)
+CATCH_TRIPLE, CATCH_CR3, CATCH_MSR, CATCH_TRACED_MSR = u64(1), u64(2), u64(4), u64(8)
+"""The last is the trace's, not the debugger's: an MSR of any number."""
 
 # ---- exit reasons: KVM's numbers (Documentation/virt/kvm/api.rst) ------------------------------------------------------
 EXIT_UNKNOWN, EXIT_IO, EXIT_DEBUG, EXIT_HLT, EXIT_MMIO = u64(0), u64(2), u64(4), u64(5), u64(6)
