@@ -8,8 +8,8 @@ its two modes runs is said by CS.L.
 Source: Intel SDM vol. 2, MOV (control registers), LMSW, SMSW, CLTS; vol. 3, 2.2.1 (EFER), 2.5 (control registers), 4.4.1
 (when the page-directory-pointer entries are loaded), 4.10.4.1 (what ends translations), 9.8.5 (entering long mode).
 
-Not modelled: CR4.PCE (there are no performance counters) and whatever belongs to features that are not announced; CR8 is
-the register alone: the local APIC looks at it.
+Not modelled: whatever belongs to features that are not announced; CR8 is the register alone: the local APIC looks at it.
+CR4.PCE, which the P6 family brought without a bit of CPUID, is kept, but there are no counters that it could open.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from jitvm.isa.cpuid import (
     FEATURE_UMIP,
     FEATURE_VME,
     FEATURE_XSAVE,
+    GENERATION_P6,
+    SLOT_MISC_ENABLE,
+    XD_DISABLE,
 )
 from jitvm.isa.debug import update_debug
 from jitvm.isa.mode import check_privilege, go_on, register_mask, umip, update_mode
@@ -61,6 +64,7 @@ from jitvm.isa.state import (
     CR4_OSXMMEXCPT,
     CR4_OSXSAVE,
     CR4_PAE,
+    CR4_PCE,
     CR4_PCIDE,
     CR4_PGE,
     CR4_PSE,
@@ -171,7 +175,7 @@ def efer_bits(c):
         bits = bits | EFER_SCE
     if f & FEATURE_LM != W0:
         bits = bits | EFER_LME
-    if f & FEATURE_NX != W0:
+    if f & FEATURE_NX != W0 and c.msr_misc[SLOT_MISC_ENABLE] & XD_DISABLE == W0:
         bits = bits | EFER_NXE
     return bits
 
@@ -211,6 +215,8 @@ def cr4_bits(c):
         bits = bits | CR4_OSFXSR
     if f & FEATURE_SSE != W0:
         bits = bits | CR4_OSXMMEXCPT
+    if c.features[7] & GENERATION_P6 != W0:
+        bits = bits | CR4_PCE
     f = c.features[1]
     if f & FEATURE_XSAVE != W0:
         bits = bits | CR4_OSXSAVE

@@ -32,7 +32,7 @@ FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT = u64(1 << 13), u64(1 << 14)
 FEATURE_CLFLUSH = u64(1 << 19)
 FEATURE_PSE36, FEATURE_FXSR, FEATURE_SSE = u64(1 << 17), u64(1 << 24), u64(1 << 25)
 # word 1: leaf 1 ECX
-FEATURE_PCID, FEATURE_TSC_DEADLINE, FEATURE_XSAVE = u64(1 << 17), u64(1 << 24), u64(1 << 26)
+FEATURE_PCID, FEATURE_SSE42, FEATURE_TSC_DEADLINE, FEATURE_XSAVE = u64(1 << 17), u64(1 << 20), u64(1 << 24), u64(1 << 26)
 OSXSAVE = u64(1 << 27)
 """Leaf 1 ECX: CR4.OSXSAVE."""
 # word 2: leaf 80000001h EDX
@@ -42,6 +42,8 @@ FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
 FEATURE_FSGSBASE, FEATURE_SMEP, FEATURE_SMAP = u64(1 << 0), u64(1 << 7), u64(1 << 20)
 # word 5: leaf 7 ECX
 FEATURE_UMIP = u64(1 << 2)
+# word 7: no bit of CPUID
+GENERATION_P6 = u64(1)
 
 EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD, FAMILY = range(8)
 """Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh; what no bit of CPUID tells."""
@@ -174,18 +176,25 @@ def cpuid_highest(c, base):
     k = cpuid_row(c, base, W0)
     if k == ONES:
         return W0
-    return c.cpuid[k + W2]
+    top = c.cpuid[k + W2]
+    if top > W2 and top < EXTENDED_LEAF and c.msr_misc[SLOT_MISC_ENABLE] & LIMIT_CPUID != W0:
+        return W2
+    return top
 
 
 APIC_ENABLED = u64(0x800)
 """IA32_APIC_BASE.EN."""
+SLOT_MISC_ENABLE = u64(30)
+"""Place of IA32_MISC_ENABLE in `c.msr_misc` (jitvm/isa/msr.py)."""
+LIMIT_CPUID, XD_DISABLE = u64(1 << 22), u64(1 << 34)
+"""IA32_MISC_ENABLE: the highest basic leaf is 2; there is no NX."""
 
 
 def cpuid(c):
     """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does.
 
     SYSCALL is told only in 64-bit mode, where alone Intel's processors have it, OSXSAVE while CR4 has it, and the local
-    APIC while it is enabled (SDM vol. 3, 10.4.3).
+    APIC while it is enabled (SDM vol. 3, 10.4.3).  IA32_MISC_ENABLE hides basic leaves behind 2, and NX (vol. 4, 2.1).
     """
     serialize_memory(c)
     leaf, subleaf = c.gpr[RAX] & M32, c.gpr[RCX] & M32
@@ -200,11 +209,15 @@ def cpuid(c):
         c.gpr[RDX] = W0
         return OK
     c.gpr[RAX] = c.cpuid[k + W2]
+    if leaf == W0:
+        c.gpr[RAX] = cpuid_highest(c, W0)
     c.gpr[RBX] = c.cpuid[k + W3]
     c.gpr[RCX] = c.cpuid[k + W4]
     c.gpr[RDX] = c.cpuid[k + W5]
     if leaf == EXTENDED_LEAF + W1 and c.mode & MODE_CODE64 == W0:
         c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_SYSCALL
+    if leaf == EXTENDED_LEAF + W1 and c.msr_misc[SLOT_MISC_ENABLE] & XD_DISABLE != W0:
+        c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_NX
     if leaf == W1 and c.cr4 & CR4_OSXSAVE != W0:
         c.gpr[RCX] = c.gpr[RCX] | OSXSAVE
     if leaf == W1 and c.msr_apic_base & APIC_ENABLED == W0:

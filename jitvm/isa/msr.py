@@ -4,14 +4,14 @@ An MSR is there when the feature that brings it is announced (`c.features`); ano
 #GP(0).  The memory-type range registers are latches: types of memory make no difference without caches.
 
 Latches live in `c.msr_misc`: 0-15 variable ranges, 16-26 fixed ranges, 27 default type, 28 EBL_CR_POWERON,
-29 BIOS_SIGN_ID, 30 MISC_ENABLE, 31-52 machine check (`machine_check.py`).
+29 BIOS_SIGN_ID, 30 MISC_ENABLE, 31-52 machine check (`machine_check.py`), 53 SMI_COUNT.
 
 Source: Intel SDM vol. 2, RDMSR, WRMSR, RDTSC, RDPMC; vol. 3, 11.11 (MTRRs), 17.17 (TSC); vol. 4, 2.1
 (architectural MSRs), 2.20 (MSRs of the P6 family).
 
 Not modelled: performance counters (RDPMC finds none), branch records and BTF in DEBUGCTL, microcode
-updates (the update trigger loads nothing); what IA32_MISC_ENABLE would switch; VMX and SGX (IA32_FEATURE_CONTROL is locked
-without them).
+updates (the update trigger loads nothing); what IA32_MISC_ENABLE would switch besides CPUID's leaves and NX; VMX and SGX
+(IA32_FEATURE_CONTROL is locked without them).
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ from jitvm.isa.cpuid import (
     FEATURE_LM,
     FEATURE_MSR,
     FEATURE_MTRR,
+    FEATURE_NX,
     FEATURE_PAT,
+    FEATURE_SSE42,
     FEATURE_TSC,
     FEATURE_TSC_DEADLINE,
+    SLOT_MISC_ENABLE,
+    XD_DISABLE,
 )
 from jitvm.isa.machine_check import is_machine_check, read_machine_check, write_machine_check
 from jitvm.isa.mode import check_privilege
 from jitvm.isa.shared import common_now
+from jitvm.isa.smm import SLOT_SMI_COUNT
 from jitvm.isa.state import CATCH_TRACED_MSR, CR4_TSD, EXIT, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
 from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
 from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, select, u64
@@ -43,15 +48,18 @@ MTRR_FIX_64K, MTRR_FIX_16K, MTRR_FIX_4K, MTRR_FIX_4K_END = u64(0x250), u64(0x258
 MTRR_CAP_VALUE = u64(0x508)
 """8 variable ranges, fixed ranges, write combining."""
 SLOT_FIXED, SLOT_DEF_TYPE, SLOT_EBL, SLOT_SIGN = u64(16), u64(27), u64(28), u64(29)
-SLOT_MISC_ENABLE = u64(30)
 NO_SLOT = ONES
 APIC_BASE, FEATURE_CONTROL, MISC_ENABLE, PAT = u64(0x1B), u64(0x3A), u64(0x1A0), u64(0x277)
+SMI_COUNT = u64(0x34)
 TSC_DEADLINE = u64(0x6E0)
 APIC_BASE_BITS, APIC_BSP = ~u64(0x6FF), u64(0x100)
 """IA32_APIC_BASE: address, EN (11), BSP (8); EXTD (10) belongs to x2APIC."""
 PAT_TYPES = u64(0b1111_0011)
 """Bit n: type n may stand in the PAT (UC, WC, WT, WP, WB, UC-)."""
-MISC_ENABLE_FAST_STRINGS, FEATURE_CONTROL_LOCK = u64(1), u64(1)
+FEATURE_CONTROL_LOCK = u64(1)
+FAST_STRINGS, PERFMON, NO_TRACE_STORES = u64(1), u64(1 << 7), u64(0b11 << 11)
+"""IA32_MISC_ENABLE: 1 after a reset, so kept inverted; read-only, performance monitoring is there; read-only, branch trace
+and event-based sampling are not."""
 TYPES = u64(0b111_0011)
 """Bit n: memory type n exists (UC, WC, WT, WP, WB)."""
 BASE_BITS, MASK_BITS = u64(0xFFFF_FFFF_FFFF_F0FF), u64(0xFFFF_FFFF_FFFF_F800)
@@ -170,7 +178,9 @@ def read_msr(c, n):
     if n == PAT and c.features[0] & FEATURE_PAT != W0:
         return c.msr_pat
     if n == MISC_ENABLE and is_later(c) != W0:
-        return c.msr_misc[SLOT_MISC_ENABLE] | MISC_ENABLE_FAST_STRINGS
+        return (c.msr_misc[SLOT_MISC_ENABLE] ^ FAST_STRINGS) | NO_TRACE_STORES
+    if n == SMI_COUNT and c.features[1] & FEATURE_SSE42 != W0:
+        return c.msr_misc[SLOT_SMI_COUNT]
     if n == FEATURE_CONTROL and is_later(c) != W0:
         return FEATURE_CONTROL_LOCK
     if n == PLATFORM_ID:
@@ -232,7 +242,9 @@ def write_msr(c, n, v):
     if n == PAT and c.features[0] & FEATURE_PAT != W0:
         return write_pat(c, v)
     if n == MISC_ENABLE and is_later(c) != W0:
-        c.msr_misc[SLOT_MISC_ENABLE] = v
+        if v & XD_DISABLE != W0 and c.features[2] & FEATURE_NX == W0:
+            return fault(c, GP, W0)
+        c.msr_misc[SLOT_MISC_ENABLE] = (v ^ FAST_STRINGS) & ~(PERFMON | NO_TRACE_STORES)
         return OK
     if n == BIOS_UPDT_TRIG or (n == DEBUGCTL and v == W0):
         return OK

@@ -44,6 +44,8 @@ SMM_ATTR = u64(0x8093)
 """Present, writable data, 4 GiB: CS, too."""
 CLEARED_CR0 = CR0_PE | CR0_EM | CR0_TS | CR0_PG
 DR7_RESET = u64(0x400)
+SLOT_SMI_COUNT = u64(53)
+"""Place in `c.msr_misc` (jitvm/isa/msr.py) of MSR_SMI_COUNT: since RESET#, 32 bits."""
 
 
 def set_window(c):
@@ -56,6 +58,7 @@ def smi(c):
     """SMI#, between instructions and outside of the mode: OK."""
     c.status = OK
     c.smm = W1
+    c.msr_misc[SLOT_SMI_COUNT] = (c.msr_misc[SLOT_SMI_COUNT] + W1) & M32
     set_window(c)
     save_area(c)
     c.smm_nmi = c.nmi_blocked

@@ -96,6 +96,20 @@ def test_return() -> None:
         same(state, states[0], "rsm")
 
 
+def test_smis_are_counted() -> None:
+    """MSR_SMI_COUNT (SDM vol. 4, 2.8)."""
+    for engine in ENGINES:
+        guest = guest_of(engine)
+        guest.bare.vcpu.set_cpu("max")
+        guest.load("mov ecx, 0x34\n rdmsr\n hlt")
+        guest.load("rsm", HANDLER, 16)
+        for n in (1, 2):
+            guest.registers(eip=CODE)
+            guest.bare.vcpu.smi()
+            assert (guest.go(1), guest.c.smm) == ("limit", 0)
+            assert (guest.go(), guest.bare.registers()["eax"]) == ("hlt", n)
+
+
 def test_nmi_stays_blocked_where_it_was() -> None:
     for engine in ENGINES:
         guest = guest_of(engine)

@@ -114,6 +114,20 @@ def test_subleaves_and_leaves_that_are_missing_below_the_highest() -> None:
     assert ask(c, memory, 5) == (0, 0, 0, 0)
 
 
+def test_misc_enable_hides_leaves_and_nx() -> None:
+    """IA32_MISC_ENABLE bits 22 and 34 (SDM vol. 4, 2.1)."""
+    c, memory = cpu("max")
+    before = ask(c, memory, 0), ask(c, memory, 2), ask(c, memory, 0x80000001), ask(c, memory, 0x80000008)
+    assert before[0][0] == 13
+    c.msr_misc[30] = 1 << 22 | 1 << 34
+    assert ask(c, memory, 0) == (2, *before[0][1:])
+    assert ask(c, memory, 7) == ask(c, memory, 13, 1) == before[1]
+    eax, ebx, ecx, edx = before[2]
+    assert edx >> 20 & 1
+    assert ask(c, memory, 0x80000001) == (eax, ebx, ecx, edx & ~(1 << 20))
+    assert ask(c, memory, 0x80000008) == before[3]
+
+
 def test_table_shape() -> None:
     table = cpuid_table()
     assert table.shape == (256,)

@@ -195,6 +195,39 @@ def test_reset() -> None:
     assert {n: read(c, memory, n) for n in numbers} == before
 
 
+MISC_ENABLE, EFER = 0x1A0, 0xC0000080
+
+
+def test_misc_enable_keeps_what_can_be_written() -> None:
+    """SDM vol. 4, 2.1: bits 7, 11 and 12 are read-only (no counters, branch trace, event-based sampling)."""
+    c, memory = cpu("max")
+    with np.errstate(over="ignore"):
+        reset_cpu(c)
+    assert read(c, memory, MISC_ENABLE) == 0x1801
+    for wanted in (0, 0x4_0005_0009, (1 << 34) - 1, 1):
+        assert write(c, memory, MISC_ENABLE, wanted)
+        assert read(c, memory, MISC_ENABLE) == wanted & ~0x80 | 0x1800
+    assert read(*cpu("pentium3"), MISC_ENABLE) is None
+
+
+def test_misc_enable_takes_nx_away() -> None:
+    """Bit 34, where there is NX: EFER.NXE can't be set then."""
+    c, memory = cpu("max")
+    assert write(c, memory, EFER, 0x800) and write(c, memory, EFER, 0)
+    assert write(c, memory, MISC_ENABLE, 1 << 34)
+    assert not write(c, memory, EFER, 0x800)
+    assert write(c, memory, MISC_ENABLE, 1) and write(c, memory, EFER, 0x800)
+    c.features[:] = feature_words(cpuid_table("max", remove=["nx"]))
+    assert not write(c, memory, MISC_ENABLE, 1 << 34)
+
+
+def test_the_count_of_smis_is_read_only_and_came_with_nehalem() -> None:
+    c, memory = cpu("nehalem")
+    assert read(c, memory, 0x34) == 0
+    assert not write(c, memory, 0x34, 0)
+    assert read(*cpu("core2duo"), 0x34) is None
+
+
 def test_mtrrs_come_with_their_feature() -> None:
     c, memory = cpu("pentium")
     assert [read(c, memory, n) for n in (0xFE, 0x200, 0x2FF)] == [None] * 3

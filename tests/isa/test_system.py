@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jitvm.isa import control, mode, smm, state, system
-from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC
+from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC, cpuid_table, feature_words
 from jitvm.isa.mode import PERMITTED_TLB
 from jitvm.isa.state import EXIT_HLT, FAULT, JUMP, MODE_PE, MODE_TF, MODE_TS, STOP
 from jitvm.isa.table import CHECKED_BY
@@ -182,6 +182,16 @@ def test_cr4_takes_what_is_announced() -> None:
         assert run(control.mov_to_cr, c, memory, 4, RBX) == JUMP
         assert c.cr4 == 1 << bit
         assert is_flushed(c) == (k > 0)
+
+
+@pytest.mark.parametrize("model", ["pentium", "pentiumpro", "max"])
+def test_cr4_pce_came_with_the_p6_family(model: str) -> None:
+    """SDM vol. 3, 2.5; there is no bit of CPUID."""
+    c, memory = flat()
+    c.features[:] = feature_words(cpuid_table(model))
+    c.cr4, c.gpr[RBX] = 0, 1 << 8
+    assert run(control.mov_to_cr, c, memory, 4, RBX) == (FAULT if model == "pentium" else JUMP)
+    assert c.cr4 == (0 if model == "pentium" else 1 << 8)
 
 
 # ---- debug registers -------------------------------------------------------------------------------------------------
