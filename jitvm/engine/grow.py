@@ -10,7 +10,6 @@ function that the region begins in, to where it went.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from jitvm.engine.block_reader import PAGE_SHIFT, Described, word_at
 from jitvm.engine.gate import GATE
 from jitvm.engine.region import OUT, Node, unrolled
 from jitvm.engine.region_x87 import ALL_MASKED
+from jitvm.engine.returns import Step, return_places
 from jitvm.isa.state import MODE_CODE64
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class _Found:
     def successors(self) -> list[int]:
         """RIPs that may follow, and the one behind a call."""
         return [rip for rip in (self.taken, self.fall, *self.seen, self.behind) if rip != OUT]
+
+    def step(self) -> Step:
+        """What is asked of it to find where a RET goes."""
+        kind = self.described.kind
+        calls = {"call": (self.taken,), "calli": tuple(self.seen)}.get(kind, ())
+        following = () if kind == "ret" else (self.taken, self.fall, *self.seen)
+        return Step(following, calls, self.behind, kind == "ret")
 
 
 class _Grower:
@@ -148,7 +155,6 @@ class _Grower:
         number = {self.rip: 0}
         order = [self.rip]
         depth = {self.rip: 0}
-        returning: list[int] = []
         total = 0
         for rip in order:
             found = self.meet(rip, depth[rip] == 0)
@@ -156,8 +162,6 @@ class _Grower:
                 return None
             met.append(found)
             total += found.described.charge
-            if found.behind != OUT and self.block_at(found.behind) >= 0:
-                returning.append(found.behind)
             if total < MOST_OPS:
                 for to in found.successors():
                     if to not in number and len(order) < MOST_NODES and self.block_at(to) >= 0:
@@ -165,11 +169,10 @@ class _Grower:
                         order.append(to)
                         depth[to] = depth[rip] + (found.behind not in (OUT, to))
 
-        def known(rips: Iterable[int]) -> list[int]:
-            return [r for r in dict.fromkeys(rips) if r in number][:MOST_RETURNS]
-
-        for found in met:
-            found.seen = known([*found.seen, *(returning if found.described.kind == "ret" else ())])
+        places = return_places({rip: found.step() for rip, found in zip(order, met, strict=True)})
+        for rip, found in zip(order, met, strict=True):
+            wanted = dict.fromkeys([*found.seen, *places.get(rip, ())])
+            found.seen = [r for r in wanted if r in number][:MOST_RETURNS]
         edges = [[number[to] for to in (f.taken, f.fall, *f.seen) if to in number] for f in met]
         kept = _cycle(edges)
         if not kept or not met[0].described.ops:

@@ -1,4 +1,5 @@
-"""The plan of a region without its code: where the budget is asked for, and loops with several copies of their body."""
+"""The plan of a region without its code: where the budget is asked for, loops with several copies of their body, and where
+a RET may go."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pytest
 
 from jitvm.engine.forms import GOTO
 from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, longest, unrolled
+from jitvm.engine.returns import Step, return_places
 
 OP = Op(GOTO, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reads=False, kills=False)
 
@@ -85,3 +87,38 @@ def test_small_inner_loops_have_copies() -> None:
     assert [copy.taken for n, copy in plan if n == 1] == [3, 4, 5, 1]
     assert longest([copy for _, copy in plan], heads([copy for _, copy in plan]))[1] == 4 * COPIES + 3 + 1
     assert unrolled([node(0, 0, charge=UNROLLED)]) == [(0, node(0, 0, charge=UNROLLED))]
+
+
+def call(to: int, behind: int) -> Step:
+    return Step((), (to,), behind)
+
+
+RET = Step((), ends=True)
+
+
+def test_a_ret_goes_behind_the_calls_of_its_function() -> None:
+    """Two functions, at 20 and 30, called from two places each; the one at 20 calls the other."""
+    steps = {1: call(20, 2), 2: call(30, 3), 3: call(20, 4), 4: Step((1,))}
+    steps |= {20: Step((21, 22)), 21: call(30, 22), 22: RET, 30: Step((30, 31)), 31: RET}
+    assert return_places(steps) == {22: [2, 4], 31: [3, 22]}
+
+
+def test_a_function_that_is_jumped_to_returns_for_the_one_that_jumps() -> None:
+    steps = {1: call(20, 2), 2: call(30, 1), 20: Step((30,)), 30: RET}
+    assert return_places(steps) == {30: [2, 1]}
+
+
+def test_a_call_through_a_pointer_is_one_of_each_function_that_was_seen() -> None:
+    steps = {1: Step((), (20, 30), 2), 2: Step((1,)), 20: RET, 30: Step((31,)), 31: RET}
+    assert return_places(steps) == {20: [2], 31: [2]}
+
+
+def test_a_recursive_function_returns_to_itself_and_outside() -> None:
+    steps = {1: call(20, 1), 20: Step((21, 23)), 21: call(20, 22), 22: call(20, 23), 23: RET}
+    assert return_places(steps) == {23: [1, 22, 23]}
+
+
+def test_a_ret_that_no_call_is_known_for_may_go_behind_any() -> None:
+    """An indirect jump that was never seen to go there, and a call whose return is not in the region."""
+    steps = {1: call(20, 2), 2: call(30, 99), 20: RET, 30: RET, 40: RET}
+    assert return_places(steps) == {20: [2], 30: [2], 40: [2]}
