@@ -52,6 +52,7 @@ OPTIMISATIONS: Mapping[str, str] = {
     "returns": "a region goes on behind calls",
     "lazy_flags": "a region makes flags where they are read",
     "copies": "small loops of a region have several copies of their body",
+    "joins": "a region's block that runs into another one ends there",
     "shared_lookups": "accesses of a region that stay on a page look into the TLB once",
     "latches": "ports that only hold a value, and the local APIC at interrupts, are served without an exit",
 }

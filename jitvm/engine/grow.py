@@ -18,7 +18,7 @@ import numpy as np
 from jitvm.engine import layout as lay
 from jitvm.engine.block_reader import PAGE_SHIFT, Described, word_at
 from jitvm.engine.gate import GATE
-from jitvm.engine.region import OUT, Node, unrolled
+from jitvm.engine.region import OUT, Node, joined, unrolled
 from jitvm.engine.region_x87 import ALL_MASKED
 from jitvm.engine.returns import Step, return_places
 from jitvm.isa.state import MODE_CODE64
@@ -179,6 +179,8 @@ class _Grower:
             return None
         new = {order[k]: n for n, k in enumerate(kept)}
         whole = [self.node(order[k], met[k], new) for k in kept]
+        if self.options.joins:
+            whole = joined(whole)
         plan = unrolled(whole) if self.options.copies else list(enumerate(whole))
         nodes = [node for _, node in plan]
         nodes[0] = replace(nodes[0], x87=self.x87(nodes))

@@ -29,6 +29,7 @@ class Options:
     lazy_flags: bool = True
     shared_lookups: bool = True
     copies: bool = True
+    joins: bool = True
     latches: bool = True
     count: bool = False
     hot: int = lay.HOT

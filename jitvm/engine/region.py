@@ -61,6 +61,7 @@ class Node:
     `stop`: the micro-op at which the region is left for good, before an instruction that it can't hold; -1: none.
     `jumps`: its last instruction is a jump; else it goes on in `taken`.  `x87`: how the stack stood when the region was
     grown (TOP, registers in use, control word); of the first node, where there are x87 instructions and all is masked.
+    `cut`: the first instruction of its block that is not here, because the node that `taken` names goes on with it.
     """
 
     rip: int
@@ -73,6 +74,12 @@ class Node:
     stop: int = -1
     jumps: bool = True
     x87: tuple[int, int, int] | None = None
+    cut: Op | None = None
+
+    @property
+    def tail(self) -> int:
+        """Instructions of its block that the node which goes on is charged for; who leaves for the block takes them off."""
+        return self.cut.rest if self.cut else 0
 
     @property
     def ends(self) -> bool:
@@ -82,6 +89,34 @@ class Node:
     def successors(self) -> list[int]:
         """Nodes that may follow."""
         return [n for n in (self.taken, self.fall, *(n for _, n in self.returns)) if n != OUT]
+
+
+def joined(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes without what they hold twice: a block that runs into the beginning of another one ends there.
+
+    Blocks begin where jumps went, so the way into a loop is a block with a whole round of it.  Joined, loops are what they
+    were for the guest's compiler, each with one head, and what lies in two blocks is compiled once.
+    """
+    at_rip = {node.rip: n for n, node in enumerate(nodes)}
+    result = list(nodes)
+    for n in sorted(range(len(nodes)), key=lambda n: -len(nodes[n].ops)):
+        node = result[n]
+        for k, op in enumerate(node.ops):
+            m = at_rip.get(op.eip, n) if k else n
+            if m == n or not _same(node.ops[k:], nodes[m].ops) or (node.stop < 0) != (nodes[m].stop < 0):
+                continue
+            other, returns = result[m], dict(result[m].returns) | dict(node.returns)
+            taken, fall = max(other.taken, node.taken), max(other.fall, node.fall)
+            result[m] = replace(other, taken=taken, fall=fall, returns=tuple(returns.items()))
+            ops = tuple(replace(before, rest=before.rest - op.rest) for before in node.ops[:k])
+            result[n] = Node(node.rip, node.charge - op.rest, node.slots, ops, taken=m, jumps=False, x87=node.x87, cut=op)
+            break
+    return result
+
+
+def _same(some: Sequence[Op], others: Sequence[Op]) -> bool:
+    """Whether two blocks' instructions are the same."""
+    return len(some) == len(others) and all(replace(a, uop=b.uop) == b for a, b in zip(some, others, strict=True))
 
 
 def back_edges(following: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -141,7 +176,7 @@ def longest(nodes: Sequence[Node], asking: set[int]) -> list[int]:
                 work += unknown
             else:
                 n = work.pop()
-                need[n] = nodes[n].charge + max((need[m] for m in following), default=0)
+                need[n] = nodes[n].charge + max((nodes[n].tail, *(need[m] for m in following)))
     return need
 
 

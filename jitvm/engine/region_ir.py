@@ -344,7 +344,10 @@ class RegionBuilder(X87Values):
         return label
 
     def _leave_at(self, uop: int) -> None:
-        """Leave for a micro-op of this node."""
+        """Leave for a micro-op of this node's block."""
+        if self._node.cut:
+            left = self.new("load i64, ptr %left")
+            self.put(f"store i64 {self.new(f'sub i64 {left}, {self._node.tail}')}, ptr %left")
         u = self.gep(self._block(self._number), lay.UOP_SIZE * uop)
         self.put(f"store ptr {u}, ptr %to")
         self._leaves = True
@@ -397,7 +400,9 @@ class RegionBuilder(X87Values):
         self._count(first.charge)
         if self.stacks:
             self.x87_stands(self.stacks[0], "unlike")
-        more = self.need[0] - first.charge
+        if first.cut:
+            self.put(f"store i64 {self.new(f'add i64 %budget, {first.tail}')}, ptr %left")
+        more = self.need[0] - first.charge - first.tail
         if more:
             self._short(self.new(f"sub i64 %budget, {more}"), "B0", "short")
             self.place("short")
@@ -455,7 +460,8 @@ class RegionBuilder(X87Values):
             self.stack = self.stacks[self._number]
         for k, op in enumerate(node.ops):
             self.op = op
-            self._next_uop = node.ops[k + 1].uop if k + 1 < len(node.ops) else max(node.stop, op.uop + 1)
+            behind = node.ops[k + 1] if k + 1 < len(node.ops) else node.cut
+            self._next_uop = behind.uop if behind else max(node.stop, op.uop + 1)
             if self.stacks and self.x87_op(op, node.ops[k + 1 :]):
                 continue
             fused = op.variant - int(VARIANT_FUSED) if op.variant >= VARIANT_FUSED else -1

@@ -4,11 +4,12 @@ a RET may go."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from jitvm.engine.forms import GOTO
-from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, longest, unrolled
+from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, joined, longest, unrolled
 from jitvm.engine.returns import Step, return_places
 
 OP = Op(GOTO, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reads=False, kills=False)
@@ -122,3 +123,57 @@ def test_a_ret_that_no_call_is_known_for_may_go_behind_any() -> None:
     """An indirect jump that was never seen to go there, and a call whose return is not in the region."""
     steps = {1: call(20, 2), 2: call(30, 99), 20: RET, 30: RET, 40: RET}
     assert return_places(steps) == {20: [2], 30: [2], 40: [2]}
+
+
+def program(seed: int) -> list[Node]:
+    """The blocks of a random program, one instruction to an address: each begins at 0 or where a jump went."""
+    r = random.Random(seed)
+    n = r.randrange(4, 24)
+    jumps = {at: r.randrange(n) for at in range(n) if r.random() < 0.3} | {n - 1: r.randrange(n)}
+    always = {n - 1, *(at for at in jumps if r.random() < 0.2)}
+    starts = [0]
+    blocks: list[tuple[int, int]] = []
+    for start in starts:
+        end = next(at for at in range(start, n) if at in jumps)
+        blocks.append((start, end))
+        starts += sorted({jumps[end], jumps[end] if end in always else end + 1}.difference(starts))
+    number = {start: k for k, (start, _) in enumerate(blocks)}
+    nodes = []
+    for start, end in blocks:
+        ops = tuple(replace(OP, eip=at, uop=at - start + 1, rest=end + 1 - at) for at in range(start, end + 1))
+        fall = OUT if end in always else number[end + 1]
+        nodes.append(Node(start, end + 1 - start, 0, ops, number[jumps[end]], fall))
+    return nodes
+
+
+def run_of(nodes: list[Node], choices: list[int], most: int) -> list[int]:
+    """Addresses of the instructions that are met when these choices are taken at the jumps; what is charged is checked."""
+    at, left = 0, list(choices)
+    found: list[int] = []
+    while len(found) < most:
+        here = nodes[at]
+        assert here.charge == len(here.ops) and [op.rest for op in here.ops] == list(range(here.charge, 0, -1))
+        found += [op.eip for op in here.ops]
+        at = here.fall if here.fall != OUT and left.pop() else here.taken
+    return found[:most]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_joined_nodes_do_the_same_and_hold_nothing_twice(seed: int) -> None:
+    nodes = program(seed)
+    plan = joined(nodes)
+    held = [op.eip for node in plan for op in node.ops]
+    assert len(held) == len(set(held))
+    for node, before in zip(plan, nodes, strict=True):
+        assert (node.rip, node.charge + node.tail) == (before.rip, before.charge)
+        assert not node.cut or node.cut == before.ops[node.charge]
+    r = random.Random(seed)
+    for _ in range(20):
+        choices = [r.randrange(2) for _ in range(100)]
+        assert run_of(plan, choices, 100) == run_of(nodes, choices, 100)
+
+
+def test_whoever_leaves_a_cut_block_has_room_for_all_of_it() -> None:
+    """Node 0 has one instruction and three that node 1 goes on with: it asks for four, though node 1 asks again."""
+    cut = Node(0, 1, 0, (OP,), 1, jumps=False, cut=replace(OP, rest=3))
+    assert longest([cut, node(1, 1, charge=3)], {1}) == [4, 3]

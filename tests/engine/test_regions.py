@@ -54,6 +54,40 @@ helper:
 """
 
 
+NEST = """
+ mov esi, 0x8000
+ mov edi, 30
+outer:
+ mov ecx, 3
+ add esi, 0x1000
+ {access}
+inner:
+ xor eax, ecx
+ {access}
+ dec ecx
+ jnz inner
+ dec edi
+ jnz outer
+ hlt
+"""
+"""The way into the inner loop is a block with a round of it, and each time another page is looked up."""
+
+
+@pytest.mark.parametrize("access", ["add ebx, [esi]", "add [esi], edx", "mul edx", "add ebx, [esi + 0x20000]"])
+def test_what_two_blocks_hold_is_compiled_once_and_counted_exactly(access: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way out of a block that ends where another goes on: a miss, an access of the outside, the end of the budget."""
+    cut: list[int] = []
+
+    def noting(engine: VcpuEngine) -> Grown | None:
+        found = grow(engine)
+        cut.extend(node.rip for node in found.nodes if node.cut) if found else None
+        return found
+
+    monkeypatch.setattr(regions, "grow", noting)
+    check(NEST.format(access=access), 32, SOON, 150)
+    assert cut
+
+
 def pages_of_regions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pages each region that is grown from now on lies on."""
     found: list[int] = []

@@ -123,6 +123,7 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "returns": lambda s: s.returns(call=True),
     "lazy_flags": lambda s: "switch i32" in s.text(),
     "shared_lookups": lambda s: "%page0" in s.text(),
+    "joins": lambda s: [node.rip for g in s.grown for node in g.nodes if node.cut],
 }
 """What is there with an optimisation, and nought (or False) without it."""
 ELSEWHERE = {"latches", "copies", "groups"}
