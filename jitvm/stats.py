@@ -127,7 +127,7 @@ def collect(
             "installed": sum(vcpu.engine.regions.installed for vcpu in vcpus),
             "compile_seconds": round(accel.compiler.seconds, 6),
         },
-        "forms": len(accel.known),
+        "forms": len(accel.met.known),
         "tiers": tiers(vcpus, accel, retired),
         "compile_seconds": round(accel.code.compile_seconds, 6),
         "marks": [list(mark) for mark in marks.list] if marks else [],

@@ -7,12 +7,11 @@ it came back.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +29,9 @@ from jitvm.engine.compiler import Compiler
 from jitvm.engine.decode import add_form
 from jitvm.engine.dump import dump
 from jitvm.engine.entry import Entry
-from jitvm.engine.forms import Forms, Shape
+from jitvm.engine.forms import Forms
 from jitvm.engine.layout import CPU, at
+from jitvm.engine.met import Met
 from jitvm.engine.observer import CopiedLog, Observer
 from jitvm.engine.options import LEAST_CODE_CACHE as LEAST_CODE_CACHE
 from jitvm.engine.options import Options as Options
@@ -105,16 +105,15 @@ class Accelerator:
         for observer in observers:
             self.observe(observer)
         self.forms = Forms()
-        self.known: dict[int, tuple[int, int]] = {}
-        """(form word, shape number) by form key."""
+        self.met = Met(self.cache, self.forms)
         self.tables = Tables()
+        for key, (word, shape) in self.met.known.items():
+            self.tables.add_form(key, word, shape)
         self._handlers: dict[int, int] = {}
         self._stencils: dict[str, int] = {}
         """Address of a stencil's blob by its name, 1 for one that can't be cut."""
         self._blobs: dict[str, np.ndarray] = {}
         self._attributes = first_table(self.cache)
-        self._new_forms = False
-        self._restore()
         self.code.ensure_specials()
         self._written = self.code.function("blocks.written_outside", 2)
         self._forget = self.code.function("blocks.forget_blocks", 0)
@@ -131,16 +130,19 @@ class Accelerator:
         self.smm_window = self.code.function("smm.set_window", 0)
 
     # ---- forms and handlers -------------------------------------------------------------------------------------------
-    def _restore(self) -> None:
-        """Forms that earlier runs met."""
-        kept = self.cache.load("forms")
-        if not kept:
-            return
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            numbers = [self.forms.number(_shape_from(fields)) for fields in kept["shapes"]]
-            self.known = {int(key): (int(word), numbers[n]) for key, word, n in kept["forms"]}
-            for key, (word, shape) in self.known.items():
-                self.tables.add_form(key, word, shape)
+    def _address(self, name: str) -> int:
+        """Of a handler or a stencil (1: it can't be cut), 0 where there is none yet."""
+        return self._stencils.get(name, 0) if tier_of(name) == "stencils" else self.code.address.get(name, 0)
+
+    def _use(self, names: Mapping[int, str]) -> dict[int, int]:
+        """Addresses by key, of what is wanted and of what was linked with it; new vCPUs begin with them, too."""
+        self.met.use(names)
+        beside = self.met.linked(self._address)
+        self.code.wanted.update(dict.fromkeys(beside.values()))
+        found = {key: self._address(name) for key, name in {**names, **beside}.items()}
+        for key, address in found.items():
+            self.tables.add_handler(key, address)
+        return found
 
     def _find_stencil(self, name: str) -> bool:
         """A stencil that an earlier run cut, with its neighbours in the cache; False when there is none."""
@@ -165,7 +167,7 @@ class Accelerator:
         self._stencils[name] = int(data.ctypes.data) if blob else 1
 
     def stencils(self, keys: list[int]) -> dict[int, int]:
-        """Addresses of stencil blobs by key, cut now where they are not known."""
+        """Addresses of stencil blobs by key, cut now where they are not known, and of some that came with them."""
         shapes = self.forms.shapes
         names = {}
         for key in keys:
@@ -185,44 +187,27 @@ class Accelerator:
             self.code.compile_seconds += time.perf_counter() - start
             self.code.note("stencils", list(missing), start, sum(len(self._blobs[name]) for name in missing))
             self.cache.write_object(stencil.join([self._blobs[name].tobytes() for name in missing]), [*missing], [])
-        found = {key: self._stencils[n] for key, n in names.items()}
-        for key, address in found.items():
-            self.tables.add_handler(key, address)
-        return found
+        return self._use(names)
 
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
         self.compiler.close()
         self.cache.tidy(self.code.wanted)
-        if not self._new_forms:
-            return
-        used = sorted({n for _, n in self.known.values()})
-        index = {n: k for k, n in enumerate(used)}
-        self.cache.save(
-            "forms",
-            {
-                "shapes": [list(vars(self.forms.shapes[n]).values()) for n in used],
-                "forms": [[key, word, index[n]] for key, (word, n) in self.known.items()],
-            },
-        )
-        self._new_forms = False
+        self.met.keep()
 
     def learn(self, key: int, data: bytes, mode: int) -> None:
         """Describe the form of the instruction in `data` unless it is known."""
-        if key not in self.known:
-            self.known[key] = self.forms.describe(data, mode, key)
-            self.tables.add_form(key, *self.known[key])
-            self._new_forms = True
+        if key not in self.met.known:
+            form = self.forms.describe(data, mode, key)
+            self.met.learn(key, form)
+            self.tables.add_form(key, *form)
 
     def handlers(self, keys: list[int]) -> dict[int, int]:
-        """Addresses of handlers by key."""
+        """Addresses of handlers by key, and of some that came with them."""
         missing = [k for k in keys if k not in self._handlers]
-        if missing:
-            self._handlers.update(self.code.handlers(self.forms.shapes, missing))
-        found = {k: self._handlers[k] for k in keys}
-        for key, address in found.items():
-            self.tables.add_handler(key, address)
-        return found
+        fresh = self._use(self.code.handlers(self.forms.shapes, missing)) if missing else {}
+        self._handlers.update(fresh)
+        return {k: self._handlers[k] for k in keys} | fresh
 
     def opcode_attributes(self) -> np.ndarray:
         """The translator's first table."""
@@ -249,10 +234,6 @@ class Accelerator:
     def flush(self, record: int) -> None:
         """Tell one vCPU that the memory map changed."""
         self._flush(record)
-
-
-def _shape_from(fields: list[object]) -> Shape:
-    return Shape(*(tuple(f) if isinstance(f, list) else f for f in fields))  # type: ignore[arg-type]  # checked by use
 
 
 class VcpuEngine:
@@ -346,7 +327,7 @@ class VcpuEngine:
     def _add_form(self, key: int) -> None:
         """Make a known form this vCPU's, or #UD when it belongs to a feature that its CPU lacks."""
         c = self.c
-        word, shape = self.accel.forms.for_cpu(self.accel.known[key], c.features, shared=self.common is not None)
+        word, shape = self.accel.forms.for_cpu(self.accel.met.known[key], c.features, shared=self.common is not None)
         if int(c.n_forms) >= lay.N_FORMS - 1:
             c.form_key[:] = 0
             c.n_forms = 0
@@ -566,13 +547,15 @@ class VcpuEngine:
             c.forget = 0
             self.forget()
             return
-        wanted = [k for k in keys if stencil.is_stencil(k)]
-        keys = [k for k in keys if not stencil.is_stencil(k)]
-        if len(self._known_handlers) + len(keys) >= lay.N_HANDLERS - 1:
+        found: dict[int, int] = {}
+        if handlers := [k for k in keys if not stencil.is_stencil(k)]:
+            found |= self.accel.handlers(handlers)
+        if stencils := [k for k in keys if stencil.is_stencil(k)]:
+            found |= self.accel.stencils(stencils)
+        if len(self._known_handlers) + len(found) >= lay.N_HANDLERS - 1:
             c.handler_key[:] = 0
             self._known_handlers.clear()
         with np.errstate(over="ignore"):
-            for key, address in (self.accel.handlers(keys) | self.accel.stencils(wanted)).items():
-                if key not in self._known_handlers:
-                    add_handler(c, u64(key), u64(address))
-                    self._known_handlers.add(key)
+            for key in found.keys() - self._known_handlers:
+                add_handler(c, u64(key), u64(found[key]))
+        self._known_handlers |= found.keys()

@@ -45,7 +45,7 @@ RUN_UNITS = (
 )
 """Units that every run needs."""
 LEVEL_RUNTIME, LEVEL_HANDLER = 2, 2
-NEIGHBOURS = 24
+NEIGHBOURS = 64
 """Cached objects that are linked with one that is wanted: linking one alone takes ten times as long."""
 
 
@@ -258,8 +258,8 @@ class Code:
         self._build(text, [*specials.SPECIALS, *entry.EXPORTS], [symbol(n) for n in outside], LEVEL_HANDLER)
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
-    def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, int]:
-        """Addresses of handlers by key, stamped in one batch where they are not on disk."""
+    def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, str]:
+        """Link handlers, stamped in one batch where they are not on disk; their names by key."""
         names = {key: handler_name(shapes, key) for key in keys}
         self.wanted.update(dict.fromkeys(names.values()))
         for observer in self.observers:
@@ -272,7 +272,7 @@ class Code:
             text, outside, others = stitch.module(self.units, builders)
             self.ensure_units(outside)
             self._build(text, list(missing.values()), [*(symbol(n) for n in outside), *others], LEVEL_HANDLER)
-        return {key: self.address[n] for key, n in names.items()}
+        return names
 
     def find_region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made | None:
         """A region that is linked (without its code), or that the cache has."""

@@ -93,15 +93,20 @@ def damage(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-@pytest.fixture(scope="module")
-def cold(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A cache that one run has filled, and what that run said; the texts of units are this session's, where it has any."""
-    home = tmp_path_factory.mktemp("cold")
+def texts_of_this_session(home: Path) -> None:
+    """A cache with nothing but the texts of units that this session has, if any."""
     texts = default_folder() / "units"
     if texts.is_dir():
         (home / "jitvm").mkdir(mode=0o700)
         shutil.copytree(texts, home / "jitvm" / "units", ignore=shutil.ignore_patterns(".new-*"), copy_function=link)
         (home / "jitvm" / "units").chmod(0o700)
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A cache that one run has filled, and what that run said."""
+    home = tmp_path_factory.mktemp("cold")
+    texts_of_this_session(home)
     return home, run(home)
 
 

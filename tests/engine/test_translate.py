@@ -14,7 +14,9 @@ import pytest
 
 from jitvm.bare import accelerator
 from jitvm.engine import decode as dec
+from jitvm.engine.cache import Cache
 from jitvm.engine.forms import HINT_NOPS, Shape
+from jitvm.engine.met import Met
 from jitvm.engine.tables import Tables
 from tests.engine.native_decoder import Decoder
 from tests.fast_set import share
@@ -33,10 +35,10 @@ ZERO = 16 * 8
 def decoder() -> Iterator[Decoder]:
     """What it learns is forgotten at the end: no guest has so many forms."""
     accel = accelerator()
-    before = accel.known, accel.tables
-    accel.known, accel.tables = {}, Tables()
+    before = accel.met, accel.tables
+    accel.met, accel.tables = Met(Cache(None, ""), accel.forms), Tables()
     yield Decoder()
-    accel.known, accel.tables = before
+    accel.met, accel.tables = before
 
 
 def register_offset(register: int) -> int:
