@@ -29,6 +29,11 @@ class Run:
     debug: str
 
 
+def text_of(output: bytes) -> str:
+    """With the line ends of `read_text`."""
+    return output.decode("latin-1").replace("\r\n", "\n")
+
+
 def run_qemu(
     folder: Path, bios: Path, *options: str, typed: str = "", program: str = QEMU, hangs_behind: str | None = None
 ) -> Run:
@@ -41,17 +46,20 @@ def run_qemu(
         program, "-M", "pc", "-accel", "tcg", "-display", "none", "-no-reboot",
         "-bios", str(bios), "-serial", "stdio", "-debugcon", f"file:{debug}", *options,
     ]  # fmt: skip
+
+    def misses_a_disk(serial: str) -> bool:
+        return OURS in serial and serial.count("\nDisk 8") < options.count("-drive")
+
     for attempt in range(ATTEMPTS):
         try:
-            done = subprocess.run(
-                command, input=typed.encode(), capture_output=True, timeout=TIMEOUT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            if attempt == ATTEMPTS - 1 or debug.read_text(encoding="latin-1") != hangs_behind:
+            done = subprocess.run(command, input=typed.encode(), capture_output=True, timeout=TIMEOUT, check=False)
+        except subprocess.TimeoutExpired as stuck:
+            hangs = debug.read_text(encoding="latin-1") == hangs_behind or misses_a_disk(text_of(stuck.stdout or b""))
+            if attempt == ATTEMPTS - 1 or not hangs:
                 raise
             continue
-        serial = done.stdout.decode("latin-1").replace("\r\n", "\n")  # as read_text does
-        if not (OURS in serial and serial.count("\nDisk 8") < options.count("-drive")):
+        serial = text_of(done.stdout)
+        if not misses_a_disk(serial):
             break
     return Run(done.returncode, serial, debug.read_text(encoding="latin-1"))
 
