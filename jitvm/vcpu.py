@@ -243,7 +243,7 @@ class Vcpu:
     @limit.setter
     def limit(self, value: int) -> None:
         self._limit = value
-        self._end = min(value, self._halt_at, NEVER)
+        self._end = self._earlier_end()
         self.attention = True
 
     @property
@@ -254,7 +254,7 @@ class Vcpu:
     @halt_at.setter
     def halt_at(self, value: int) -> None:
         self._halt_at = value
-        self._end = min(value, self._limit, NEVER)
+        self._end = self._earlier_end()
         self.attention = True
 
     @property
@@ -294,13 +294,17 @@ class Vcpu:
                     return Outcome.INTERRUPT
                 self.wait()
 
+    def _earlier_end(self) -> int:
+        """Of both limits the one that is reached first, as a number that translated code can be given."""
+        return min(self._limit, self._halt_at, NEVER)
+
     def run_a_little(self, n: int) -> Outcome:
         """A turn of at most `n` instructions that never waits, on a thread that has the lock while the vCPU's own stands."""
         self._end = min(self._end, self.retired + n)
         try:
             outcome = self.execute()
         finally:
-            self._end = min(self._limit, self._halt_at)
+            self._end = self._earlier_end()
         return Outcome.INTERRUPT if outcome is Outcome.HLT else outcome
 
     def execute(self) -> Outcome:
