@@ -18,7 +18,7 @@ from typing import Any
 from jitvm.engine.builder import Builder, Quick, Value
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import reads_destination
-from jitvm.isa.simd import ACROSS, BLENDS, COMPARES, DOTS, FLOAT, SCALED, STRINGS, SUMS
+from jitvm.isa.simd import ACROSS, BLENDS, COMPARES, DOTS, FLOAT, SCALED, STRINGS, SUMS, multiplied
 from jitvm.isa.table import AT_ONCE, CHECKED_BY, QUICK
 
 RSP_AT, RBP_AT, RCX_AT, RBX_AT, RDX_AT, RAX_AT = 4 * 8, 5 * 8, 1 * 8, 3 * 8, 2 * 8, 0
@@ -51,17 +51,17 @@ def unmasked(b: Builder, s: Shape, args: Sequence[Value]) -> tuple[Value, Value]
 
 
 def dot_product(b: Builder, s: Shape, args: Sequence[Value]) -> tuple[Value, Value]:
-    """DPPS and DPPD by steps, of which the first with an unmasked exception is the last: products, then sums of pairs."""
-    kind, lane = s.unit[2:], 4 if s.unit == "dpps" else 8
-    chosen = sum((1 << 8 * lane) - 1 << 8 * lane * k for k in range(16 // lane) if s.imm >> 4 + k & 1)
-    words = [b.const(chosen & (1 << 64) - 1), b.const(chosen >> 64)]
+    """Products and their sums by steps, of which the first with an unmasked exception is the last."""
+    product, sums = DOTS[s.unit]
+    words = [b.const(word) for word in multiplied(4 if s.unit == "dpps" else 8, s.imm)]
     factors = [b.wide(*(b.call("simd.chosen", [b.half(v, k), words[k]]) for k in range(2))) for v in args]
-    total, _ = unmasked(b, replace(s, unit=f"mul{kind}", imm=-1), factors)
-    add = replace(s, unit=f"add{kind}", imm=-1)
-    if lane == 4:
-        pairs = b.wide(*(b.call("simd.neighbours", [b.half(total, k)]) for k in range(2)))
-        total, _ = unmasked(b, add, [total, pairs])
-    unmasked(b, add, [total, b.wide(b.half(total, 1), b.half(total, 0))])
+    total, _ = unmasked(b, replace(s, unit=product, imm=-1), factors)
+    for add, exchange in sums:
+        if exchange == "halves":
+            other = b.wide(b.half(total, 1), b.half(total, 0))
+        else:
+            other = b.wide(*(b.call(f"simd.{exchange}", [b.half(total, k)]) for k in range(2)))
+        total, _ = unmasked(b, replace(s, unit=add, imm=-1), [total, other])
     return b.host_op(s, args)
 
 

@@ -66,8 +66,12 @@ SCALED = frozenset("mulps mulpd mulss mulsd divps divpd divss divsd cvtsd2ss cvt
 SUMS = frozenset("addps addpd addss addsd subps subpd subss subsd addsubps addsubpd".split())
 ACROSS = frozenset("haddps haddpd hsubps hsubpd".split())
 """Sums of numbers at the same places of two registers; of neighbours."""
-DOTS = frozenset(("dpps", "dppd"))
-"""Products of which some are added up: each step has exceptions of its own (SDM vol. 2, DPPS)."""
+DOTS = {
+    "dpps": ("mulps", (("addps", "neighbours"), ("addps", "halves"))),
+    "dppd": ("mulpd", (("addpd", "halves"),)),
+}
+"""Products of which some are added up: the operations by which that is done, a sum with what its numbers are exchanged by.
+Each step has exceptions of its own (SDM vol. 2, DPPS, DPPD)."""
 SIGNIFICANT = {"cmp": 0x07, "round": 0x0F, "mpsadbw": 0x07, "pclmulqdq": 0x11, "shufpd": 0x03, "pcmp": 0x7F}
 """Bits of the immediate that matter, by the beginning of an operation's name."""
 SHIFTS_FULL = 64
@@ -185,6 +189,12 @@ def halved(lane, v, other):
     if lane == W8:
         return lane_half(W8, v, other)
     return lane_half(W4, v & M32, other & M32) | (lane_half(W4, v >> W32, other >> W32) << W32)
+
+
+def multiplied(lane: int, imm: int) -> tuple[int, int]:
+    """Both words of the mask of numbers that DPPS or DPPD multiplies: bits 4 to 7 of the immediate."""
+    mask = sum((1 << 8 * lane) - 1 << 8 * lane * k for k in range(16 // lane) if imm >> 4 + k & 1)
+    return mask & (1 << 64) - 1, mask >> 64
 
 
 def chosen(v, lanes):
