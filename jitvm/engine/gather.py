@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from jitvm.engine.decode import T_FORM, T_IMM, T_SHAPE, T_STEP, T_UOP, T_VARIANT
 from jitvm.engine.formbits import F_GROUP, F_KIND_SHIFT, KIND_CALL, VARIANT_SHIFT
-from jitvm.engine.layout import UOP_SIZE
+from jitvm.engine.layout import GROUP_BIT, MEMBERS, UOP_SIZE
+from jitvm.engine.layout import MEMBER_BITS as MEMBER_BITS_
 from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
 from jitvm.engine.translate import O_IMM, SKIPPED, code_of
 from jitvm.isa.host import poke
 from jitvm.isa.memory import is_code
-from jitvm.isa.words import W0, W1, W3, W7, W8, u64
+from jitvm.isa.words import W0, W1, W7, W8, u64
 
 WHY_HANDLER = u64(WHY_HANDLER_)
-GROUP, MEMBER_BITS = u64(1 << 63), u64(21)
+GROUP, MEMBER_BITS, MOST = u64(1 << GROUP_BIT), u64(MEMBER_BITS_), u64(MEMBERS)
 UOP = u64(UOP_SIZE)
 
 
@@ -48,7 +49,7 @@ def walk(c, u, n, put):
         if c.t[at + T_UOP] != SKIPPED:
             here = u + (c.t[at + T_UOP] + W1) * UOP
             member = member_of(c, at)
-            if member == W0 or count == W3:
+            if member == W0 or count == MOST:
                 use_group(c, first, key, count, put)
                 key, count = GROUP, W0
             if member != W0:

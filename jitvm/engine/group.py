@@ -15,12 +15,9 @@ from collections.abc import Sequence
 from jitvm.engine import layout as lay
 from jitvm.engine.compose import compose
 from jitvm.engine.forms import Shape
+from jitvm.engine.layout import GROUP_BIT, MEMBER_BITS, MEMBERS
 from jitvm.engine.stitch import HandlerBuilder, handler
 from jitvm.engine.units import Units
-
-GROUP_BIT, MEMBER_BITS, MEMBERS = 63, 21, 3
-"""A group's key has this bit, and three members: a handler's key (shape, variant) each, 0 for none.  The first is 0 in the
-group of a block's entry record, which is no instruction."""
 
 
 def members(key: int) -> list[int]:

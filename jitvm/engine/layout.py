@@ -153,6 +153,9 @@ HOT = 24
 """Executions after which a block is given machine code."""
 GROUP_HOT = 1000
 """Executions after which a block's handlers are groups, where it is not given machine code."""
+GROUP_BIT, MEMBER_BITS, MEMBERS = 63, 21, 3
+"""A group's key has this bit, and three members: a handler's key (shape, variant) each, 0 for none.  The first is 0 in the
+group of a block's entry record, which is no instruction."""
 REGION_HOT = 2000
 """Executions of a block's machine code after which a region is made that begins with it."""
 

@@ -24,8 +24,8 @@ from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.compose import compose
 from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
-from jitvm.engine.group import GROUP_BIT
 from jitvm.engine.ir_text import SIGNATURE, TYPES
+from jitvm.engine.layout import GROUP_BIT
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.stitch import HandlerBuilder, module
 from jitvm.engine.units import Units
