@@ -26,16 +26,17 @@ import pytest
 from jitvm.bare import accelerator
 from jitvm.bench.workloads import images_folder, load_image, patch
 from jitvm.config import DeviceConfig, MachineConfig
-from jitvm.engine import backend, regions, stencil, stitch
-from jitvm.engine.accel import Options, VcpuEngine
+from jitvm.engine import backend, stencil, stitch
+from jitvm.engine.accel import Options
 from jitvm.engine.backend import compile_object, compile_quickly, simplify
 from jitvm.engine.dispatch import shorten
 from jitvm.engine.forms import GOTO
-from jitvm.engine.grow import Grown, grow
+from jitvm.engine.grow import Grown
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.region import Node, Op
 from jitvm.engine.region_ir import region_text
 from jitvm.machine import Machine
+from tests.engine.grown import note_grown
 from tests.engine.guest import DATA, STACK, Guest
 from tests.engine.native_decoder import Decoder
 
@@ -175,15 +176,8 @@ class Loop:
 
 def ran(source: str, bits: int) -> Loop:
     """Run a loop until a region is made of it; twice, as blocks become hot later while their stencils are being made."""
-    found: list[Grown] = []
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        grown = grow(engine)
-        found.extend([grown] if grown else [])
-        return grown
-
     patch = pytest.MonkeyPatch()
-    patch.setattr(regions, "grow", noting)
+    found = note_grown(patch)
     try:
         for _ in range(2):
             found.clear()

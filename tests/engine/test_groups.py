@@ -8,7 +8,7 @@ from jitvm.bare import accelerator
 from jitvm.engine import group
 from jitvm.engine.accel import Options
 from jitvm.engine.block_reader import BlockReader, word_at
-from jitvm.engine.layout import UOP_SIZE
+from jitvm.engine.layout import GROUP_BIT, UOP_SIZE
 from tests.engine.guest import CODE, DATA, MEMORY, STACK, Guest, same
 from tests.engine.ir_proof import prove
 
@@ -80,7 +80,7 @@ def test_accesses_are_proved() -> None:
     g = guest("groups", LOOP)
     g.go()
     accel = accelerator()
-    keys = [key for key in accel._handlers if key >> group.GROUP_BIT]
+    keys = [key for key in accel._handlers if key >> GROUP_BIT]
     assert keys
     for key in keys:
         assert prove(group.build(accel.units, accel.forms.shapes, key, "i_test").text()) == []

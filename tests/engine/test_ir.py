@@ -11,14 +11,13 @@ import re
 import pytest
 
 from jitvm.bare import accelerator
-from jitvm.engine import group, regions, stitch
-from jitvm.engine.accel import VcpuEngine
-from jitvm.engine.grow import Grown, grow
+from jitvm.engine import group, stitch
 from jitvm.engine.primitives import PRIMITIVES
 from jitvm.engine.region_ir import RegionBuilder
 from jitvm.engine.specials import SPECIALS, special
 from jitvm.engine.units import check, symbol
 from jitvm.errors import EngineError
+from tests.engine.grown import note_grown
 from tests.engine.programs import loaded, looping, program
 
 RECORDS = ("%c", "%cpu", "%uop", "%0")
@@ -158,14 +157,7 @@ def test_handlers_of_a_sample(sample: list[stitch.HandlerBuilder]) -> None:
 
 def test_regions_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regions too: the record, local variables, guest memory by volatile accesses, and what their table leads to."""
-    found: list[Grown] = []
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        grown = grow(engine)
-        found.extend([grown] if grown else [])
-        return grown
-
-    monkeypatch.setattr(regions, "grow", noting)
+    found = note_grown(monkeypatch)
     for seed, bits in ((1, 32), (2, 16), (3, 32)):
         assert loaded("regions", looping(seed, bits), bits).go(20_000) == "hlt"
     assert len(found) > 3

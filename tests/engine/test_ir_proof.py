@@ -12,14 +12,15 @@ import pytest
 
 from jitvm import bare
 from jitvm.bare import accelerator
-from jitvm.engine import group, regions, stencil, stitch
-from jitvm.engine.accel import Accelerator, VcpuEngine
-from jitvm.engine.grow import Grown, grow
+from jitvm.engine import group, stencil, stitch
+from jitvm.engine.accel import Accelerator
+from jitvm.engine.grow import Grown
 from jitvm.engine.layout import at
 from jitvm.engine.region import MODES
 from jitvm.engine.region_ir import RegionBuilder
 from jitvm.engine.specials import SPECIALS, special
 from jitvm.engine.stitch import KIND_BYTES, HandlerBuilder
+from tests.engine.grown import note_grown
 from tests.engine.guest import Guest
 from tests.engine.ir_proof import Function, prove, proving
 from tests.engine.native_decoder import Decoder
@@ -29,15 +30,8 @@ from tests.engine.programs import loaded, looping, program
 @pytest.fixture(scope="module")
 def grown() -> Iterator[list[Grown]]:
     """Regions of some programs, whose handlers are there too."""
-    found: list[Grown] = []
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        region = grow(engine)
-        found.extend([region] if region else [])
-        return region
-
     patch = pytest.MonkeyPatch()
-    patch.setattr(regions, "grow", noting)
+    found = note_grown(patch)
     for seed, bits in ((1, 32), (2, 16), (3, 32)):
         assert loaded("handlers", program(seed, bits), bits).go(20_000) == "hlt"
         assert loaded("regions", looping(seed, bits), bits).go(20_000) == "hlt"

@@ -11,13 +11,13 @@ import pytest
 
 from jitvm.config import ENGINE_OPTIONS, OPTIMISATIONS
 from jitvm.engine import layout as lay
-from jitvm.engine import regions
-from jitvm.engine.accel import Options, VcpuEngine
+from jitvm.engine.accel import Options
 from jitvm.engine.decode import T_FORM, T_VARIANT
 from jitvm.engine.formbits import F_KIND_SHIFT, KIND_INDIRECT, VARIANT_DEAD, VARIANT_FUSED
-from jitvm.engine.grow import Grown, grow
+from jitvm.engine.grow import Grown
 from jitvm.engine.region import MODES
 from jitvm.engine.region_ir import RegionBuilder
+from tests.engine.grown import note_grown
 from tests.engine.guest import CODE, STACK, Guest, same
 from tests.engine.programs import loaded, looping
 from tests.engine.test_counts import LIMIT, to_the_end
@@ -133,14 +133,7 @@ stencils (tests/engine/test_groups.py)."""
 
 def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Run the loop to its end."""
-    found: list[Grown] = []
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        grown = grow(engine)
-        found.extend([grown] if grown else [])
-        return grown
-
-    monkeypatch.setattr(regions, "grow", noting)
+    found = note_grown(monkeypatch)
     guest = started(options)
     assert guest.go(60_000) == "hlt"
     return Seen(guest, found)
@@ -179,14 +172,7 @@ def test_random_programs_without(name: str, bits: int) -> None:
 
 @pytest.mark.parametrize("copies", [True, False])
 def test_a_small_loop_has_copies(copies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    grown: list[Grown] = []
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        found = grow(engine)
-        grown.extend([found] if found else [])
-        return found
-
-    monkeypatch.setattr(regions, "grow", noting)
+    grown = note_grown(monkeypatch)
     guest = Guest("handlers", options=replace(SOON, copies=copies))
     guest.load("1: add eax, ecx\n dec ecx\n jnz 1b\n hlt")
     guest.registers(ecx=5000)
