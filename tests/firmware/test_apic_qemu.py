@@ -13,36 +13,16 @@ from jitvm.machine import Machine
 from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
 from tests.fast_set import share
+from tests.firmware.flat_rom import FLAT, START
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
 BASE = 0xF0000
 VECTORS = {0x02: "N", 0x20: "x", 0x31: "q", 0x40: "A", 0x41: "t", 0x42: "T", 0x43: "p", 0x50: "5", 0x61: "6", 0xFF: "s"}
 LAPIC, IOAPIC = 0xFEE00000, 0xFEC00000
-PROGRAM = """
-start:
-    cli
-    lgdt cs:[gdtr - start]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long protected
-    .word 8
-    .align 8
-gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF
-gdtr: .word 23
-    .long gdt
-idtr: .word 0x7FF
+PROGRAM = START + """idtr: .word 0x7FF
     .long 0x1000
-    .code32
-protected:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, 0x20000
-    {gates}
+""" + FLAT + """    {gates}
     lidt [idtr]
     mov dx, 0xE9
     mov edi, 0xFEE00000

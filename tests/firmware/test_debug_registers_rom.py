@@ -14,6 +14,7 @@ from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
 from tests.engine.debug_cases import CASES, DB_HANDLER, LOG, UD_HANDLER, Case, source_of
 from tests.fast_set import share
+from tests.firmware.flat_rom import FLAT, START
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
@@ -38,21 +39,7 @@ BOCHS_DIFFERS = {
     "rep movsb, in the middle": "RF is set in the image of a trap between two iterations (vol. 3, 17.3.1.1; as on silicon)",
     "general detect": "a fault, in whose image RF is set (vol. 3, 17.3.1.1, 17.3.1.3; QEMU does so)",
 }
-PROGRAM = """
-start:
-    cli
-    lgdt cs:[gdtr - start]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long protected
-    .word 8
-    .align 8
-gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF
-gdtr: .word 23
-    .long gdt
-idt: .fill 8, 1, 0
+PROGRAM = START + """idt: .fill 8, 1, 0
     .word on_db - start, 8, 0x8E00, 0xF
     .fill 32, 1, 0
     .word on_ud - start, 8, 0x8E00, 0xF
@@ -61,13 +48,7 @@ idtr: .word 55
     .code32
 on_db: {db}
 on_ud: {ud}
-protected:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, 0x20000
-    lidt [idtr]
+""" + FLAT + """    lidt [idtr]
     {case}
 """
 
