@@ -11,11 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from jitvm.engine import layout as lay
-from jitvm.engine import regions
-from jitvm.engine.accel import Options, VcpuEngine
+from jitvm.engine.accel import Options
 from jitvm.engine.compiler import MOST_DEATHS, Compiler, Made
-from jitvm.engine.grow import Grown, grow
 from jitvm.engine.region import Node
+from tests.engine.grown import note_grown
 from tests.engine.guest import Guest, same
 
 LOOP = "mov ecx, 1000\n1: add eax, ecx\n xor [0x8000], eax\n dec ecx\n jnz 1b\n mov ecx, 77\n jmp 1b"
@@ -27,20 +26,13 @@ PATIENCE = 60
 @pytest.fixture(scope="module")
 def nodes() -> tuple[Node, ...]:
     """A small region's."""
-    found: list[tuple[Node, ...]] = []
     patch = pytest.MonkeyPatch()
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        grown = grow(engine)
-        found.extend([grown.nodes] if grown else [])
-        return grown
-
-    patch.setattr(regions, "grow", noting)
+    grown = note_grown(patch)
     guest = Guest("regions")
     guest.load(LOOP)
     guest.go(10_000)
     patch.undo()
-    return found[0]
+    return grown[0].nodes
 
 
 @pytest.fixture

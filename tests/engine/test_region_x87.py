@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import pytest
 
 from jitvm.bare import Bare
-from jitvm.engine import regions
-from jitvm.engine.accel import Options, VcpuEngine
-from jitvm.engine.grow import Grown, grow
+from jitvm.engine.accel import Options
 from jitvm.engine.region_pages import busiest
+from tests.engine.grown import note_grown
 from tests.engine.test_counts import check
 from tests.fast_set import share
 from tests.isa.x87_cases import real
@@ -252,14 +251,6 @@ helper:
 
 def test_a_store_shares_only_look_ups_of_pages_that_may_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Load and store have the same base register; when the operand moves to a page with code, the store must be seen."""
-    found: list[bool] = []
-
-    def noting(engine: VcpuEngine) -> Grown | None:
-        grown = grow(engine)
-        if grown:
-            found.append(busiest(grown.nodes)[(DS, ESI, ABSENT)])
-        return grown
-
-    monkeypatch.setattr(regions, "grow", noting)
+    grown = note_grown(monkeypatch)
     check(ONTO_CODE, 32, Options(hot=1, region_hot=2, drops=4, sync=True), 60)
-    assert found and all(found)
+    assert grown and all(busiest(found.nodes)[(DS, ESI, ABSENT)] for found in grown)
