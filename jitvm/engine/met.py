@@ -13,7 +13,7 @@ from typing import Any
 
 from jitvm.engine.cache import Cache
 from jitvm.engine.forms import Forms, Shape
-from jitvm.engine.group import GROUP_BIT
+from jitvm.engine.layout import GROUP_BIT
 
 NAME = "forms"
 SHAPE_BITS = 16

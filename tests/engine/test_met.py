@@ -11,7 +11,7 @@ from jitvm.engine import cache
 from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.cache import Cache
 from jitvm.engine.forms import Forms, Shape
-from jitvm.engine.group import GROUP_BIT
+from jitvm.engine.layout import GROUP_BIT
 from jitvm.engine.met import Met
 from tests.engine.guest import Guest, same
 from tests.engine.programs import loaded, looping
