@@ -14,7 +14,11 @@ Each vCPU counts its own time; where it enters translated code it goes on from t
 never tells less than was told before.  A timer fires when the first vCPU reaches it.  When all are halted the last one
 lets time go on.
 
-A run is not reproducible: how far the vCPUs are against each other is the host's affair.
+No vCPU gets further than `LEASH` ahead of another that runs, or `NEAR` ahead of one for which an interrupt has just come: it
+waits (`World.limit`).  A host that has other things to do, or less cores than there are vCPUs, lets some of their threads
+stand for long; a guest whose time went on meanwhile would lose ticks, and find that its clocks go differently.
+
+A run is not reproducible: how far the vCPUs are against each other, within that, is the host's affair.
 
 Source: Intel SDM vol. 3, 8.1 (locked operations), 8.1.3 (cross-modifying code), 8.2 (memory ordering: the host's own, on
 x86-64 hosts), 8.4 (starting processors), 17.17 (time-stamp counter).
@@ -28,18 +32,22 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from jitvm.clock import Clock
+from jitvm.clock import NEVER, Clock
 from jitvm.engine import layout as lay
 from jitvm.engine.common import CLOCK, Common
-from jitvm.engine.entry import SLICE
 from jitvm.errors import JitvmError
-from jitvm.exits import Run
+from jitvm.exits import Outcome, Run
 from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
 from jitvm.memory import GuestMemory, weakly
 from jitvm.vcpu import HALTED, IDLE_S, WHY_EXIT, Vcpu
 
 ALONE, CODE, DATA = int(EXIT_ALONE), int(EXIT_CODE), int(EXIT_DATA)
 ASKED = frozenset({ALONE, CODE, DATA})
+LEASH, NEAR = 2_000_000, 50_000
+"""Virtual nanoseconds: half a tick of a kernel with 250 Hz; how late a tick may come, which makes the next one late, too, as
+long as a kernel has no other clock."""
+QUANTUM = LEASH // 2
+"""How long a vCPU stays inside at most, so that two of the same speed need not wait for each other."""
 
 
 class World:
@@ -57,6 +65,8 @@ class World:
         self._stood = threading.Condition(lock)
         self._owner: ThreadVcpu | None = None
         self._due: list[Callable[[], None]] = []
+        self._ahead: set[ThreadVcpu] = set()
+        """Who waits for the others' time."""
         memory.on_write.append(weakly(self._on_write))
         memory.on_map.append(weakly(self._on_map))
 
@@ -125,6 +135,35 @@ class World:
         self.soon(flush)
 
     # ---- time -----------------------------------------------------------------------------------------------------------
+    def limit(self, vcpu: ThreadVcpu) -> int:
+        """Virtual time beyond which `vcpu` must not run, so that no other one is left behind."""
+        limit = NEVER
+        for other in self.vcpus:
+            if other is vcpu or self.is_held(other.index):
+                continue
+            if other.is_expected():
+                if other.expected == NEVER:
+                    other.expected = self.clock.now_ns
+                limit = min(limit, other.expected + NEAR)
+            elif other.reached != NEVER:
+                limit = min(limit, other.reached + LEASH)
+        return limit
+
+    def wait_for_others(self, vcpu: ThreadVcpu) -> None:
+        """Until `vcpu`, which goes on from the furthest one's time, is not too far ahead, or is kicked; drops the lock."""
+        vcpu.catch_up()
+        while not vcpu.is_called() and self.limit(vcpu) <= vcpu.now():
+            self._ahead.add(vcpu)
+            vcpu.sleep(IDLE_S)
+            self._ahead.discard(vcpu)
+            vcpu.catch_up()
+
+    def has_reached(self, vcpu: ThreadVcpu, time_ns: int) -> None:
+        """`vcpu` goes on from that time; NEVER: it does not run."""
+        vcpu.reached, vcpu.expected = time_ns, NEVER
+        for other in self._ahead:
+            other.ring()
+
     def now(self) -> int:
         """The furthest vCPU's virtual time."""
         return self.clock.now_ns
@@ -163,6 +202,8 @@ class ThreadVcpu(Vcpu):
         """What others have for it, to be done when it has come out."""
         self.ends_at = 0
         """Virtual time at which it comes out at the latest."""
+        self.reached = self.expected = NEVER
+        """Virtual time at which it went in last, NEVER while it does not run; and since when it is expected to go in."""
         self._budget = 1
         self._thread = 0
         self._reason, self._alone, self._asked, self._n_written = (
@@ -199,13 +240,38 @@ class ThreadVcpu(Vcpu):
             self.world.soon(lambda: self.world.common.settle(self.engine))
         return alone
 
-    def pre_run(self) -> tuple[int, int]:
+    def is_expected(self) -> bool:
+        """Whether something waits for it to go in: an interrupt, mostly."""
+        return self.wakes() if self.is_halted() else self.reached != NEVER and self.engine.kicked
+
+    def is_called(self) -> bool:
+        """Whether it shall look around before anything else; the bell rings for what comes later."""
+        self._bell.acquire(blocking=False)
+        return self.engine.kicked
+
+    def sleep(self, seconds: float) -> None:
+        """Until a kick or the bell, at most for `seconds`; the lock is dropped meanwhile."""
+        self._sleep(seconds)
+
+    def catch_up(self) -> None:
+        """It is as late as anywhere."""
         behind = self.clock.now_ns - self._now
         if behind > 0:
             self.skip(behind)
+        self.world.has_reached(self, self._now)
+
+    def execute(self) -> Outcome:
+        try:
+            return super().execute()
+        finally:
+            self.world.has_reached(self, NEVER)
+
+    def pre_run(self) -> tuple[int, int]:
+        world = self.world
+        world.wait_for_others(self)
         due, end = super().pre_run()
         self.attention = True  # each entry begins here
-        self._budget = max(1, min(due - self._now, end - self._retired, SLICE))
+        self._budget = max(1, min(due - self._now, end - self._retired, world.limit(self) - self._now, QUANTUM))
         self.ends_at = self._now + self._budget
         return due, end
 

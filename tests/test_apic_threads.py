@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jitvm.devices.lapic import EXTINT, FIXED, LVT_LINT0, SVR, Message
 from jitvm.exits import ExitReason
-from jitvm.isa.mode import update_mode
-from jitvm.machine import Machine
 from jitvm.parallel import ThreadVcpu
-from tests.boot.guests import config, rom
+from tests.boot.guests import two_at_once
 from tests.engine.assembler import assemble
 
-FS, PAGE, MMIO, IO = 4, 0xFEE0_0000, int(ExitReason.MMIO), int(ExitReason.IO)
+MMIO, IO = int(ExitReason.MMIO), int(ExitReason.IO)
 ROUNDS = 100
 CROSSING = f"""
     cli
@@ -80,19 +77,9 @@ from_self:
 """The second processor interrupts itself, again and again; the first one interrupts it meanwhile, waiting for each time."""
 
 
-def two(folder: Path, code: str, jit: str) -> Machine:
-    """Two processors that run at the same time, in real mode, with the APIC's page behind FS."""
-    machine = Machine(config(rom(folder, code), smp=2, smp_threads=True, jit=jit))
-    for vcpu in machine.vcpus:
-        vcpu.engine.c.base[FS] = PAGE
-        with np.errstate(over="ignore"):
-            update_mode(vcpu.engine.c)
-    return machine
-
-
 @pytest.mark.parametrize("jit", ["handlers", "stencils", "regions"])
 def test_messages_to_a_processor_that_interrupts_itself(jit: str, tmp_path: Path) -> None:
-    with two(tmp_path, assemble(CROSSING, 0, 16).hex(), jit) as machine:
+    with two_at_once(tmp_path, assemble(CROSSING, 0, 16).hex(), jit) as machine:
         result = machine.run()
         words = {at: int.from_bytes(machine.ram[at : at + 4], "little") for at in (0x604, 0x608, 0x60C, 0x610)}
         assert result.reason == "debug-exit", (result, words)
@@ -106,7 +93,7 @@ def test_messages_to_a_processor_that_interrupts_itself(jit: str, tmp_path: Path
 
 def test_what_comes_from_elsewhere_waits_until_the_processor_is_out(tmp_path: Path) -> None:
     """A message, a timer, and the 8259A's INTR: translated code of the other vCPU may be in its page just now."""
-    with two(tmp_path, "f4", "handlers") as machine:
+    with two_at_once(tmp_path, "f4", "handlers") as machine:
         vcpu, apic, world = machine.vcpus[1], machine.board.apic_bus.locals[1], machine.world
         assert isinstance(vcpu, ThreadVcpu) and world is not None
         with machine.lock:

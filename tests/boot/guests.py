@@ -6,7 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jitvm.config import DeviceConfig, DriveConfig, MachineConfig
+from jitvm.isa.mode import update_mode
 from jitvm.machine import Machine
 from tests.needs import SEABIOS as SEABIOS  # what tests of machines take from here too
 from tests.needs import need as need
@@ -18,6 +21,7 @@ DEBUG_EXIT = DeviceConfig("isa-debug-exit", (("iobase", 0xF4),))
 GOOD = 0x31 << 1 | 1
 """Exit status of a boot sector guest whose checks all passed."""
 ROM_SIZE = 0x10000
+FS, APIC_PAGE = 4, 0xFEE0_0000
 RESET_VECTOR = bytes.fromhex("ea000000f0")
 """At FFFFFFF0h: jmp F000:0000, where the low alias of the ROM begins."""
 
@@ -40,6 +44,16 @@ def config(bios: Path, **more: Any) -> MachineConfig:
         "memory": 32 << 20, "timeout_s": 100,
     }  # fmt: skip
     return MachineConfig(**values | more)
+
+
+def two_at_once(folder: Path, code: str, jit: str = "handlers") -> Machine:
+    """Two processors that run at the same time, in real mode, with the local APIC's page behind FS."""
+    machine = Machine(config(rom(folder, code), smp=2, smp_threads=True, jit=jit))
+    for vcpu in machine.vcpus:
+        vcpu.engine.c.base[FS] = APIC_PAGE
+        with np.errstate(over="ignore"):
+            update_mode(vcpu.engine.c)
+    return machine
 
 
 def disk(name: str) -> tuple[DriveConfig, ...]:
