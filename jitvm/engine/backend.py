@@ -107,9 +107,9 @@ def compile_quickly(text: str, function: str) -> bytes:
 
 def compile_relocatable(text: str) -> bytes:
     """Object file whose references to absolute symbols are relocations in the code (stencils)."""
+    module = _optimise(text, 2)
     target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(opt=2, reloc="static", codemodel="small", **host_cpu())
-    return bytes(machine.emit_object(_optimise(text, 2)))
+    return bytes(target.create_target_machine(opt=2, reloc="static", codemodel="small", **host_cpu()).emit_object(module))
 
 
 class Linker:

@@ -228,7 +228,10 @@ def cut(data: bytes) -> dict[str, Stencil | None]:
 
 
 def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stencil | None:
-    """A stencil of one function.  A jump at its end falls away (to `next`, or to the pad that then stands there first)."""
+    """A stencil of one function, None where it has other relocations than holes and ways out.
+
+    A jump at its end falls away (to `next`, or to the pad that then stands there first).
+    """
     end = len(code)
     exits = len({name for _, name, _, _ in relocations if name in EXITS})
     last = relocations[-1][1] if relocations and relocations[-1][0] == end - 4 and code[end - 5] == 0xE9 else ""
@@ -241,7 +244,7 @@ def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stenc
             struct.pack_into("<i", code, at, end - at - 4)
         elif name in EXITS and kind in (R_PC32, R_PLT32):
             holes.append((at, len(HOLES) + EXITS.index(name), 4, addend))
-        elif name.startswith("hole_") and kind in WIDTHS:
+        elif name.startswith("hole_") and kind in WIDTHS and (WIDTHS[kind] < 8 or 0 <= addend < 1 << 32):
             holes.append((at, HOLES.index(name[5:]), WIDTHS[kind], addend))
         else:
             return None
