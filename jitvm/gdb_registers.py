@@ -276,7 +276,13 @@ def general_number(name: str) -> int | None:
 
 
 def mode_name(c: Any) -> str:
-    """What a user calls the mode of a record: real16, prot16, prot32, v86, long64, compat16 or compat32."""
+    """What a user calls the mode of a record: real16, prot16, prot32, v86, long64, compat16 or compat32; with "smm" behind
+    it in system management mode.
+    """
+    return f"{_code_mode(c)} smm" if int(c.smm) else _code_mode(c)
+
+
+def _code_mode(c: Any) -> str:
     if not int(c.cr0) & PE:
         return "real16"
     if int(c.rflags) & VM:

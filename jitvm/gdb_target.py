@@ -11,8 +11,9 @@ the server's: `Machine.release`), and all stay where they are while the answer i
 A thread is a vCPU (`gdb_thread.CpuThread`).  When one stops all do, and of several reasons one is told.  Watchpoints are
 those of the machine's `Debugger`, which also tells of events that were caught.
 
-A step ends behind its instruction, or at the first instruction of the handler of what came instead: a fault or an
-interrupt.
+A step ends behind its instruction, or at the first instruction of the handler of what came instead: a fault, an
+interrupt or an SMI.  A trap that its instruction leaves behind (the guest's own TF, DR0-DR3) comes with the next step, as
+processors have it: the exit by which they are stepped goes before debug traps (SDM vol. 3, 26.5.2, monitor trap flag).
 """
 
 from __future__ import annotations

@@ -27,7 +27,10 @@ NOWHERE = (1 << 64) - 1
 """Nothing begins at the last linear address."""
 NAMED_BY = tuple(
     (at(name) // 8, mask)
-    for name, mask in (("cr0", PE), ("rflags", VM), ("mode", CODE64 | CODE32), ("efer", LMA), ("halted", NOWHERE))
+    for name, mask in (
+        *(("cr0", PE), ("rflags", VM), ("mode", CODE64 | CODE32), ("efer", LMA)),
+        *(("smm", NOWHERE), ("halted", NOWHERE)),
+    )
 )
 """Words of the record, and their bits, on which a thread's name depends (`mode_name`)."""
 Points = Mapping[int, set[BreakpointKind]]

@@ -81,10 +81,15 @@ class Rotation:
             self.pass_on(self.vcpus[index])
 
     def _next(self, index: int) -> TurnVcpu:
-        """The next one in the circle that is ready; the one that has the turn when nobody else is."""
+        """The next one in the circle that is ready; the one that has the turn when nobody else is.  When that one is held
+        it is the next that is not: it is halted, and waits for a timer, so that time goes on.
+        """
         n = len(self.vcpus)
-        ready = (self.vcpus[(index + k) % n] for k in range(1, n))
-        return next((vcpu for vcpu in ready if self.can_go(vcpu)), self.vcpus[index])
+        others = [self.vcpus[(index + k) % n] for k in range(1, n)]
+        ready = next((vcpu for vcpu in others if self.can_go(vcpu)), None)
+        if ready is None and self.is_held(index):
+            ready = next((vcpu for vcpu in others if not self.is_held(vcpu.index)), None)
+        return ready if ready is not None else self.vcpus[index]
 
     def changed(self) -> None:
         """Somebody may have become ready: the turn of the one that goes alone gets an end."""

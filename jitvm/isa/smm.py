@@ -86,6 +86,7 @@ def smi(c):
     c.trap_shadow = ONES
     c.again_at = ONES
     c.io_n = W0
+    c.stop_now = c.step_stop
     update_debug(c)
     update_mode(c)
     return OK

@@ -172,3 +172,21 @@ def test_a_threads_name_follows_what_the_cpu_does(tmp_path: Path) -> None:
             b.step()
             names.append(b.target.threads()[0].name)
         assert names == ["CPU0 real16"] * 3 + ["CPU0 prot16"] * 2 + ["CPU0 prot16 halted"]
+
+
+TIMER = "fa b034 e643 31c0 e640 e640 b011 e620 b008 e621 b004 e621 b001 e621 b0fe e621 fb f4 ebfd"
+"""The 8254's channel 0 at its slowest, the 8259A with IRQ 0 open at vector 8; sti; hlt; and again."""
+N_TO_HLT = 19
+
+
+def test_a_halted_cpu_that_goes_alone_waits_for_its_timer(tmp_path: Path) -> None:
+    """Time goes on for it, although the turn was another one's, which runs and is kept standing."""
+    with bench(rom(tmp_path, TIMER), smp=2) as b:
+        assert b.step(N_TO_HLT) == Stepped(1) and int(b.machine.vcpus[0].engine.c.halted)
+        b.target.write_registers(2, {b.numbers["rip"]: (START + 1).to_bytes(8, "little")})
+        b.target.resume({2: Step()})
+        assert b.stop() == Stepped(2)
+        assert b.machine.rotation is not None and b.machine.rotation.current == 1
+        before = b.machine.vcpus[1].retired
+        assert b.step() == Stepped(1) and b.pc == 0, "the handler that the empty vector table names"
+        assert b.machine.vcpus[1].retired == before
