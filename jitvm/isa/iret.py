@@ -2,8 +2,9 @@
 
 Source: Intel SDM vol. 2, "IRET/IRETD"; vol. 3, 6.7.1 (NMI), 5.8.6, 20.1.4, 20.2.6 (virtual-8086 mode).
 
-EFLAGS.RF is taken from the image only while DR7 enables a breakpoint: nothing else can see it but an interrupt's image,
-and the next instruction would have to run alone to clear it (jitvm/isa/debug.py).
+EFLAGS.RF is taken from the image only while DR7 enables a breakpoint, as the next instruction has to run alone to clear it
+(jitvm/isa/debug.py).  Otherwise nothing can see it but the image of a trap or an interrupt that comes right behind IRET:
+`again_at` sets it there (vol. 3, 17.3.1.1; seen on silicon).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from jitvm.isa.far import (
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RF, TF, VM
 from jitvm.isa.mode import is_protected, read_eflags, update_mode, vme_flags, write_eflags
 from jitvm.isa.segment import RPL, is_outside, load_cs, mark_accessed, set_v86
-from jitvm.isa.state import CS, DS, EFER_LMA, ES, FS, GP, GS, JUMP, MODE_CODE64, OK, RSP, SS, fault
+from jitvm.isa.state import CS, DS, EFER_LMA, ES, FS, GP, GS, JUMP, MODE_CODE64, OK, RSP, SS, fault, retired
 from jitvm.isa.task import return_task
 from jitvm.isa.vme import virtual_iret
-from jitvm.isa.words import M16, M32, W0, W2, W3, W4, W12, u64
+from jitvm.isa.words import M16, M32, W0, W1, W2, W3, W4, W12, u64
 
 ALWAYS = ARITHMETIC | TF | DF | NT | RF
 """What IRET may change at every privilege level, in 16 bits (and RF, which a 16-bit image clears)."""
@@ -47,6 +48,8 @@ def returned_flags(c, size, image):
         if size != W2:
             m = m | vme_flags(c)
     if c.dr[7] & BREAKPOINTS == W0:
+        if image & RF != W0:
+            c.again_at = retired(c) + W1
         image = image & ~RF
     return (read_eflags(c) & ~m) | (image & m)
 

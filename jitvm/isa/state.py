@@ -176,7 +176,7 @@ ARCHITECTURAL = [
     ("rf_taken", U),  # 1: the instruction that runs alone began with RF set
     ("trap_rf", U),  # RF for the image of a #DB that is being delivered
     ("trap_shadow", U),  # `retired` at which #DB is held off for one instruction (MOV SS), else ~0
-    ("again_at", U),  # `retired` between two iterations of a string instruction, else ~0
+    ("again_at", U),  # `retired` between two iterations of a string instruction, or behind IRET that set RF, else ~0
     ("step_stop", U),  # 1: the vCPU leaves with EXIT_DEBUG at the first instruction of an event's handler
     ("stop_now", U),  # 1: it is there
     ("n_catch", U),  # 0: nothing is caught

@@ -150,6 +150,10 @@ CASES = {
         "a: dec ecx\n jnz a",
         "a:1",
     ),
+    "RF of an IRET is in the image of its trap": Case(
+        f"pushfd\n or dword ptr [esp], 0x10000\n push cs\n push offset a\n {ON} iretd\n a: nop",
+        f"a:{0x4000 | RF:#x}",
+    ),
     "POPF does not set RF": Case(
         points(("a", CODE, 1)) + "pushfd\n or dword ptr [esp], 0x10000\n popfd\n a: nop", "a:1"
     ),
