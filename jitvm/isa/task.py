@@ -63,12 +63,14 @@ from jitvm.isa.state import (
     EFER_LMA,
     EXIT,
     EXIT_INTERNAL_ERROR,
+    FAULT,
     GP,
     JUMP,
     LDTR,
     NP,
     OK,
     RSP,
+    SS,
     TR,
     TRAP_TASK,
     TS,
@@ -350,9 +352,13 @@ def begin_task(c, selector, d, by):
 
 
 def check_task_state(c, ext):
-    """Segments and instruction pointer of the new task; OK or why not, in its context."""
-    if c.status == OK:
-        load_task_segments(c, c.io_data[V_LDT], ext)
+    """Segments and instruction pointer of the new task; OK or why not, in its context.
+
+    A fault before SS could be loaded finds no stack there: the level counts as 3, so that its handler gets one from the
+    TSS, as in Bochs (the manual warns that the state may not be consistent then: vol. 3, 6.15, #TS).
+    """
+    if c.status == OK and load_task_segments(c, c.io_data[V_LDT], ext) == FAULT and c.attr[SS] & ATTR_P == W0:
+        c.cpl = W3
     update_mode(c)
     if c.status == EXIT:
         c.exit_reason = EXIT_INTERNAL_ERROR

@@ -374,6 +374,8 @@ fixed: .byte {", ".join(str(b) for b in FIXED)}
 OFFSETS = (0, 1, 0x7F0, 0xFFE, 0xFFF, 0x1000, 0x2345, 0x7FFF, 0x8000, 0xEFFF, 0xFFFC, 0xFFFD, 0xFFFE, 0xFFFF, 0x10000, 0xFFFFFFFC)
 LIMITS = (0, 1, 0x2A, 0x2B, 0x66, 0x67, 0x68, 0x8F, 0x7FF, 0x8FF, 0xFFE, 0xFFF, 0x1000, 0xFFFE, 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFFF)
 CALL_GATES, TSSES, TASK_GATE, INT_GATES = (4, 12), (1, 3, 9, 11), 5, (6, 7, 14, 15)
+TASKS, LEVELS = (FIRST, FIRST + 8), (VECTOR_CODE_0, VECTOR_CODE_0, CODE_0_16, CODE_1 & ~3, CODE_3)
+"""The random descriptors that are tasks, nearly always; code of all levels."""
 
 
 @dataclass(frozen=True)
@@ -411,9 +413,15 @@ def selector_of(rng: random.Random) -> int:
     return (k | 4 if rng.random() < 0.35 else FIRST + k) | rng.choice((0, 3, rng.randrange(4)))
 
 
+def task_of(rng: random.Random, base: int, kind: int) -> bytes:
+    """A TSS, most often one that can be switched to."""
+    limit = rng.choice((0x67, 0x67, 0x67, 0x8F, 0x66, 0x2B, 0x2A, 0xFFF))
+    return descriptor(base, limit, rng.choice((0x80, 0xE0, 0xE0, 0xE0, 0xA0, 0x60)) | kind, rng.choice((0, 0, 8)))
+
+
 def segment_of(rng: random.Random) -> bytes:
     """A random descriptor: code, data, or a system segment or gate."""
-    access = rng.randrange(4) << 5 | (0x80 if rng.random() < 0.88 else 0)
+    access = rng.choice((0, 0, 3, 3, 3, 1, 2)) << 5 | (0x80 if rng.random() < 0.9 else 0)
     way = rng.random()
     if way < 0.38:
         flags = rng.choice((0, 4, 4, 12, 8))
@@ -424,11 +432,18 @@ def segment_of(rng: random.Random) -> bytes:
     kind = rng.choice((*CALL_GATES, *CALL_GATES, *TSSES, *TSSES, TASK_GATE, TASK_GATE, *INT_GATES, 2, *range(16)))
     if kind in TSSES:
         base = rng.choice((TSS_C if kind < 8 else TSS_B, TSS_C if kind < 8 else TSS_B, TSS_A))
-        return descriptor(base, rng.choice((0x67, 0x67, 0x8F, 0x66, 0x2B, 0x2A, 0xFFF)), access | kind, rng.choice((0, 0, 8)))
+        return task_of(rng, base, kind)
     if kind == 2:
         return descriptor(GDT + FIRST, rng.choice((8 * N_RANDOM - 1, 7, 0)), access | 2)
+    return gate_of(rng, access | kind)
+
+
+def gate_of(rng: random.Random, access: int) -> bytes:
+    """A gate, half of the time to code or to a task that there is."""
     offset = rng.choice((0x800, 0x800, 0x900, 0xFFF, 0x10000800, 0x1000, 0xFFFF))
-    return gate(selector_of(rng), offset, access | kind, rng.choice((0, 1, 3, 31, rng.randrange(256))))
+    known = TASKS if access & 15 == TASK_GATE else LEVELS
+    selector = rng.choice(known) if rng.random() < 0.5 else selector_of(rng)
+    return gate(selector, offset, access, rng.choice((0, 1, 3, 31, rng.randrange(256))))
 
 
 def modrm(rng: random.Random, reg: int, offset: int) -> bytes:
@@ -436,12 +451,13 @@ def modrm(rng: random.Random, reg: int, offset: int) -> bytes:
     return bytes([reg << 3 | 5]) + struct.pack("<I", offset)
 
 
-def code_of(rng: random.Random, cs16: bool) -> bytes:
-    """An instruction that asks descriptors, privilege levels, or limits."""
+def code_of(rng: random.Random, cs16: bool, gates: list[int]) -> bytes:
+    """An instruction that asks descriptors, privilege levels, or limits; `gates`: what can be called."""
     wide = rng.random() < 0.7
     head = b"" if wide != cs16 else b"\x66"
     address = b"\x67" if cs16 else b""
-    selector, offset = selector_of(rng), rng.choice((0x800, 0x800, 0x900, 0xFFF, 0x1000, 0xFFFF, 0x10000))
+    selector = rng.choice(gates) if rng.random() < 0.6 else selector_of(rng)
+    offset = rng.choice((0x800, 0x800, 0x900, 0xFFF, 0x1000, 0xFFFF, 0x10000))
     pointer = struct.pack("<IH" if wide else "<HH", offset if wide else offset & 0xFFFF, selector)
     memory = modrm(rng, rng.randrange(8), rng.choice(OFFSETS))
     override = rng.choice((b"", b"", b"", b"\x2e", b"\x36", b"\x26", b"\x64", b"\x65"))
@@ -488,10 +504,7 @@ def stack_of(rng: random.Random, wide: bool, starts: tuple[int, int]) -> bytes:
         values = [offset, cs, sp, ss, flags, selector_of(rng), 4, 5, 6, 7]
     frame = struct.pack(f"<10{kind}", *(value & cut for value in values))
     task_flags = 2 | rng.getrandbits(12) & 0xCD5 | rng.choice((0, NT, IF, 0x3000, VM if rng.random() < 0.3 else 0))
-    task_cs = rng.choice((VECTOR_CODE_0, CODE_3, CODE_1, selector_of(rng)))
-    task_ss = rng.choice((STACK_0, DATA_3, DATA_1, selector_of(rng)))
-    if task_cs & 3 == 3 and rng.random() < 0.8:
-        task_ss = DATA_3
+    task_cs, task_ss = rng.choice(STARTS) if rng.random() < 0.7 else (selector_of(rng), selector_of(rng))
     task = struct.pack(
         "<4HIBxH", task_cs, task_ss, rng.choice((0, DATA_3, selector_of(rng))), rng.choice((LDT, 0, selector_of(rng))),
         task_flags, int(rng.random() < 0.15), 0,
@@ -508,9 +521,11 @@ def make_vector(rng: random.Random) -> Vector:
     starts = rng.choice(STARTS)
     virtual = rng.random() < 0.15
     cs16 = virtual or starts[0] in (CODE_0_16, CODE_3_16)
-    code = code_of(rng, cs16)
+    descriptors = [task_of(rng, TSS_B, 9), task_of(rng, TSS_C, 1), *(segment_of(rng) for _ in range(N_RANDOM - 2))]
+    gates = [FIRST + 8 * k | rng.choice((0, 3)) for k, d in enumerate(descriptors) if d[5] & 0x1F in (*CALL_GATES, *TSSES, TASK_GATE)]
+    code = code_of(rng, cs16, gates)
     while (code == b"\xf4" and not (virtual or starts[0] & 3)) or len(code) > 15:
-        code = code_of(rng, cs16)
+        code = code_of(rng, cs16, gates)
     values = [rng.choice((selector_of(rng), selector_of(rng), rng.choice(OFFSETS), rng.getrandbits(32))) for _ in REGISTERS]
     values[1] = rng.choice((0, 1, 5, 0x10, values[1] & 0xFF))
     flags = rng.getrandbits(12) & 0xCD5 | TF | 2 | rng.choice((0, 0x3000, 0x1000)) | (NT if rng.random() < 0.12 else 0)
@@ -520,11 +535,11 @@ def make_vector(rng: random.Random) -> Vector:
     data = [rng.choice((0, DATA_0, DATA_3, DATA_3, STACK_0, DATA_1)) for _ in range(4)]
     selectors = (0x2000, 0x1000, *(0x1000 + rng.randrange(4) for _ in range(4))) if virtual else (*starts, *data)
     esp = rng.choice((0x2000, 0x2002, 0x3001, 0xF000, rng.randrange(0x400, 0xF800)))
-    gate_40 = gate(selector_of(rng), rng.choice((0x800, 0x900, 0xFFF, 0x1000)),
-                   (0x80 if rng.random() < 0.9 else 0) | rng.choice((0, 3, 3, 3)) << 5 | rng.choice((*INT_GATES, *INT_GATES, 5, 4, 12, 1)))  # fmt: skip
+    kind = rng.choice((*INT_GATES, *INT_GATES, TASK_GATE, TASK_GATE, 4, 12, 1))
+    gate_40 = gate_of(rng, (0x80 if rng.random() < 0.9 else 0) | rng.choice((0, 3, 3, 3)) << 5 | kind)
     return Vector(
         code.ljust(16, b"\xcc"), tuple(values), esp, flags, rng.choice((0x400, 0x7F0, 0x123)), selectors, rng.choice((0, 0, 1, 2, 3)),
-        gate_40, b"".join(segment_of(rng) for _ in range(N_RANDOM)), stack_of(rng, rng.random() < 0.7, starts),
+        gate_40, b"".join(descriptors), stack_of(rng, rng.random() < 0.7, starts),
     )  # fmt: skip
 
 
