@@ -8,15 +8,13 @@ back, where the manual has a write (4.7: W/R says what the access was, and a loc
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
+from tests.boot.bochs import run_bochs
 from tests.boot.guests import GUESTS, config, debug_output
-from tests.needs import need
 
 IMAGE = GUESTS / "access.bin"
 WANTED = "32-bit: 00003cc0 made, wrong: 0 0 0 0 0 0 0 0 0\nPAE: 00029c40 made, wrong: 0 0 0 0 0 0 0 0 0\n"
@@ -54,7 +52,7 @@ def test_four_levels_without_the_later_features(cpu: str, n: int) -> None:
 
 def test_four_levels_on_bochs(tmp_path: Path) -> None:
     """As above: it differs only in what EFLAGS.AC permits for level 3 under SMAP."""
-    said = on_bochs(tmp_path, LONG)
+    said = run_bochs(tmp_path, LONG)
     counts = re.findall(r"(\w+) made, wrong: ((?:\w+ ){8})\w+", said)
     assert counts == [(f"{143_424:08x}", "0 " * 8)]
     odd = re.findall(r"^fault 08(?: \w+){5} (\w+) (\w+) \w+ \w+ 0000ffff", said, re.MULTILINE)
@@ -62,20 +60,10 @@ def test_four_levels_on_bochs(tmp_path: Path) -> None:
     assert all(int(cr4, 16) & 0x200000 and int(flags, 16) & 0x40000 for cr4, flags in odd)
 
 
-def on_bochs(tmp_path: Path, image: Path) -> str:
-    """What a ROM says on Bochs' CPU of 2017."""
-    need("bochs")
-    command = Bochs(tmp_path).command(image)
-    settings = tmp_path / "bochsrc"
-    settings.write_text(settings.read_text().replace("model=bx_generic", "model=corei7_skylake_x"))
-    done = subprocess.run(command, capture_output=True, timeout=200, check=False, cwd=tmp_path)
-    return done.stdout.decode("latin-1")
-
-
 @pytest.mark.slow
 def test_on_bochs(tmp_path: Path) -> None:
     """It lets EFLAGS.AC permit what the processor itself reads for level 3, under SMAP (4.6.1: explicit accesses only)."""
-    said = on_bochs(tmp_path, IMAGE)
+    said = run_bochs(tmp_path, IMAGE)
     counts = re.findall(r"(\w+) made, wrong: ((?:\w+ ){8})\w+", said)
     assert counts == [("00003cc0", "0 " * 8), ("00029c40", "0 " * 8)]
     odd = re.findall(r"^fault 08 \w+ \w+ \w+ (\w+) (\w+) \w+ ffff\r?$", said, re.MULTILINE)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
+from tests.boot.bochs import run_bochs
 from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
 from tests.engine.debug_cases import CASES, DB_HANDLER, LOG, UD_HANDLER, Case, source_of
@@ -76,19 +75,10 @@ def test_log(name: str, tmp_path: Path) -> None:
     assert entries(ours) == entries(run_qemu(tmp_path, bios, *DEBUG_EXIT).debug)
 
 
-def on_bochs(folder: Path, bios: Path) -> str:
-    """What Bochs writes to its debug port, on a CPU of 2017."""
-    command = Bochs(folder).command(bios)
-    settings = folder / "bochsrc"
-    settings.write_text(settings.read_text().replace("model=bx_generic", "model=corei7_skylake_x"))
-    return subprocess.run(command, capture_output=True, timeout=60, check=False, cwd=folder).stdout.decode("latin-1")
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_log_on_bochs(name: str, tmp_path: Path) -> None:
-    need("bochs")
     bios = image(tmp_path, CASES[name])
     with Machine(config(bios, cpu="max")) as machine:
         assert machine.run().reason == "debug-exit"
         ours = machine.debug_output(0xE9).decode("latin-1")
-    assert (entries(ours) == entries(on_bochs(tmp_path, bios))) != (name in BOCHS_DIFFERS)
+    assert (entries(ours) == entries(run_bochs(tmp_path, bios))) != (name in BOCHS_DIFFERS)

@@ -6,13 +6,12 @@ Letters stand in the order of events: `n` NMI (`N` when it found the handler of 
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
+from tests.boot.bochs import run_bochs
 from tests.boot.guests import GUESTS, config, debug_output
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
@@ -39,11 +38,6 @@ def test_on_qemu(tmp_path: Path) -> None:
 
 
 def test_on_bochs(tmp_path: Path) -> None:
-    need("bochs")
-    command = Bochs(tmp_path).command(IMAGE)
-    settings = tmp_path / "bochsrc"
-    settings.write_text(settings.read_text().replace("model=bx_generic", "model=corei7_skylake_x"))
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False, cwd=tmp_path)
-    words = done.stdout.decode("latin-1").split()
+    words = run_bochs(tmp_path, IMAGE).split()
     at = words.index(WANTED[0])
     assert words[at : at + len(WANTED)] == WANTED

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
+from tests.boot.bochs import run_bochs
 from tests.boot.guests import GUESTS, config, debug_output
 from tests.engine.guest import Guest
 from tests.fast_set import share
 from tests.firmware.qemu import DEBUG_EXIT, run_qemu
-from tests.needs import lacking, need
+from tests.needs import need
 
 ROM = GUESTS / "long_mode.bin"
 EXPECTED = """
@@ -225,13 +224,6 @@ def test_qemu(tmp_path: Path) -> None:
 
 def test_bochs(tmp_path: Path) -> None:
     """Bochs checks all of it, and agrees in every line."""
-    runner = Bochs(tmp_path)
-    if (why := runner.missing()) is not None:
-        lacking(f"bochs: {why}")
-    command = runner.command(ROM)
-    settings = tmp_path / "bochsrc"
-    settings.write_text(settings.read_text().replace("model=bx_generic", "model=corei7_skylake_x"))
-    done = subprocess.run(command, capture_output=True, timeout=100, check=False, cwd=tmp_path)
-    text = done.stdout.decode("latin-1").replace("\r\n", "\n")
+    text = run_bochs(tmp_path, ROM).replace("\r\n", "\n")
     lines = text[text.index(expected()[0]) :].splitlines()
     assert lines[: len(expected())] == expected()

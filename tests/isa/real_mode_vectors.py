@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import iced_x86 as ix
 
-from tests.boot.guests import ROM_SIZE
+from tests.boot.guests import RESET_VECTOR, ROM_SIZE
 from tests.engine.assembler import assemble
 
 TABLE, SIZE = 0x1000, 64
@@ -282,15 +283,19 @@ def image(folder: Path, vectors: list[Vector]) -> Path:
     """The ROM that runs them."""
     code = assemble(SOURCE.format(end=TABLE + SIZE * len(vectors)), 0, 16)
     assert len(code) <= VARIABLES
-    content = bytearray(code.ljust(TABLE, b"\0") + b"".join(v.pack() for v in vectors))
-    content = content.ljust(ROM_SIZE, b"\0")
-    content[0xFFF0:0xFFF5] = bytes.fromhex("ea000000f0")
+    return rom_of(folder, code.ljust(TABLE, b"\0") + b"".join(v.pack() for v in vectors))
+
+
+def rom_of(folder: Path, content: bytes) -> Path:
+    """A ROM that begins with `content`, where it starts."""
+    whole = bytearray(content.ljust(ROM_SIZE, b"\0"))
+    whole[0xFFF0 : 0xFFF0 + len(RESET_VECTOR)] = RESET_VECTOR
     path = folder / "vectors.bin"
-    path.write_bytes(content)
+    path.write_bytes(whole)
     return path
 
 
-def parse(output: str) -> list[dict[str, int]]:
-    """What the ROM wrote: a dict a vector."""
-    lines = [line for line in output.splitlines() if len(line) == 8 * len(FIELDS)]
-    return [{name: int(line[8 * k : 8 * k + 8], 16) for k, name in enumerate(FIELDS)} for line in lines]
+def parse(output: str, fields: Sequence[str] = FIELDS) -> list[dict[str, int]]:
+    """What such a ROM wrote: a dict a vector."""
+    lines = [line for line in output.splitlines() if len(line) == 8 * len(fields)]
+    return [{name: int(line[8 * k : 8 * k + 8], 16) for k, name in enumerate(fields)} for line in lines]

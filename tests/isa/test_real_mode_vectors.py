@@ -6,19 +6,17 @@ QEMU's translator knows no segment limits, so it is not asked.  Where silicon is
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import iced_x86 as ix
 import pytest
 
-from jitvm.bench.runners import Bochs
 from jitvm.machine import Machine
+from tests.boot.bochs import run_bochs
 from tests.boot.guests import config, debug_output
 from tests.fast_set import share
 from tests.isa import real_mode_vectors as vectors
 from tests.isa.real_mode_vectors import FIELDS, Vector
-from tests.needs import need
 
 N = 400
 BITS = {
@@ -64,17 +62,8 @@ def is_settled(v: Vector, ours: dict[str, int], theirs: dict[str, int], fields: 
     return ins.mnemonic == ix.Mnemonic.RETF and theirs["vector"] == SS and ours["vector"] in (DEBUG, GP)
 
 
-def run_bochs(folder: Path, rom: Path) -> str:
-    """What Bochs prints."""
-    command = Bochs(folder).command(rom)
-    settings = folder / "bochsrc"
-    settings.write_text(settings.read_text().replace("model=bx_generic", "model=corei7_skylake_x"))
-    return subprocess.run(command, capture_output=True, timeout=200, check=False, cwd=folder).stdout.decode("latin-1")
-
-
 @pytest.mark.parametrize("k", share(range(12), 1))
 def test_vectors(k: int, seed: int, tmp_path: Path) -> None:
-    need("bochs")
     made = vectors.make(100 * seed + k, N)
     rom = vectors.image(tmp_path, made)
     with Machine(config(rom, jit="handlers", cpu="max")) as machine:
