@@ -37,14 +37,20 @@ ALLOWED: dict[str, frozenset[str]] = {
     "progress": frozenset(),
     "vcpu": LEAVES | {"isa", "engine"},
     "cli": frozenset(
-        {"__init__", "config", "console", "progress", "errors", "machine", "bench", "engine", "gdb_target", "symbols"}
-        | {"crash_report", "isa_command", "stats"}
+        {"__init__", "boot_command", "config", "errors", "exit_status", "parser", "bench", "engine", "isa_command"}
     ),
+    "boot_command": frozenset(
+        {"config", "option_values", "exit_status", "parser", "console", "progress", "machine", "gdb_target", "symbols"}
+        | {"crash_report", "stats"}
+    ),
+    "option_values": frozenset({"config"}),
+    "exit_status": frozenset(),
+    "parser": frozenset({"errors"}),
     "isa_command": frozenset({"engine"}),
     "__main__": frozenset({"cli"}),
 }
 """For each part of jitvm the parts that it may import; a part without a row stands above the vCPU and below the CLI."""
-UPPER = frozenset({"cli", "__main__", "bench", "console", "progress"})
+UPPER = frozenset({"cli", "boot_command", "exit_status", "parser", "__main__", "bench", "console", "progress"})
 DEVICE_FORBIDDEN = frozenset({"socket", "threading", "time", "select", "asyncio", "multiprocessing"})
 HEAVY = ("numba", "llvmlite", "numpy", "iced_x86", "rich", "unicorn")
 

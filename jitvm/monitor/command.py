@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jitvm.checkpoint import Checkpoint
-from jitvm.config import parse_number
 from jitvm.errors import ConfigError
 from jitvm.gdb_memory import LinearMemory
 from jitvm.monitor.stops import Stops
+from jitvm.option_values import parse_number
 from jitvm.symbols import Symbols, load
 
 if TYPE_CHECKING:
