@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jitvm.engine.options import LEAST_CODE_CACHE
 from jitvm.machine import Machine
 from tests.boot.guests import GUESTS, config, debug_output
 from tests.fast_set import share
@@ -19,6 +20,8 @@ from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
 IMAGE = GUESTS / "smp_torture.bin"
+ROOM = LEAST_CODE_CACHE
+"""For machine code of a processor."""
 ROUNDS_AT = 0x10
 TESTS = (
     "locks", "locked operations", "peterson", "order", "queue", "stack", "code", "loop", "shoot-downs", "wake", "restart",
@@ -88,3 +91,15 @@ def test_only_the_known_hang_is_run_again(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "ran").unlink()
     with pytest.raises(subprocess.TimeoutExpired):
         run_qemu(tmp_path, IMAGE, "locks", program=str(program), hangs_behind="loop")
+
+
+@pytest.mark.parametrize(("n", "threads"), [(2, False), (2, True), (3, True)])
+def test_with_little_room_for_code(n: int, threads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each processor forgets its translations again and again, while others run, and may run regions that it drops."""
+    monkeypatch.setattr("jitvm.config.MIN_CODE_CACHE", ROOM)
+    with Machine(config(image(tmp_path, 3), smp=n, smp_threads=threads, jit="sync", code_cache=n * ROOM)) as machine:
+        result = machine.run()
+        assert debug_output(machine) == WANTED, result
+        assert result.reason == "debug-exit"
+        engines = [vcpu.engine for vcpu in machine.vcpus]
+        assert all(engine.regions.generations and int(engine.c.stat_flushes) for engine in engines)
