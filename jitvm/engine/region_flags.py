@@ -1,9 +1,12 @@
 """Flags of a region: not made until somebody asks.
 
-Local variables hold what the flags are to be made from: `base`, the number of the last unit that wrote all six (0: they are
-made, in %lazy), with its operands `base0`, `base1`; and `top`, a unit behind it that kept CF, with its operand.  In a loop
-these are values that are there anyway, so that a compare and its branch are what they are on the host.  Who reads flags
-settles them first: at once where the writer is known, by a switch over the region's kinds elsewhere (ways out, mostly).
+Local variables hold what the flags are to be made from: `base`, the number of the last unit that wrote all six, with two
+words `base0`, `base1` (0: they are made, and these are the record's two words of flags); and `top`, a unit behind it that
+kept CF, with its word.  The words are values that are there anyway, in a loop, so that a compare and its branch are what
+they are on the host: the operands of a compare, but the result of what writes one, which a register holds from there on, and
+from which the first operand can be told (`KEPT`).  Who reads flags settles them first, to %lazy, which holds them then until
+another instruction writes some: at once where the writer is known, by a switch over the region's kinds elsewhere (ways out,
+mostly).  A word that nobody will ask for is poison, so that nothing keeps its old value.
 """
 
 from __future__ import annotations
@@ -25,6 +28,15 @@ BASES = {"alu.add": 2, "alu.sub": 2, "alu.and_": 2, "alu.or_": 2, "alu.xor": 2, 
 """Units that write all six flags from so many operands behind the size: their flags are made when they are wanted."""
 TOPS = {"alu.inc": 1, "alu.dec": 1}
 """Units that keep CF of what was before."""
+LOGIC = frozenset({"alu.and_", "alu.or_", "alu.xor"})
+"""Units whose flags are those of the result's AND with itself."""
+KEPT = {"alu.add": "sub i64 {r}, {b}", "alu.sub": "add i64 {r}, {b}", "alu.neg": "sub i64 0, {r}"}
+KEPT |= {"alu.inc": "sub i64 {r}, 1", "alu.dec": "add i64 {r}, 1"}
+"""How the first operand is told from the result and the second operand, but for its size."""
+BY_RESULT = " by result"
+"""Behind a unit's name in a recipe whose first word is the result."""
+WORDS = {"base": 2, "top": 1}
+"""Words of what flags are made from."""
 WITH_CARRY = (1, 3)
 """Pairs of condition codes that read CF."""
 
@@ -55,6 +67,8 @@ class LazyFlags(FastPathBuilder):
         self._kinds: dict[tuple[str, str], int] = {}
         """Numbers of the (unit, size) pairs that flags may be made from."""
         self._last = Recipe("", ())
+        self._result = ""
+        """Of the last unit that wrote flags."""
         self._known = SETTLED
 
     def lazy(self) -> str:
@@ -82,7 +96,10 @@ class LazyFlags(FastPathBuilder):
             self._last = Recipe(unit, tuple(args))
         elif self.units[unit].record == "f":
             self.settle_flags()
-        return super().call(unit, args, flags=flags)
+        v = super().call(unit, args, flags=flags)
+        if flags:
+            self._result = v
+        return v
 
     def _condition(self, args: Sequence[str], flags: str) -> str:
         """A condition code: of the operation fused with its Jcc (`flags` new), or of the flags as they stand."""
@@ -122,32 +139,49 @@ class LazyFlags(FastPathBuilder):
         if self.eager_flags:
             super().commit_flags()
         elif recipe.unit in BASES:
-            self._remember("base", recipe)
+            self._remember("base", self._kept(recipe))
             self._remember("top", None)
             self._known = (recipe, None)
         elif recipe.unit in TOPS:
-            self._remember("top", recipe)
+            self._remember("top", self._kept(recipe))
             self._known = (self._known[0], recipe)
         else:
             super().commit_flags()
             self.forget_recipes()
 
+    def _kept(self, recipe: Recipe) -> Recipe:
+        """The same flags, made from what will be there anyway."""
+        size, *operands = recipe.args
+        if recipe.unit in LOGIC:
+            self.used["alu.and_"] = None
+            return Recipe("alu.and_", (size, self._result))
+        if recipe.unit == "alu.sub" and not self.op.shape.dst:  # CMP
+            return recipe
+        return Recipe(recipe.unit + BY_RESULT, (size, self._result, *operands[1:]))
+
     def forget_recipes(self) -> None:
         """The flags are in %lazy, whatever they were to be made from."""
-        self._remember("base", None)
-        self._remember("top", None)
+        self.lines += self.made()
         self._known = SETTLED
 
+    def made(self) -> list[str]:
+        """Text that remembers flags that %lazy holds."""
+        lines = [f"  store i32 0, ptr %{place}" for place in ("base", "top")] + ["  store i64 poison, ptr %top0"]
+        for k in range(2):
+            p, v = self.fresh(), self.fresh()
+            lines += [f"  {p} = getelementptr i8, ptr %lazy, i64 {8 * k}", f"  {v} = load i64, ptr {p}"]
+            lines += [f"  store i64 {v}, ptr %base{k}"]
+        return lines
+
     def _remember(self, place: str, recipe: Recipe | None) -> None:
-        """Remember in the local variables of `place` what the flags are to be made from; None: they are made."""
-        if recipe is None:
-            self.put(f"store i32 0, ptr %{place}")
-            return
-        kinds = BASES if place == "base" else TOPS
-        number = self._kinds.setdefault((recipe.unit, recipe.args[0]), len(self._kinds) + 1)
+        """Remember in the local variables of `place` what the flags are to be made from; None: nothing that they keep."""
+        number, words = 0, []
+        if recipe is not None:
+            size, *words = recipe.args
+            number = self._kinds.setdefault((recipe.unit, size), len(self._kinds) + 1)
         self.put(f"store i32 {number}, ptr %{place}")
-        for k in range(kinds[recipe.unit]):
-            self.put(f"store i64 {recipe.args[k + 1]}, ptr %{place}{k}")
+        for k in range(WORDS[place]):
+            self.put(f"store i64 {words[k] if k < len(words) else 'poison'}, ptr %{place}{k}")
 
     def settle_flags(self) -> None:
         """Make the flags from what they are made of."""
@@ -159,22 +193,33 @@ class LazyFlags(FastPathBuilder):
     def settled(self) -> list[str]:
         """Text that makes the flags: the base by its kind, then what keeps some flags of it."""
         lines = []
-        for place, units in (("base", BASES), ("top", TOPS)):
-            kinds = {key: number for key, number in self._kinds.items() if key[0] in units}
-            if not kinds:
-                continue
-            v, done = self.fresh(), self.label()
+        for place, others in (("base", BASES), ("top", TOPS)):
+            kinds = {key: number for key, number in self._kinds.items() if key[0].removesuffix(BY_RESULT) in others}
+            v, made, done = self.fresh(), self.label(), self.label()
             labels = {key: self.label() for key in kinds}
             cases = " ".join(f"i32 {kinds[key]}, label %{labels[key]}" for key in kinds)
-            lines += [f"  {v} = load i32, ptr %{place}", f"  switch i32 {v}, label %{done} [ {cases} ]"]
-            for (unit, size), label in labels.items():
-                lines.append(f"{label}:")
-                args = [f"i64 {size}"]
-                for k in range(units[unit]):
-                    w = self.fresh()
-                    lines.append(f"  {w} = load i64, ptr %{place}{k}")
-                    args.append(f"i64 {w}")
-                lines.append(f"  {self.fresh()} = call i64 @{symbol(unit)}(ptr %lazy, {', '.join(args)})")
-                lines.append(f"  br label %{done}")
-            lines += [f"{done}:", f"  store i32 0, ptr %{place}"]
-        return lines
+            lines += [f"  {v} = load i32, ptr %{place}", f"  switch i32 {v}, label %{made} [ {cases} ]"]
+            for key, label in labels.items():
+                lines += [f"{label}:", *self._make(place, *key), f"  br label %{done}"]
+            lines.append(f"{made}:")
+            for k in range(2 if place == "base" else 0):
+                p, w = self.fresh(), self.fresh()
+                lines += [f"  {w} = load i64, ptr %base{k}", f"  {p} = getelementptr i8, ptr %lazy, i64 {8 * k}"]
+                lines += [f"  store i64 {w}, ptr {p}"]
+            lines += [f"  br label %{done}", f"{done}:"]
+        return [*lines, *self.made()]
+
+    def _make(self, place: str, unit: str, size: str) -> list[str]:
+        """Text that makes the flags of a kind from the words of `place`."""
+        lines, name = [], unit.removesuffix(BY_RESULT)
+        words = [self.fresh() for _ in range((BASES | TOPS)[name] if name != "alu.and_" else 1)]
+        lines += [f"  {w} = load i64, ptr %{place}{k}" for k, w in enumerate(words)]
+        if name == "alu.and_":
+            words *= 2
+        elif name != unit:
+            a, cut = self.fresh(), self.fresh()
+            lines += [f"  {a} = {KEPT[name].format(r=words[0], b=words[-1])}"]
+            lines += [f"  {cut} = and i64 {a}, {(1 << 8 * int(size)) - 1 if size != '8' else -1}"]
+            words[0] = cut
+        args = ", ".join([f"i64 {size}", *(f"i64 {w}" for w in words)])
+        return [*lines, f"  {self.fresh()} = call i64 @{symbol(name)}(ptr %lazy, {args})"]

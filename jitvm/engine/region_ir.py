@@ -16,9 +16,9 @@ from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.ir_text import SIGNATURE
 from jitvm.engine.layout import at
-from jitvm.engine.region import MODES, OUT, Node, heads, longest, owed
+from jitvm.engine.region import MODES, OUT, Node, heads, longest
 from jitvm.engine.region_flags import SETTLE
-from jitvm.engine.region_pages import busiest
+from jitvm.engine.region_pages import busiest, values_of
 from jitvm.engine.region_x87 import X87Values
 from jitvm.engine.simd_forms import WIDE
 from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, module
@@ -50,10 +50,10 @@ class RegionBuilder(X87Values):
         """A guest register's local variable: LLVM's type, and bytes."""
         self.eager_flags, self._counting, apart = (mode in modes for mode in MODES)
         self.streams = {} if apart else busiest(nodes, values=bool(self.stacks))
+        self.n_values = values_of(nodes)
         self.nodes = nodes
         self.asking = heads(nodes)
         self.need = longest(nodes, self.asking)
-        self.owed = owed(nodes, self.asking)
         self._invariants: dict[str, int] = {}
         self._written: set[int] = set()
         self._touched: set[int] = set()
@@ -203,14 +203,14 @@ class RegionBuilder(X87Values):
         compares = COMPARISONS.get(self.op.shape.unit)
         registers = compares or self._registers() or ()
         self._store_registers(registers)
-        left = self._left()
+        left = self.new("load i64, ptr %left")
         n = whole(self.new(f"add i64 {left}, {self.op.rest}"))
         self._reload_registers(registers)
         self.cond_branch(self.new(f"icmp ne i64 {n}, 0"), usual, slowly, True)
         self.place(usual)
         if ends:
             more = self.new(f"sub i64 {n}, 1")
-            self._set_left(self.new(f"sub i64 {left}, {more}"))
+            self.put(f"store i64 {self.new(f'sub i64 {left}, {more}')}, ptr %left")
             self._count(more)
         if compares:
             with self.flags_kept():
@@ -260,7 +260,7 @@ class RegionBuilder(X87Values):
             self._store_registers(registers)
         self.set_word("rip", str(_signed(self.op.eip, 64)))
         self.set_word("next_rip", self.next_rip())
-        self.set_word("left", self._left(-self.op.rest))
+        self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self.op.rest}"))
 
     def _store_registers(self, registers: Sequence[int]) -> None:
         """What a unit reads goes to the record."""
@@ -320,7 +320,6 @@ class RegionBuilder(X87Values):
         if ends:
             self.put(f"store i64 {self.next_rip()}, ptr %target")
             self._resumes = True
-            self._pay()
             self.put("br label %resume")
         else:
             self._leave_at(self._next_uop)
@@ -329,7 +328,7 @@ class RegionBuilder(X87Values):
     def _reload_left(self) -> None:
         """Iterations of a repeated string instruction, and the time of accesses that were served, came off it."""
         if not self.op.shape.unit.startswith(NO_MEMORY):
-            self._set_left(self.left_behind())
+            self.put(f"store i64 {self.left_behind()}, ptr %left")
 
     def _in_context(self) -> str:
         """i1: the next instruction may follow at once, and is the one that was translated."""
@@ -347,7 +346,9 @@ class RegionBuilder(X87Values):
 
     def _leave_at(self, uop: int) -> None:
         """Leave for a micro-op of this node's block."""
-        self._pay(self._node.tail)
+        if self._node.cut:
+            left = self.new("load i64, ptr %left")
+            self.put(f"store i64 {self.new(f'sub i64 {left}, {self._node.tail}')}, ptr %left")
         u = self.gep(self._block(self._number), lay.UOP_SIZE * uop)
         self.put(f"store ptr {u}, ptr %to")
         self._leaves = True
@@ -361,21 +362,7 @@ class RegionBuilder(X87Values):
     def next(self) -> None:
         """The next instruction's text follows."""
 
-    def _left(self, more: int = 0) -> str:
-        """The budget with all charged that is entered, and so many instructions more."""
-        left, less = self.new("load i64, ptr %left"), self.owed[self._number] + more
-        return self.new(f"sub i64 {left}, {less}") if less else left
-
-    def _set_left(self, v: str) -> None:
-        self.put(f"store i64 {self.new(f'add i64 {v}, {self.owed[self._number]}')}, ptr %left")
-
-    def _pay(self, more: int = 0) -> None:
-        """Take off the budget what is charged: whoever comes here from elsewhere may have another sum."""
-        self.put(f"store i64 {self._left(more)}, ptr %left")
-
     def _edge(self, to: int, slot: int) -> None:
-        if to == OUT or self.owed[to] == self.nodes[to].charge:
-            self._pay()
         if to != OUT:
             self.put(f"br label %E{to}")
             return
@@ -398,7 +385,6 @@ class RegionBuilder(X87Values):
             self._edge(self._node.taken, lay.UOP_TAKEN)
 
     def indirect(self, target: str, *, noted: bool = False) -> None:
-        self._pay()
         if self._node.returns:
             other = self.label()
             cases = " ".join(f"i64 {_signed(rip, 64)}, label %E{n}" for rip, n in self._node.returns)
@@ -413,9 +399,10 @@ class RegionBuilder(X87Values):
         """All nodes, then the ways out."""
         first = self.nodes[0]
         self._count(first.charge)
-        self.put(f"store i64 {self.new(f'add i64 %budget, {first.charge + first.tail}')}, ptr %left")
         if self.stacks:
             self.x87_stands(self.stacks[0], "unlike")
+        if first.cut:
+            self.put(f"store i64 {self.new(f'add i64 %budget, {first.tail}')}, ptr %left")
         more = self.need[0] - first.charge - first.tail
         if more:
             self._short(self.new(f"sub i64 %budget, {more}"), "B0", "short")
@@ -453,16 +440,17 @@ class RegionBuilder(X87Values):
         self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
 
     def _place_edge(self, n: int) -> None:
-        """Where a node is entered from others; a head asks for all up to the next question."""
+        """Where a node is entered from others: charge it; a head asks for all up to the next question."""
         self.place(f"E{n}")
+        left = self.new("load i64, ptr %left")
         if n in self.asking:
-            left = self.new("load i64, ptr %left")
             self._short(self.new(f"sub i64 {left}, {self.need[n]}"), f"C{n}", f"S{n}")
             self.place(f"S{n}")
             self.put(f"store ptr {self._block(n)}, ptr %to")
             self._enters = True
             self.put("br label %enter")
             self.place(f"C{n}")
+        self.put(f"store i64 {self.new(f'sub i64 {left}, {self.nodes[n].charge}')}, ptr %left")
         self._count(self.nodes[n].charge)
         self.put(f"br label %B{n}")
 
@@ -512,7 +500,7 @@ class RegionBuilder(X87Values):
         for n in sorted(self._wide_touched):
             v = self.fresh()
             lines += [f"  {v} = load {WIDE}, ptr %px{n}, align 8", f"  store {WIDE} {v}, ptr %x{n}"]
-        return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy"), *self.x87_load()]
+        return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy"), *self.made(), *self.x87_load()]
 
     def _load_words(self) -> list[str]:
         """Text that loads the record's words that only out-of-line semantics change."""
@@ -546,7 +534,6 @@ class RegionBuilder(X87Values):
         lines += [f"  %pstale = getelementptr i8, ptr %cpu, i64 {at('h_retry')}", "  %stale = load ptr, ptr %pstale"]
         lines += ["  %gone = musttail call preserve_nonecc i64 %stale(ptr %cpu, ptr %uop, i64 %budget)"]
         lines += ["  ret i64 %gone", "start:", "  store i64 %budget, ptr %left", *self._load_all()]
-        lines += ["  store i32 0, ptr %base", "  store i32 0, ptr %top"]
         for name in CONTEXT:
             lines += [f"  %pfirst_{name} = getelementptr i8, ptr %cpu, i64 {at(name)}"]
             lines += [f"  %first_{name} = load i64, ptr %pfirst_{name}"]

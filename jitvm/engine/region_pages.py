@@ -5,6 +5,10 @@ accesses to the stack, absolute ones on the same page.  The busiest streams have
 address of the page that was looked up last, negated, and its host address: an access asks whether it is on that page, and
 only else the TLB.
 
+LLVM makes values of the variables of some (`values_of`), which is best in a small loop.  The others stay in memory (their
+accesses are volatile): where a hundred blocks join, values are moved from register to register at the edges, and push the
+guest's registers out.
+
 It is safe because nothing within a region makes a TLB entry untrue: what does (a flush, a page that gets translated code,
 a watch) happens elsewhere, or in out-of-line semantics behind which `epoch` is compared, and the variables are empty where a
 region is entered.  A stream that is stored to remembers pages that may be written; such a page may also be read.
@@ -19,8 +23,10 @@ from jitvm.engine.region import Node, Op
 from jitvm.engine.region_flags import LazyFlags
 from jitvm.isa.state import RSP, SS, ZERO
 
-MOST_STREAMS = 6
-"""Streams of a region that share their look-ups; each keeps two host registers or stack words busy."""
+MOST_STREAMS = 16
+"""Streams of a region that share their look-ups."""
+LARGE = 40
+"""Nodes of a region where values get scarce."""
 NO_PAGE = -(1 << 63)
 """No 32-bit address is within a page behind this one."""
 STORING_KINDS = frozenset({"pop", "fpu_store", "fpu_put"})
@@ -70,10 +76,17 @@ def busiest(nodes: Sequence[Node], *, values: bool = False) -> dict[Stream, bool
     return {found: found in stored for found, _ in uses.most_common(MOST_STREAMS)}
 
 
+def values_of(nodes: Sequence[Node]) -> int:
+    """How many streams have values for their variables; each keeps two host registers busy."""
+    return 6 if len(nodes) < LARGE else 1
+
+
 class SharedLookups(LazyFlags):
     """The part of a region's builder that finds guest memory."""
 
     streams: dict[Stream, bool]
+    n_values: int
+    """Streams with values for their variables."""
 
     def _hit(self, seg: str, flat: bool, off: str, size: int, write: bool, *, aligned: bool = False) -> str:
         found = stream(self.op, int(seg))
@@ -81,17 +94,18 @@ class SharedLookups(LazyFlags):
             return super()._hit(seg, flat, off, size, write, aligned=aligned)
         k, stored = list(self.streams).index(found), self.streams[found]
         near, far, looked_up, join = (self.label() for _ in range(4))
+        kept = "i64" if k < self.n_values else "volatile i64"
         lin, good = self._linear(seg, flat, off, size, write)
-        within = self.new(f"add i64 {lin}, {self.new(f'load i64, ptr %page{k}')}")
+        within = self.new(f"add i64 {lin}, {self.new(f'load {kept}, ptr %page{k}')}")
         if aligned:
             same = self.new(f"icmp eq i64 {self.new(f'and i64 {within}, {size - PAGE - 1}')}, 0")
         else:
             same = self.new(f"icmp ule i64 {within}, {PAGE - size}")
         if self.long:  # where an address is any 64-bit word, no number stands for "none"
-            same = self._both(same, self.new(f"icmp ne i64 {self.new(f'load i64, ptr %host{k}')}, 0"))
+            same = self._both(same, self.new(f"icmp ne i64 {self.new(f'load {kept}, ptr %host{k}')}, 0"))
         self.cond_branch(self._both(same, good), near, far, True)
         self.place(near)
-        here = self.new(f"load i64, ptr %host{k}")
+        here = self.new(f"load {kept}, ptr %host{k}")
         self.put(f"br label %{join}")
         self.place(far)
         hit, entry = self._entry(lin, size, write, aligned=aligned)
@@ -100,8 +114,8 @@ class SharedLookups(LazyFlags):
         page = self.new(f"and i64 {lin}, {-PAGE}")
         there = self.new(f"add i64 {self.new(f'load i64, ptr {self.gep(entry, 8)}')}, {page}")
         if write or not stored:
-            self.put(f"store i64 {self.new(f'sub i64 0, {page}')}, ptr %page{k}")
-            self.put(f"store i64 {there}, ptr %host{k}")
+            self.put(f"store {kept} {self.new(f'sub i64 0, {page}')}, ptr %page{k}")
+            self.put(f"store {kept} {there}, ptr %host{k}")
         inside = self.new(f"and i64 {lin}, {PAGE - 1}")
         self.put(f"br label %{join}")
         self.place(join)

@@ -259,7 +259,7 @@ class Function:
         if set(bases) != set(offsets):
             return False
         for block, base in bases.items():
-            if m := re.match(r"load i64, ptr %host(\d+)", self.text(base)):
+            if m := re.match(r"load (?:volatile )?i64, ptr %host(\d+)", self.text(base)):
                 if not self.near(m[1], offsets[block], block, size) or not self.kept(m[1], write):
                     return False
                 continue
@@ -278,7 +278,7 @@ class Function:
     def near(self, k: str, within: str, block: str, size: int) -> bool:
         """Whether `within` was found to be the distance of an access inside of the page remembered as number k."""
         parts = self.binary(within, "add")
-        if parts is None or not re.match(rf"load i64, ptr %page{k}$", self.text(parts[1])):
+        if parts is None or not re.match(rf"load (?:volatile )?i64, ptr %page{k}$", self.text(parts[1])):
             return False
         for text in self.true(block):
             if (m := re.match(rf"icmp ule i64 {within}, (\d+)$", text)) and int(m[1]) <= PAGE - size:
@@ -291,8 +291,8 @@ class Function:
     def kept(self, k: str, write: bool) -> bool:
         """Whether what is remembered as page number k, if anything, was always looked up (for stores: in the write kind)."""
         for name, block in self.blocks.items():
-            hosts = [m[1] for line in block.lines if (m := re.match(rf"store i64 (\S+), ptr %host{k}$", line))]
-            pages = [m[1] for line in block.lines if (m := re.match(rf"store i64 (\S+), ptr %page{k}$", line))]
+            hosts = [m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %host{k}$", line))]
+            pages = [m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %page{k}$", line))]
             if len(hosts) != len(pages):
                 return False
             for host, page in zip(hosts, pages, strict=True):

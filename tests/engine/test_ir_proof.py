@@ -12,7 +12,7 @@ import pytest
 
 from jitvm import bare
 from jitvm.bare import accelerator
-from jitvm.engine import group, stencil, stitch
+from jitvm.engine import group, region_pages, stencil, stitch
 from jitvm.engine.accel import Accelerator
 from jitvm.engine.grow import Grown
 from jitvm.engine.layout import at
@@ -39,7 +39,9 @@ def grown() -> Iterator[list[Grown]]:
     patch.undo()
 
 
-def test_regions(grown: list[Grown]) -> None:
+@pytest.mark.parametrize("large", [region_pages.LARGE, 1])
+def test_regions(grown: list[Grown], large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_pages, "LARGE", large)
     assert len(grown) > 3
     for modes in ((), *((mode,) for mode in MODES)):
         for region in grown:

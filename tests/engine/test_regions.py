@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from jitvm.engine import region_pages
 from jitvm.engine.accel import Options
 from tests.engine.assembler import assemble
 from tests.engine.grown import note_grown
@@ -23,6 +24,13 @@ SOON = Options(hot=1, region_hot=2, drops=4, sync=True)
 @pytest.mark.parametrize("seed", share(range(3), 1))
 def test_random(seed: int, bits: int) -> None:
     check(looping(seed, bits), bits, SOON, 100)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 64])
+def test_streams_in_memory(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What large regions do about their look-ups, in small ones, of a program that no other test makes regions of."""
+    monkeypatch.setattr(region_pages, "LARGE", 1)
+    check(looping(77, bits), bits, SOON, 100)
 
 
 @pytest.mark.slow
