@@ -14,6 +14,7 @@ import ctypes
 import mmap
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,19 @@ def weakly(method: Callable[..., None]) -> Callable[..., None]:
     return listener
 
 
+def zeroed(shape: int, dtype: npt.DTypeLike, *, huge: bool = False) -> npt.NDArray[Any]:
+    """An array of zeros on pages of its own, which the host has again as soon as the array is gone.
+
+    The heap would keep them, as it does once it was given something so large back, and write all the zeros of the next
+    one.  `huge`: pages of 2 MiB where the host has them, for tables that are read all over.
+    """
+    kind = np.dtype(dtype)
+    pages = mmap.mmap(-1, max(shape * kind.itemsize, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if huge:
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, kind, shape)
+
+
 class GuestMemory:
     """RAM of `ram_size` bytes and room for `rom_size` bytes of ROM, `address_bits` of physical address."""
 
@@ -60,8 +74,8 @@ class GuestMemory:
         self.bytes: npt.NDArray[np.uint8] = whole[GUARD : GUARD + self.size]
         self.host = base + GUARD
         n_pages = 1 << (address_bits - 12)
-        self.page_read: npt.NDArray[np.uint64] = np.zeros(n_pages, np.uint64)
-        self.page_write: npt.NDArray[np.uint64] = np.zeros(n_pages, np.uint64)
+        self.page_read: npt.NDArray[np.uint64] = zeroed(n_pages, np.uint64)
+        self.page_write: npt.NDArray[np.uint64] = zeroed(n_pages, np.uint64)
         self._rom_next = ram_size
         self.on_map: list[Callable[[], None]] = []
         self.on_write: list[Callable[[int, int], None]] = []

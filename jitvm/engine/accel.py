@@ -8,6 +8,7 @@ it came back.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import threading
 import time
@@ -51,7 +52,7 @@ from jitvm.isa.record import Record
 from jitvm.isa.reset import APIC_BSP, reset_cpu
 from jitvm.isa.state import CR0_CD, CR0_NW, CS
 from jitvm.isa.words import u64
-from jitvm.memory import PAGE, GuestMemory, weakly
+from jitvm.memory import PAGE, GuestMemory, weakly, zeroed
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
@@ -236,6 +237,15 @@ class Accelerator:
         self._flush(record)
 
 
+@functools.lru_cache(maxsize=64)
+def _announced(
+    model: str, add: tuple[str, ...], remove: tuple[str, ...]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], np.uint64]:
+    """`c.cpuid`, `c.features` and `c.phys_mask` of a CPU, to copy."""
+    table = cpuid_table(model, add, remove)
+    return table, feature_words(table), physical_mask(table)
+
+
 class VcpuEngine:
     """One CPU record on `memory`.  `c` is the record (for semantics in plain Python), `words` its 64-bit words."""
 
@@ -243,14 +253,14 @@ class VcpuEngine:
         self, accel: Accelerator, memory: GuestMemory, options: Options | None = None, common: Common | None = None
     ) -> None:
         self.accel, self.memory, self.common = accel, memory, common
-        self.array = np.zeros(1, CPU)
+        self.array = zeroed(1, CPU)
         self.c = Record(self.array)
         self.address = int(self.array.ctypes.data)
         self.words = self.array.view(np.uint8).data.cast("Q")
         self.signed = self.array.view(np.uint8).data.cast("q")
         n_pages = memory.size // PAGE
-        self.page_tables = {name: np.zeros(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
-        self._arena = np.zeros(ARENA_BYTES, np.uint8)
+        self.page_tables = {name: zeroed(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
+        self._arena = zeroed(ARENA_BYTES, np.uint8, huge=True)
         c = self.c
         c.ram = memory.host
         c.page_read, c.page_write = memory.page_read.ctypes.data, memory.page_write.ctypes.data
@@ -311,16 +321,13 @@ class VcpuEngine:
         """
         lacking = host_lacks(HOST_NAMES.values())
         missing = [name for name, its in HOST_NAMES.items() if its in lacking]
-        for name in add:
+        for name in (added := tuple(add)):
             if name in missing:
                 raise ConfigError(f"CPU feature {name!r}: this host's processor has no such instructions; leave it out")
-        table = cpuid_table(model, add, [*remove, *missing])
-        self.c.cpuid[:] = table
-        self.c.features[:] = feature_words(table)
-        self.c.phys_mask = physical_mask(table)
+        table, features, mask = _announced(model, added, (*remove, *missing))
+        self.c.cpuid[:], self.c.features[:], self.c.phys_mask = table, features, mask
         self.accel.tables.copy_forms(self.c)
-        needed = {name for shape in self.accel.forms.shapes for name in shape.feature.split()}
-        if self.common is not None or not all(is_announced(self.c.features, name) for name in needed):
+        if self.common is not None or not all(is_announced(features, name) for name in self.accel.forms.features):
             self.c.form_key[:] = 0
             self.c.n_forms = 0
 

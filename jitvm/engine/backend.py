@@ -8,6 +8,7 @@ as long as the `Linker`, or until it is unlinked.  Text that names symbols of ot
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -40,9 +41,14 @@ def machine() -> llvm.TargetMachine:
     return _machine
 
 
+@functools.cache
+def _host_features() -> llvm.FeatureMap:
+    return llvm.get_host_cpu_features()
+
+
 def host_cpu() -> dict[str, str]:
     """What LLVM is told of the CPU that it makes code for."""
-    return {"cpu": llvm.get_host_cpu_name(), "features": llvm.get_host_cpu_features().flatten()}
+    return {"cpu": llvm.get_host_cpu_name(), "features": _host_features().flatten()}
 
 
 def new_machine() -> llvm.TargetMachine:
@@ -53,13 +59,13 @@ def new_machine() -> llvm.TargetMachine:
 
 def host_lacks(names: Iterable[str]) -> frozenset[str]:
     """Those of some features (LLVM's names) that this host's CPU has not."""
-    has = llvm.get_host_cpu_features()
+    has = _host_features()
     return frozenset(name for name in names if not has.get(name))
 
 
 def host_key() -> str:
     """What compiled code depends on besides its source: LLVM, CPU and its features."""
-    features = llvm.get_host_cpu_features().flatten()
+    features = _host_features().flatten()
     return f"{llvm.llvm_version_info} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
 
 

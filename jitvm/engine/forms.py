@@ -300,6 +300,8 @@ class Forms:
 
     def __init__(self) -> None:
         self.shapes: list[Shape] = []
+        self.features: set[str] = set()
+        """Of all shapes."""
         self._numbers: dict[Shape, int] = {}
         self.number(Shape("", "none"))
         self.number(GOTO)
@@ -314,6 +316,7 @@ class Forms:
             if n >= MOST_SHAPES:
                 raise EngineError(f"the guest uses more than {MOST_SHAPES} kinds of instruction: run it in parts")
             self.shapes.append(shape)
+            self.features.update(shape.feature.split())
         return n
 
     def describe(self, data: bytes, mode: int, key: int) -> tuple[int, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jitvm.bare import ENGINES, Bare
@@ -35,6 +37,27 @@ def test_a_dropped_machine_is_freed_without_the_collector(engine: str) -> None:
     held: list[weakref.ref[Any]] = [weakref.ref(m), weakref.ref(m.vcpu), weakref.ref(m.vcpu.array), weakref.ref(m.memory)]
     del m
     assert [reference() for reference in held] == [None] * 4
+
+
+def mapping_of(table: np.ndarray) -> mmap.mmap:
+    """The mapping whose pages an array shows."""
+    below: object = table
+    while isinstance(below, np.ndarray):
+        below = below.base
+    assert isinstance(below, memoryview) and isinstance(below.obj, mmap.mmap)
+    return below.obj
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_what_is_large_goes_back_to_the_host_at_once() -> None:
+    """Not to the heap, which keeps it, 34 MiB of each machine, and fills it with zeros for the next one."""
+    m = Bare(memory=4 << 20)
+    engine, memory = m.vcpu, m.memory
+    tables = [engine.array, engine._arena, *engine.page_tables.values(), memory.page_read, memory.page_write, memory.bytes]
+    held = [weakref.ref(mapping_of(table)) for table in tables]
+    assert len({reference() for reference in held}) == len(tables)
+    del m, engine, memory, tables
+    assert [reference() for reference in held] == [None] * len(held)
 
 
 @pytest.mark.usefixtures("no_collection")
