@@ -29,6 +29,7 @@ from jitvm.trace_json import CHUNK, JsonFile, TraceJson
 from tests.boot.guests import config
 from tests.engine.guest import Guest
 from tests.engine.test_code_cache import TINY, many_blocks, many_loops
+from tests.needs import host_cannot, need
 
 ROOT = Path(__file__).resolve().parents[1]
 LINE = re.compile(r"([0-9a-f]+) ([0-9a-f]+) (\S.*)")
@@ -90,6 +91,31 @@ def test_perf_map_names_all_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert any(re.fullmatch(r"handler alu.sub r32,i32 \(fused, condition \d+\)", name) for name in handlers)
     assert not overlaps(pieces)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def perf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Linux perf, in user space alone, by the clock: what any user may."""
+    return subprocess.run(["perf", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_linux_perf_names_guest_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real perf, on a process of its own: a hot loop's samples are its region's."""
+    need("perf")
+    data, record = tmp_path / "perf.data", ("record", "-q", "-e", "cpu-clock:u", "-F", "499")
+    if perf(*record, "-o", data, "true").returncode:
+        host_cannot("this kernel lets no user measure (perf_event_paranoid)")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    image = bench_image(tmp_path, "sieve", 20_000)
+    boot = (sys.executable, "-m", "jitvm", "boot", image, "--serial", "null", "--device", "isa-debug-exit", "--jit", "sync")
+    done = perf(*record, "-o", data, "--", *boot, "--perf-map")
+    assert "jitvm: warning" not in done.stderr, done.stderr
+    pids = set(perf("script", "-i", data, "-F", "pid").stdout.split())
+    report = perf("report", "-i", data, "--stdio", "--sort", "dso,sym", "-F", "overhead,dso,sym").stdout
+    for pid in pids:
+        Path(f"/tmp/perf-{pid}.map").unlink(missing_ok=True)
+    ours = re.findall(r"([\d.]+)% +\[JIT\] tid \d+ +\[\.\] (.*)", report)
+    regions = sum(float(share) for share, name in ours if re.match(r"region 0x[0-9a-f]+.*, \d+ blocks?", name))
+    assert regions > 0.5 * sum(float(share) for share, _ in ours) > 0, report
 
 
 def test_functions_linked_before_are_not_invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,27 @@ def longest(nodes: Sequence[Node], asking: set[int]) -> list[int]:
     return need
 
 
+def owed(nodes: Sequence[Node], asking: set[int]) -> list[int]:
+    """Instructions that are charged within each node, and still to be taken off the budget there.
+
+    All of a way that nothing else leads into, since the last question: they are taken off where it ends or is left.
+    """
+    before: list[set[int]] = [set() for _ in nodes]
+    for n, node in enumerate(nodes):
+        for m in node.successors():
+            before[m].add(n)
+    alone = {n for n, others in enumerate(before) if len(others) == 1 and n and n not in asking}
+    alone -= {m for node in nodes for _, m in node.returns}
+    found = [0 if n in alone else node.charge for n, node in enumerate(nodes)]
+    for start in range(len(nodes)):
+        way = [start]
+        while not found[way[-1]]:
+            way += before[way[-1]]
+        for n, ahead in zip(way[-2::-1], way[:0:-1], strict=True):
+            found[n] = found[ahead] + nodes[n].charge
+    return found
+
+
 def inner_loops(nodes: Sequence[Node]) -> dict[int, set[int]]:
     """The loops that hold no other one: the nodes of each by its head, where all others are entered."""
     following = [node.successors() for node in nodes]

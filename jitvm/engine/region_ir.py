@@ -16,7 +16,7 @@ from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.ir_text import SIGNATURE
 from jitvm.engine.layout import at
-from jitvm.engine.region import MODES, OUT, Node, heads, longest
+from jitvm.engine.region import MODES, OUT, Node, heads, longest, owed
 from jitvm.engine.region_flags import SETTLE
 from jitvm.engine.region_pages import busiest, values_of
 from jitvm.engine.region_x87 import X87Values
@@ -54,6 +54,7 @@ class RegionBuilder(X87Values):
         self.nodes = nodes
         self.asking = heads(nodes)
         self.need = longest(nodes, self.asking)
+        self.owed = owed(nodes, self.asking)
         self._invariants: dict[str, int] = {}
         self._written: set[int] = set()
         self._touched: set[int] = set()
@@ -203,14 +204,14 @@ class RegionBuilder(X87Values):
         compares = COMPARISONS.get(self.op.shape.unit)
         registers = compares or self._registers() or ()
         self._store_registers(registers)
-        left = self.new("load i64, ptr %left")
+        left = self._left()
         n = whole(self.new(f"add i64 {left}, {self.op.rest}"))
         self._reload_registers(registers)
         self.cond_branch(self.new(f"icmp ne i64 {n}, 0"), usual, slowly, True)
         self.place(usual)
         if ends:
             more = self.new(f"sub i64 {n}, 1")
-            self.put(f"store i64 {self.new(f'sub i64 {left}, {more}')}, ptr %left")
+            self._set_left(self.new(f"sub i64 {left}, {more}"))
             self._count(more)
         if compares:
             with self.flags_kept():
@@ -260,7 +261,7 @@ class RegionBuilder(X87Values):
             self._store_registers(registers)
         self.set_word("rip", str(_signed(self.op.eip, 64)))
         self.set_word("next_rip", self.next_rip())
-        self.set_word("left", self.new(f"add i64 {self.new('load i64, ptr %left')}, {self.op.rest}"))
+        self.set_word("left", self._left(-self.op.rest))
 
     def _store_registers(self, registers: Sequence[int]) -> None:
         """What a unit reads goes to the record."""
@@ -320,6 +321,7 @@ class RegionBuilder(X87Values):
         if ends:
             self.put(f"store i64 {self.next_rip()}, ptr %target")
             self._resumes = True
+            self._pay()
             self.put("br label %resume")
         else:
             self._leave_at(self._next_uop)
@@ -328,7 +330,7 @@ class RegionBuilder(X87Values):
     def _reload_left(self) -> None:
         """Iterations of a repeated string instruction, and the time of accesses that were served, came off it."""
         if not self.op.shape.unit.startswith(NO_MEMORY):
-            self.put(f"store i64 {self.left_behind()}, ptr %left")
+            self._set_left(self.left_behind())
 
     def _in_context(self) -> str:
         """i1: the next instruction may follow at once, and is the one that was translated."""
@@ -346,9 +348,7 @@ class RegionBuilder(X87Values):
 
     def _leave_at(self, uop: int) -> None:
         """Leave for a micro-op of this node's block."""
-        if self._node.cut:
-            left = self.new("load i64, ptr %left")
-            self.put(f"store i64 {self.new(f'sub i64 {left}, {self._node.tail}')}, ptr %left")
+        self._pay(self._node.tail)
         u = self.gep(self._block(self._number), lay.UOP_SIZE * uop)
         self.put(f"store ptr {u}, ptr %to")
         self._leaves = True
@@ -362,7 +362,21 @@ class RegionBuilder(X87Values):
     def next(self) -> None:
         """The next instruction's text follows."""
 
+    def _left(self, more: int = 0) -> str:
+        """The budget with all charged that is entered, and so many instructions more."""
+        left, less = self.new("load i64, ptr %left"), self.owed[self._number] + more
+        return self.new(f"sub i64 {left}, {less}") if less else left
+
+    def _set_left(self, v: str) -> None:
+        self.put(f"store i64 {self.new(f'add i64 {v}, {self.owed[self._number]}')}, ptr %left")
+
+    def _pay(self, more: int = 0) -> None:
+        """Take off the budget what is charged: whoever comes here from elsewhere may have another sum."""
+        self.put(f"store i64 {self._left(more)}, ptr %left")
+
     def _edge(self, to: int, slot: int) -> None:
+        if to == OUT or self.owed[to] == self.nodes[to].charge:
+            self._pay()
         if to != OUT:
             self.put(f"br label %E{to}")
             return
@@ -385,6 +399,7 @@ class RegionBuilder(X87Values):
             self._edge(self._node.taken, lay.UOP_TAKEN)
 
     def indirect(self, target: str, *, noted: bool = False) -> None:
+        self._pay()
         if self._node.returns:
             other = self.label()
             cases = " ".join(f"i64 {_signed(rip, 64)}, label %E{n}" for rip, n in self._node.returns)
@@ -399,10 +414,9 @@ class RegionBuilder(X87Values):
         """All nodes, then the ways out."""
         first = self.nodes[0]
         self._count(first.charge)
+        self.put(f"store i64 {self.new(f'add i64 %budget, {first.charge + first.tail}')}, ptr %left")
         if self.stacks:
             self.x87_stands(self.stacks[0], "unlike")
-        if first.cut:
-            self.put(f"store i64 {self.new(f'add i64 %budget, {first.tail}')}, ptr %left")
         more = self.need[0] - first.charge - first.tail
         if more:
             self._short(self.new(f"sub i64 %budget, {more}"), "B0", "short")
@@ -440,17 +454,16 @@ class RegionBuilder(X87Values):
         self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
 
     def _place_edge(self, n: int) -> None:
-        """Where a node is entered from others: charge it; a head asks for all up to the next question."""
+        """Where a node is entered from others; a head asks for all up to the next question."""
         self.place(f"E{n}")
-        left = self.new("load i64, ptr %left")
         if n in self.asking:
+            left = self.new("load i64, ptr %left")
             self._short(self.new(f"sub i64 {left}, {self.need[n]}"), f"C{n}", f"S{n}")
             self.place(f"S{n}")
             self.put(f"store ptr {self._block(n)}, ptr %to")
             self._enters = True
             self.put("br label %enter")
             self.place(f"C{n}")
-        self.put(f"store i64 {self.new(f'sub i64 {left}, {self.nodes[n].charge}')}, ptr %left")
         self._count(self.nodes[n].charge)
         self.put(f"br label %B{n}")
 

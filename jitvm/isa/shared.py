@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from jitvm.isa.host import code_written, fence, peek, poke, swap
 from jitvm.isa.state import EXIT, EXIT_ALONE, EXIT_CODE, EXIT_DATA, OK, WRITTEN, retired
-from jitvm.isa.words import ONES, W0, W1, W3, W6, W8, W12, W63, u64
+from jitvm.isa.words import ONES, W0, W1, W3, W6, W8, W12, W63, i64, u64
 
 IN_PAGE = u64(0xFFF)
 MOST_WRITTEN = u64(WRITTEN)
@@ -150,7 +150,10 @@ def serialize_memory(c):
 
 
 def common_now(c):
-    """Virtual time: this CPU's own, but never before what is known anywhere; its own goes on from there."""
+    """Virtual time: this CPU's own, but never before what is known anywhere; its own goes on from there.
+
+    What it has caught up with comes off the budget, which is virtual time, too: no timer comes late by that.
+    """
     own = retired(c) + c.extra_ns
     now = own
     if peek(c.times, W8) > now:
@@ -161,4 +164,6 @@ def common_now(c):
     if told > now:
         now = told
     c.extra_ns = c.extra_ns + now - own
+    c.horizon = c.horizon - (now - own)
+    c.left = c.left - i64(now - own)
     return now

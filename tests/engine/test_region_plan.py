@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from jitvm.engine.forms import GOTO
-from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, joined, longest, unrolled
+from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, joined, longest, owed, unrolled
 from jitvm.engine.returns import Step, return_places
 
 OP = Op(GOTO, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reads=False, kills=False)
@@ -177,3 +177,15 @@ def test_whoever_leaves_a_cut_block_has_room_for_all_of_it() -> None:
     """Node 0 has one instruction and three that node 1 goes on with: it asks for four, though node 1 asks again."""
     cut = Node(0, 1, 0, (OP,), 1, jumps=False, cut=replace(OP, rest=3))
     assert longest([cut, node(1, 1, charge=3)], {1}) == [4, 3]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_owed_is_what_was_charged_since_the_last_place_that_others_lead_to(seed: int) -> None:
+    nodes = random_nodes(seed)
+    asking = heads(nodes)
+    found = owed(nodes, asking)
+    for m, here in enumerate(nodes):
+        ways_in = [n for n, node in enumerate(nodes) if m in node.successors()]
+        by_switch = any(k == m for node in nodes for _, k in node.returns)
+        joins = m == 0 or m in asking or by_switch or len(ways_in) > 1
+        assert found[m] == here.charge + (0 if joins else found[ways_in[0]])

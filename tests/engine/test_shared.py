@@ -7,6 +7,8 @@ import threading
 import pytest
 
 from jitvm import bare
+from jitvm.engine import layout as lay
+from jitvm.engine.common import CLOCK
 from jitvm.isa import string_loops
 from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
 from jitvm.isa.words import u64
@@ -193,6 +195,22 @@ def test_no_element_is_stored_in_parts(copy: str, size: int, monkeypatch: pytest
         for k in range(n):
             element = range(0x1000 + k * size, 0x1000 + (k + 1) * size)
             assert any(set(element) <= set(store) for store in stores), (n, k)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_time_that_is_caught_up_with_comes_off_the_budget(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RDTSC tells what others have reached, and the next timer is as much nearer."""
+    guest, cpu = shared_guest(monkeypatch, engine)
+    guest.load("1: rdtsc\n mov [0x8000], eax\n inc ecx\n jmp 1b")
+    assert guest.go(50_000) == "limit"
+
+    def now() -> int:
+        return cpu.retired() + int(cpu.c.extra_ns)
+
+    before, retired = now(), cpu.retired()
+    cpu.common.times[CLOCK] = before + 30_000
+    assert cpu.run(40_000) == lay.WHY_LIMIT
+    assert abs(now() - before - 40_000) < 8 and abs(cpu.retired() - retired - 10_000) < 8
 
 
 def test_regions_are_installed_under_the_lock_of_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
