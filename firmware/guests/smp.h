@@ -73,6 +73,8 @@ void test_code(u32 me);
 void test_loop(u32 me);
 void test_shoot_down(u32 me);
 void check_shoot_down(void);
+void test_marks(u32 me);
+void check_marks(void);
 
 /* The page that moves, its table, and who comes where. */
 #define WINDOW 0x400000u

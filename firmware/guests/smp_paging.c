@@ -1,4 +1,4 @@
-/* smp_torture: TLB shoot-downs. */
+/* smp_torture: TLB shoot-downs; accessed and dirty bits. */
 #include "smp.h"
 
 #define POISON 0xDEADDEAD
@@ -110,4 +110,67 @@ void check_shoot_down(void)
     for (u32 k = 0; k < n_cpus; k++)
         if (page[k * 16] != stored[k])
             fail(0x830 + k);
+}
+
+/* ---- accessed and dirty bits ---------------------------------------------------------------------------------------------------
+ * Page walks of all processors set bits of entries in which others count, in the three bits that are software's. */
+#define MARKED 16
+#define FIRST_MARKED 8
+#define ACCESSED 0x20u
+#define DIRTY 0x40u
+#define COUNT 0x200u
+static volatile u32 added[MARKED];
+
+static volatile u32 *marked_page(u32 k) { return (volatile u32 *)(WINDOW + (FIRST_MARKED + k) * 4096); }
+static u32 count_in(volatile u32 *entry)
+{
+    u32 old = *entry, seen;
+    while ((seen = cmpxchg(entry, old, (old & ~(7 * COUNT)) | ((old + COUNT) & 7 * COUNT))) != old)
+        old = seen;
+    return old;
+}
+void test_marks(u32 me)
+{
+    volatile u32 *entries = window_table + FIRST_MARKED;
+    u32 random = me * 2654435761u + 12345;
+    if (me == 0)
+        for (u32 k = 0; k < MARKED; k++)
+            entries[k] = (u32)frames[k % FRAMES] | 3;
+    barrier();
+    for (u32 n = 0; n < rounds * 64; n++) {
+        random = random * 1664525 + 1013904223;
+        u32 k = random >> 16 & (MARKED - 1), what = random >> 24 & 7;
+        if (what == 0)
+            __asm__ volatile("lock andl %1, %0" : "+m"(entries[k]) : "ir"(~(ACCESSED | DIRTY)) : "memory", "cc");
+        if (what < 3) {
+            count_in(&entries[k]);
+            xadd(&added[k], 1);
+        }
+        invlpg((u32)marked_page(k));
+        if (what & 1)
+            marked_page(k)[me] = n;
+        else
+            (void)marked_page(k)[me];
+    }
+    barrier(); /* now what each has touched must be seen in the entries */
+    for (u32 k = me; k < MARKED; k += n_cpus)
+        __asm__ volatile("lock andl %1, %0" : "+m"(entries[k]) : "ir"(~(ACCESSED | DIRTY)) : "memory", "cc");
+    barrier();
+    for (u32 k = 0; k < MARKED; k++) {
+        invlpg((u32)marked_page(k));
+        if (k % n_cpus == me)
+            marked_page(k)[me] = k;
+        else if (k & 1)
+            (void)marked_page(k)[me];
+    }
+}
+void check_marks(void)
+{
+    for (u32 k = 0; k < MARKED; k++) {
+        u32 entry = window_table[FIRST_MARKED + k];
+        if ((entry & (ACCESSED | DIRTY)) != (ACCESSED | DIRTY))
+            fail(0x840 + k);
+        if ((entry / COUNT & 7) != (added[k] & 7))
+            fail(0x860 + k);
+    }
 }

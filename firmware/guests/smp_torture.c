@@ -1,11 +1,11 @@
 /* Proves: processors that share memory. Locks of every kind, locked operations of all sizes over lines and pages, Peterson's
  * algorithm, the order of loads and stores, queues by CMPXCHG and CMPXCHG8B, code that another processor writes, TLB
- * shoot-downs under a storm of stores, interrupts that wake halted processors, INIT in any state. Each test says "ok" or
+ * shoot-downs under a storm of stores, accessed and dirty bits, interrupts that wake halted processors, NMIs, INIT in any state. Each test says "ok" or
  * what it counted; then it leaves with 0, or with 1 when one went wrong. It takes all processors that fw_cfg counts.
  *
  * How often each thing is done follows from `rounds`, 32 bits at offset 10h of the image.
  * Intel SDM volume 3: 8.1 (locked operations), 8.1.3 (cross-modifying code), 8.2.2 and 8.2.3 (memory ordering), 8.4 (INIT
- * and SIPI), 4.8 (dirty bit), 4.10.5 (propagation of paging-structure changes to other processors), 10.6 (IPIs). */
+ * and SIPI), 4.8 (accessed and dirty bits), 4.10.5 (propagation of paging-structure changes to other processors), 10.6 (IPIs), 6.7 (NMI). */
 #include "smp.h"
 
 #define TRAMPOLINE 0x8000
@@ -87,6 +87,40 @@ static void test_wake(u32 me)
         pause();
 }
 
+/* ---- NMIs ----------------------------------------------------------------------------------------------------------------------- */
+#define NMI 0x4400
+static volatile u32 nmis[MAX_CPUS], nmi_lap[MAX_CPUS], nmi_seen[MAX_CPUS];
+INTERRUPT static void on_nmi(struct frame *frame)
+{
+    (void)frame;
+    nmis[index_of[*lapic(0x20) >> 24]]++;
+}
+static void test_nmi(u32 me)
+{
+    u32 next = (me + 1) % n_cpus;
+    for (u32 n = 1; n <= rounds * 4; n++) { /* all at once: none is lost, none comes twice */
+        send(apic_id_of[next], NMI);
+        while (nmis[next] != n)
+            pause();
+    }
+    barrier();
+    for (u32 lap = 1; lap <= rounds; lap++) /* halted with interrupts off; one may come just before HLT, so again and again */
+        if (me) {
+            __asm__ volatile("cli");
+            while (nmi_lap[me] != lap)
+                __asm__ volatile("hlt" : : : "memory");
+            nmi_seen[me] = lap;
+            __asm__ volatile("sti");
+        } else
+            for (u32 k = 1; k < n_cpus; k++) {
+                nmi_lap[k] = lap;
+                do {
+                    send(apic_id_of[k], NMI);
+                    wait(500);
+                } while (nmi_seen[k] != lap);
+            }
+}
+
 /* ---- INIT and SIPI -------------------------------------------------------------------------------------------------------------- */
 #define RESTARTS 6
 static volatile u32 restarting, state[MAX_CPUS], restarts[MAX_CPUS];
@@ -144,7 +178,9 @@ static const struct {
     {"code", test_code, nothing},
     {"loop", test_loop, nothing},
     {"shoot-downs", test_shoot_down, check_shoot_down},
+    {"marks", test_marks, check_marks},
     {"wake", test_wake, nothing},
+    {"nmi", test_nmi, nothing},
     {"restart", test_restart, nothing}, /* the last: a processor that was restarted ends there */
 };
 #define N_TESTS (sizeof tests / sizeof *tests)
@@ -207,6 +243,7 @@ void main(void)
         leave(2);
     for (u32 k = 0; k < 256; k++)
         set_gate(&idt[k], (k >= 10 && k < 14) || k == 8 || k == 17 ? (u32)on_fault_with_error : (u32)on_fault);
+    set_gate(&idt[2], (u32)on_nmi);
     set_gate(&idt[14], (u32)on_page_fault);
     set_gate(&idt[SHOOT], (u32)on_shoot);
     set_gate(&idt[WAKE], (u32)on_wake);

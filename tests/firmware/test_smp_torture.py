@@ -1,4 +1,4 @@
-"""The ROM firmware/guests/smp_torture: locks, queues, cross-modifying code, TLB shoot-downs, on several vCPUs and on QEMU.
+"""The ROM firmware/guests/smp_torture: locks, queues, cross-modifying code, TLB shoot-downs, page tables' marks, NMIs.
 
 The guest checks itself, and counts: what it says is the same whatever runs it.  What it asks for is said at its top.
 """
@@ -24,7 +24,8 @@ ROOM = LEAST_CODE_CACHE
 """For machine code of a processor."""
 ROUNDS_AT = 0x10
 TESTS = (
-    "locks", "locked operations", "peterson", "order", "queue", "stack", "code", "loop", "shoot-downs", "wake", "restart",
+    "locks", "locked operations", "peterson", "order", "queue", "stack", "code", "loop", "shoot-downs", "marks",
+    "wake", "nmi", "restart",
 )  # fmt: skip
 WANTED = "".join(f"{name} ok\n" for name in TESTS)
 
