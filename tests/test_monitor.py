@@ -159,6 +159,29 @@ def test_devices_with_ranges_wires_and_state(guest: Callable[..., Guest]) -> Non
     assert g.ask("screen").split("\n")[-1].startswith("No bootable device")
 
 
+def test_apics_in_words(guest: Callable[..., Guest]) -> None:
+    """What a kernel with APICs has set up, of each CPU; masked entries are left out."""
+    g = guest(COUNTER, smp=2)
+    board = g.machine.board
+    first, second = board.apic_bus.locals
+    assert board.ioapic is not None
+    assert "lapic0: disabled (SVR), tpr 00, irr none isr none\n  lint0 ExtINT edge\n" in g.ask("irq"), "as reset leaves it"
+    with g.machine.lock:
+        first.write(0xF0, 4, 0x1FF)
+        first.write(0x320, 4, 0x200EC)
+        first.irr, first.isr = 1 << 0xEC | 1 << 0x31, 1 << 0x40
+        second.enabled = False
+        board.ioapic.entries[4] = 0x0100_0000_0000_A931
+    lines = g.ask("irq").split("\n")
+    assert lines[2:] == [
+        "ioapic pin 4: vector 31 level to logical 01",
+        "lapic0: on, tpr 00, irr 31,ec isr 40",
+        "  timer vector ec edge, lint0 ExtINT edge",
+        "lapic1: off, tpr 00, irr none isr none",
+        "high: none",
+    ]
+
+
 def test_an_empty_screen(guest: Callable[..., Guest]) -> None:
     assert guest(COUNTER).ask("screen") == "(the screen shows no text)"
 

@@ -6,6 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jitvm.devices.base import Device
+from jitvm.devices.ioapic import LOGICAL, IoApic
+from jitvm.devices.lapic import (
+    LEVEL,
+    LVT_ERROR,
+    LVT_LINT0,
+    LVT_LINT1,
+    LVT_PERF,
+    LVT_THERMAL,
+    LVT_TIMER,
+    MASKED,
+    REMOTE_IRR,
+    LocalApic,
+)
 from jitvm.devices.pci import PciFunction
 from jitvm.errors import ConfigError
 from jitvm.monitor.command import Command, Context
@@ -13,6 +26,12 @@ from jitvm.monitor.command import Command, Context
 MAX_STATE = 24
 """Values of a chip's state that are shown."""
 MAX_BYTES = 16
+LOCAL_SOURCES = {
+    "timer": LVT_TIMER, "lint0": LVT_LINT0, "lint1": LVT_LINT1, "error": LVT_ERROR, "perf": LVT_PERF,
+    "thermal": LVT_THERMAL,
+}  # fmt: skip
+DELIVERY = ("fixed", "lowest", "SMI", "mode 3", "NMI", "INIT", "mode 6", "ExtINT")
+"""Delivery modes of both kinds of APIC (SDM vol. 3, 10.5.1)."""
 SPACES = {"port": "ports", "mmio": "MMIO", "memory": "memory"}
 
 
@@ -112,14 +131,49 @@ def _show(value: Any, whole: bool) -> str:
 def irq(context: Context, words: Sequence[str]) -> str:
     """The interrupt controllers, and which chips drive lines that are high."""
     machine = context.machine
-    with machine.lock:
-        chips: dict[str, Any] = machine.board.pic.snapshot()
-        high = [f"{wire.irq} by {wire.owner}" for wire in machine.board.wires if wire.line.level]
+    with machine.standing(), machine.lock:
+        board = machine.board
+        chips: dict[str, Any] = board.pic.snapshot()
+        high = [f"{wire.irq} by {wire.owner}" for wire in board.wires if wire.line.level]
+        apics = [line for apic in board.apic_bus.locals for line in _local_apic(apic)]
+        pins = _pins(board.ioapic) if board.ioapic is not None else []
     lines = [
         f"{name}: irr {chip['irr']:08b} isr {chip['isr']:08b} imr {chip['imr']:08b} lines {chip['lines']:08b}"
         for name, chip in chips.items()
     ]
-    return "\n".join([*lines, f"high: {', '.join(high) if high else 'none'}"])
+    return "\n".join([*lines, *pins, *apics, f"high: {', '.join(high) if high else 'none'}"])
+
+
+def _local_apic(apic: LocalApic) -> list[str]:
+    """State and sets of vectors of a local APIC, and the open entries of its vector table."""
+    state = "off" if not apic.enabled else "on" if apic.is_software_enabled() else "disabled (SVR)"
+    sets = " ".join(f"{name} {_vectors(bits)}" for name, bits in (("irr", apic.irr), ("isr", apic.isr)))
+    table = apic.snapshot()["lvt"]
+    opened = [f"{name} {_entry(table[at])}" for name, at in LOCAL_SOURCES.items() if not table[at] & MASKED]
+    return [f"{apic.name}: {state}, tpr {apic.tpr:02x}, {sets}", *([f"  {', '.join(opened)}"] if opened else [])]
+
+
+def _pins(chip: IoApic) -> list[str]:
+    """The pins of an I/O APIC that are open."""
+    lines = []
+    for pin, entry in enumerate(chip.entries):
+        if not entry & MASKED:
+            where = f"{'logical' if entry & LOGICAL else 'apic'} {entry >> 56:02x}"
+            state = "".join([", high" * (chip.lines >> pin & 1), ", being served" * bool(entry & REMOTE_IRR)])
+            lines.append(f"ioapic pin {pin}: {_entry(entry)} to {where}{state}")
+    return lines
+
+
+def _entry(entry: int) -> str:
+    """Vector or delivery mode, and trigger, of an entry of either table."""
+    mode = DELIVERY[entry >> 8 & 7]
+    what = f"vector {entry & 0xFF:02x}" if mode in ("fixed", "lowest") else mode
+    return f"{what} {'level' if entry & LEVEL else 'edge'}"
+
+
+def _vectors(bits: int) -> str:
+    """A set of vectors in hex."""
+    return ",".join(f"{vector:02x}" for vector in range(256) if bits >> vector & 1) or "none"
 
 
 def screen(context: Context, words: Sequence[str]) -> str:
@@ -133,6 +187,8 @@ def screen(context: Context, words: Sequence[str]) -> str:
 COMMANDS = (
     Command("devices [NAME]", "the tree of chips: ports, MMIO, interrupt lines, state that is not zero", devices,
             "With the name of one: all of its state."),
-    Command("irq", "the interrupt controllers' registers, and which chips ask", irq),
+    Command("irq", "the interrupt controllers' registers, and which chips ask", irq,
+            "The 8259As, the I/O APIC's open pins, each CPU's local APIC with the vectors that ask (irr) and that are\n"
+            "served (isr) and the open entries of its vector table, and the wires that are high."),
     Command("screen", "the VGA text screen as text", screen),
 )  # fmt: skip
