@@ -35,7 +35,8 @@ ENGINES: dict[str, Options | None] = {
     "plain": None,
     "handlers": Options(stencils=False, groups=False),
     "groups": Options(stencils=False, group_hot=1),
-    "stencils": Options(regions=False, hot=1, drops=4),
+    "stencils": Options(regions=False, hot=1, drops=4, pins=False),
+    "pinned": Options(regions=False, hot=1, drops=4, pin_hot=1),
     "regions": Options(hot=1, region_hot=2, drops=4, sync=True),
 }
 """Engines by name: plain Python; handlers alone; in groups, and machine code, for every block at its first execution."""

@@ -40,6 +40,7 @@ OPTIMISATIONS: Mapping[str, str] = {
     "stencils": "hot blocks become copied machine code",
     "regions": "hot loops are compiled as a whole",
     "groups": "without stencils, instructions of hot blocks are put together by three",
+    "pins": "without regions, hot blocks keep the guest's registers in the host's",
     "fuse": "a compare and the jump behind it are one",
     "dead_flags": "flags that nothing in the block reads are not made",
     "chain": "a jump leads to the next block without a look-up",

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitvm.engine import layout as lay
-from jitvm.engine import stencil
+from jitvm.engine import pinned, stencil
 from jitvm.engine.backend import host_lacks
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
@@ -170,18 +170,20 @@ class Accelerator:
     def stencils(self, keys: list[int]) -> dict[int, int]:
         """Addresses of stencil blobs by key, cut now where they are not known, and of some that came with them."""
         shapes = self.forms.shapes
+        usual = {key: pinned.normal(shapes, stencil.normal(shapes, key)) for key in keys}
         names = {}
-        for key in keys:
-            plain = stencil.normal(shapes, key)
+        for key, plain in usual.items():
             shape = handler_symbol(shapes[plain & 0xFFFF], plain >> 16 & 0xFF)
-            names[key] = f"{shape}.{plain >> stencil.SEG_SHIFT & 31}"
-        missing = {n: stencil.normal(shapes, k) for k, n in names.items() if not self._find_stencil(n)}
+            names[key] = f"{shape}.{pinned.instance(plain)}"
+        missing = {n: usual[k] for k, n in names.items() if not self._find_stencil(n)}
         self.code.wanted.update(dict.fromkeys(names.values()))
         if missing:
             self.code.on_progress(f"{len(missing)} stencils")
             start = time.perf_counter()
-            possible = [k for k in missing.values() if stencil.stencilable(shapes[k & 0xFFFF])]
-            made = stencil.stamp(self.units, shapes, possible)
+            made: dict[int, stencil.Stencil | None] = {}
+            for tier, its in ((stencil, stencil.is_stencil), (pinned, pinned.is_pinned)):
+                possible = [k for k in missing.values() if its(k) and tier.possible(shapes[k & 0xFFFF])]
+                made |= tier.stamp(self.units, shapes, possible) if possible else {}
             for name, key in missing.items():
                 cut = made.get(key)
                 self._add_stencil(name, cut.blob() if cut else b"")
@@ -276,13 +278,20 @@ class VcpuEngine:
         self.options = options = options or Options()
         c.options = options.bits()
         if options.code_cache < LEAST_CODE_CACHE:
-            raise ConfigError(f"--code-cache: {options.code_cache} bytes a CPU are less than {LEAST_CODE_CACHE >> 10} KiB")
+            raise ConfigError(
+                f"--code-cache: {options.code_cache} bytes a CPU are less than {LEAST_CODE_CACHE >> 10} KiB"
+            )
         self._code = CodeMemory(options.copied_bytes()) if options.stencils and stencil.supported() else None
         if self._code is not None:
             c.hot = options.hot
             c.copy_drops = options.drops * int(BLOCK_DROP)
             c.h_count = accel.code.address["h_count"]
             c.region_hot = options.region_hot if options.regions else 0
+            if options.pins and not options.regions:
+                accel.code.ensure_pinned()
+                c.pin_hot = options.pin_hot
+                for name in pinned.SPECIALS:
+                    setattr(c, name, accel.code.address[name])
             self._use_code_memory()
         elif options.groups:
             c.hot = options.group_hot
@@ -555,9 +564,9 @@ class VcpuEngine:
             self.forget()
             return
         found: dict[int, int] = {}
-        if handlers := [k for k in keys if not stencil.is_stencil(k)]:
+        if handlers := [k for k in keys if not stencil.is_copied(k)]:
             found |= self.accel.handlers(handlers)
-        if stencils := [k for k in keys if stencil.is_stencil(k)]:
+        if stencils := [k for k in keys if stencil.is_copied(k)]:
             found |= self.accel.stencils(stencils)
         if len(self._known_handlers) + len(found) >= lay.N_HANDLERS - 1:
             c.handler_key[:] = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from jitvm.engine.gate import close_block
 from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_DATA_KNOWN, N_JUMP_CACHE, UOP_SIZE
+from jitvm.engine.pin_gate import close_pinned
 from jitvm.isa.host import peek, poke
 from jitvm.isa.paging_entry import PAGE_OFFSET
 from jitvm.isa.shared import pieces
@@ -74,6 +75,7 @@ def new_block(c, offset, rip, ctx):
     c.block_state[b] = W0
     c.block_room[b] = W0
     c.block_code[b] = W0
+    c.block_pin[b] = W0
     c.block_chain[b] = c.block_hash[h]
     c.block_hash[h] = b + W1
     return b
@@ -160,6 +162,7 @@ def drop_block(c, b):
     c.epoch += W1
     u = c.block_uop[b]
     close_block(c, b)
+    close_pinned(c, b)
     n = state >> W8
     while n != W0:
         poke(u, W8, c.h_stale)

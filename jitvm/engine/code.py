@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jitvm.engine import entry, group, specials, stitch
+from jitvm.engine import entry, group, pinned, specials, stitch
 from jitvm.engine.backend import Linker, compile_object, compile_quickly, host_key
 from jitvm.engine.beside import helped
 from jitvm.engine.cache import Cache
@@ -256,6 +256,16 @@ class Code:
         text, outside, _ = stitch.module(self.units, builders, entry.TEXT)
         self.ensure_units(outside)
         self._build(text, [*specials.SPECIALS, *entry.EXPORTS], [symbol(n) for n in outside], LEVEL_HANDLER)
+
+    def ensure_pinned(self) -> None:
+        """What leads out of pinned code."""
+        self.wanted[pinned.SPECIALS[0]] = None
+        if pinned.SPECIALS[0] in self.address or self._load(pinned.SPECIALS[0]):
+            return
+        builders = [pinned.special(self.units, n) for n in pinned.SPECIALS]
+        text, outside, others = stitch.module(self.units, builders)
+        self.ensure_units(outside)
+        self._build(text, [*pinned.SPECIALS], [*(symbol(n) for n in outside), *others], LEVEL_HANDLER)
 
     # ---- handlers -----------------------------------------------------------------------------------------------------
     def handlers(self, shapes: Sequence[Shape], keys: Sequence[int]) -> dict[int, str]:

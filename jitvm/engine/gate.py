@@ -21,6 +21,7 @@ from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W6, W7, W8, W10, W12, u64
 GATE, PAD = u64(16), u64(64)
 """Bytes."""
 H_HOT, H_ENTER, H_OUT, H_PAD = u64(at("h_hot")), u64(at("h_enter")), u64(at("h_out")), u64(at("h_pad"))
+H_PIN = u64(at("h_pin"))
 FLOOR, PAD_AT = u64(at("floor")), u64(at("pad_at"))
 DISP, REST = u64(UOP_DISP), u64(UOP_REST)
 LINK_PADS = u64(OPT_PADS)
@@ -51,11 +52,11 @@ def set_uop(to, u):
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------------
-def counting_gate(to):
-    """dec qword [r13 + 16]; jnz behind; jmp [r12 + h_hot].  The address behind it."""
+def counting_gate(to, field):
+    """dec qword [r13 + 16]; jnz behind; jmp [r12 + field], which is h_hot or h_pin.  The address behind it."""
     poke(to, W4, u64(0x104D_FF49))
     poke(to + W4, W2, u64(0x0A75))
-    jump_by_record(to + W6, H_HOT)
+    jump_by_record(to + W6, field)
     return to + GATE
 
 

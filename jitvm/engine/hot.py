@@ -6,7 +6,7 @@ zero `note_hot` lets the block's name be known and opens the gate.
 
 from __future__ import annotations
 
-from jitvm.engine.gate import counting_gate, open_gate, region_gate
+from jitvm.engine.gate import H_HOT, counting_gate, open_gate, region_gate
 from jitvm.engine.layout import TABLE_N_PAGES, TABLE_PAGES, TABLE_PLAIN
 from jitvm.engine.layout import WHY_REGION as WHY_REGION_
 from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block, plan_block
@@ -37,7 +37,7 @@ def note_hot(c, u):
 
 def ask_again(c, b, count):
     """Let block b ask for a region after `count` more executions of its machine code."""
-    counting_gate(c.block_code[b])
+    counting_gate(c.block_code[b], H_HOT)
     serialize()
     poke(c.block_uop[b] + O_IMM, W8, count)
     poke(c.block_uop[b], W8, c.block_code[b] + c.code_shift)

@@ -64,6 +64,18 @@ ENGINE = [
     ("h_pad", U),
     ("pad_at", U),  # executable address of the pad that was passed last
     ("stat_linked", U),
+    ("pin_hot", U),  # executions of a block's machine code after which it is pinned (`pinned.py`); 0: never
+    ("h_spill", U),
+    ("h_leap", U),
+    ("h_settle", U),
+    ("h_jump", U),
+    ("h_pin", U),
+    ("h_pin_pad", U),
+    ("out_u", U),  # where pinned code goes on that is left: micro-op, address
+    ("out_to", U),
+    ("flags_top", U),  # operand of the INC or DEC whose flags are not made yet
+    ("pin_cut", U),  # instructions of the block that is being pinned before what has no stencil
+    ("stat_pinned", U),
     ("epoch", U),  # counts what may make a region untrue: dropped blocks, forgotten translations
     ("page_version", U),  # host address of a word a page of guest memory: how often translated code on it was dropped
     ("page_written", U),  # host address of a word a page: what was written of it, a bit for 64 bytes (OTHERS_WRITTEN)
@@ -114,7 +126,7 @@ ENGINE = [
     ("missing", U, (N_MISSING,)),
     ("any_data", U),  # not 0: `data_known` has entries
     ("data_known", U, (N_DATA_KNOWN,)),  # offset << 12 | size of stores beside code that overlap no block; ONES: none
-    ("jump_cache", U, (N_JUMP_CACHE * 4,)),  # rip, ctx, micro-op, unused
+    ("jump_cache", U, (N_JUMP_CACHE * 4,)),  # rip, ctx, micro-op, where pinned code enters
     ("opcode_attr", U, (4 * 256,)),
     ("form_key", U, (N_FORM_HASH,)),
     ("form_index", U, (N_FORM_HASH,)),
@@ -135,6 +147,7 @@ ENGINE = [
     ("block_second", U, (N_BLOCKS,)),  # offset of the second page when an instruction crosses into it
     ("block_state", U, (N_BLOCKS,)),  # BLOCK_* bits
     ("block_code", U, (N_BLOCKS,)),  # writable address of its machine code's gate, 0: none
+    ("block_pin", U, (N_BLOCKS,)),  # writable address of its pinned code's gate, 0: none
     ("block_chain", U, (N_BLOCKS,)),  # hash chain: index + 1
     ("block_hash", U, (N_BLOCK_HASH,)),  # index + 1
     ("block_list", U, (2 * N_BLOCKS,)),  # per page lists: 2 * index + which + 1
@@ -156,6 +169,8 @@ GROUP_HOT = 1000
 GROUP_BIT, MEMBER_BITS, MEMBERS = 63, 21, 3
 """A group's key has this bit, and three members: a handler's key (shape, variant) each, 0 for none.  The first is 0 in the
 group of a block's entry record, which is no instruction."""
+PIN_HOT = 1000
+"""Executions of a block's machine code after which it is pinned, where there are no regions."""
 REGION_HOT = 2000
 """Executions of a block's machine code after which a region is made that begins with it."""
 

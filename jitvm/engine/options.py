@@ -37,6 +37,9 @@ class Options:
     groups: bool = True
     group_hot: int = lay.GROUP_HOT
     """Executions after which the instructions of a block are put together to groups, where there are no stencils."""
+    pins: bool = True
+    pin_hot: int = lay.PIN_HOT
+    """Executions of a block's machine code after which it is pinned, where there are no regions."""
     regions: bool = True
     region_hot: int = lay.REGION_HOT
     """Executions of a block's machine code after which a region is made that begins with it."""

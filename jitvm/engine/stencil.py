@@ -16,8 +16,9 @@ from __future__ import annotations
 import platform
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from jitvm.engine import layout as lay
 from jitvm.engine.backend import compile_relocatable
@@ -25,7 +26,6 @@ from jitvm.engine.compose import compose
 from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
 from jitvm.engine.ir_text import SIGNATURE, TYPES
-from jitvm.engine.layout import GROUP_BIT
 from jitvm.engine.objects import ObjectFile
 from jitvm.engine.stitch import HandlerBuilder, module
 from jitvm.engine.units import Units
@@ -33,15 +33,20 @@ from jitvm.isa.table import AT_ONCE, QUICK
 
 HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i", "relative")
 EXITS = ("taken", "fall")
+MISS = "miss"
 """What a hole is filled with: immediate, displacement, following RIP (32 bits each), distance from the entry record to the
 instruction's micro-op and to the block's link slots, offsets of registers in the CPU record, following RIP plus
-displacement.  EXITS: jumps to the block's pads, numbered behind the holes."""
+displacement.  EXITS: jumps to the block's pads, numbered behind the holes; MISS, behind these: to where a pinned stencil
+leaves for its handler."""
 WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1, 12: 2}
 """Relocation types that may be holes, to bytes: R_X86_64_64, _32, _32S, _8, _16."""
 R_PC32, R_PLT32 = 2, 4
 MOST_BYTES = 512
 KINDS = frozenset("value push pop leave jcc loop jmp jmpi call calli ret goto host move".split())
-SEG_SHIFT, SCALE_SHIFT, STENCIL_BIT = 24, 27, 40
+SEG_SHIFT, SCALE_SHIFT, STENCIL_BIT, PIN_BIT = 24, 27, 40, 62
+PINNED_MARK, DEFERRED_MARK = 2, 8
+"""Bits of a blob's marks, of which bit 0 is `turned`: its pads are pinned code's; flags are left as operands."""
+Built = TypeVar("Built", bound=HandlerBuilder)
 
 
 def supported() -> bool:
@@ -49,7 +54,7 @@ def supported() -> bool:
     return platform.machine() == "x86_64"
 
 
-def stencilable(shape: Shape) -> bool:
+def possible(shape: Shape) -> bool:
     """Whether a shape can be a stencil: nothing out of line, no segment or control register operand."""
     if shape.unit in QUICK or (shape.unit in AT_ONCE and not shape.ends):
         return True
@@ -60,7 +65,12 @@ def stencilable(shape: Shape) -> bool:
 
 def is_stencil(key: int) -> bool:
     """Whether a key is a stencil's, not a handler's."""
-    return bool(key >> STENCIL_BIT & 1) and not key >> GROUP_BIT
+    return bool(key >> STENCIL_BIT & 1) and not key >> PIN_BIT
+
+
+def is_copied(key: int) -> bool:
+    """Whether a key is a stencil's, pinned or not."""
+    return is_stencil(key) or key >> PIN_BIT == 1
 
 
 def normal(shapes: Sequence[Shape], key: int) -> int:
@@ -77,19 +87,21 @@ def normal(shapes: Sequence[Shape], key: int) -> int:
 class Stencil:
     """Code bytes and holes: (offset, kind index in HOLES or behind, width in bytes, addend).
 
-    `exits`: number of pads that follow; `turned`: the one of the fall-through first, to which the code runs on.
+    `exits`: number of pads that follow; `turned`: the one of the fall-through first, to which the code runs on; `marks`:
+    PINNED_MARK, DEFERRED_MARK.
     """
 
     code: bytes
     holes: tuple[tuple[int, int, int, int], ...]
     exits: int = 0
     turned: bool = False
+    marks: int = 0
 
     def blob(self) -> bytes:
-        """As the copier reads it: length, numbers of holes and pads, code filled up to 8 bytes, a word a hole."""
+        """As the copier reads it: length, numbers of holes and pads, marks, code filled up to 8 bytes, a word a hole."""
         words = [at | kind << 12 | width << 16 | (addend & 0xFFFF_FFFF) << 32 for at, kind, width, addend in self.holes]
         padded = self.code + bytes(-len(self.code) % 8)
-        head = struct.pack("<IHBB", len(self.code), len(words), self.exits, self.turned)
+        head = struct.pack("<IHBB", len(self.code), len(words), self.exits, self.turned | self.marks)
         return head + padded + struct.pack(f"<{len(words)}Q", *words)
 
 
@@ -172,22 +184,34 @@ class StencilBuilder(FastPathBuilder):
         return self.gep("%uop", self.hole("end"))
 
     def _follow(self, slot: int) -> None:
-        self.go("@taken" if slot == lay.UOP_TAKEN else "@fall", "%uop", "%budget")
+        self.go(self.exit_of(slot), "%uop", "%budget")
 
-    def text(self) -> str:
+    def exit_of(self, slot: int) -> str:
+        """The pad by which a link slot's way goes."""
+        return "@taken" if slot == lay.UOP_TAKEN else "@fall"
+
+    def leave(self) -> None:
+        """On in this instruction's handler."""
+        u = self.gep("%uop", self.hole("uop"))
+        self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
+
+    def missed(self) -> None:
+        """The way of a miss, at the end of the text."""
         if self._missed:
             self.place("again")
-            u = self.gep("%uop", self.hole("uop"))
-            self.go(self.new(f"load ptr, ptr {u}"), u, "%budget")
+            self.leave()
+
+    def text(self) -> str:
+        self.missed()
         return super().text()
 
 
-def _declarations() -> str:
+def _declarations(types: str) -> str:
     holes = "".join(
         f"@hole_{n} = external dso_local global i8, !absolute_symbol !{2 if len(n) > 1 else 3}\n" for n in HOLES
     )
     ranges = "!2 = !{i64 -2147483648, i64 2147483648}\n!3 = !{i64 0, i64 256}\n"
-    jumps = "".join(f"declare preserve_nonecc i64 @{name}{TYPES}\n" for name in ("next", *EXITS))
+    jumps = "".join(f"declare preserve_nonecc i64 @{name}{types}\n" for name in ("next", MISS, *EXITS))
     return jumps + holes + ranges
 
 
@@ -201,15 +225,15 @@ def builder(units: Units, shapes: Sequence[Shape], key: int, name: str) -> Stenc
 
 def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[int, Stencil | None]:
     """Stencils by key (shape, variant, segment, scale); None where the code can't be cut."""
-    builders: list[HandlerBuilder] = []
-    wanted: dict[str, int] = {}
-    for key in keys:
-        b = builder(units, shapes, key, f"s{len(builders)}")
-        wanted[b.name] = key
-        builders.append(b)
-    text, _, _ = module(units, builders)
-    cut_out = cut(compile_relocatable(text + _declarations()))
-    return {key: cut_out.get(name) for name, key in wanted.items()}
+    builders = {key: builder(units, shapes, key, f"s{k}") for k, key in enumerate(keys)}
+    return {key: cut for key, (_, cut) in stamped(units, builders, TYPES).items()}
+
+
+def stamped(units: Units, builders: Mapping[int, Built], types: str) -> dict[int, tuple[Built, Stencil | None]]:
+    """What builders by key put together, compiled and cut; they are named s0, s1, ..., and are functions of `types`."""
+    text, _, _ = module(units, list(builders.values()))
+    cut_out = cut(compile_relocatable(text + _declarations(types)))
+    return {key: (b, cut_out.get(b.name)) for key, b in builders.items()}
 
 
 def cut(data: bytes) -> dict[str, Stencil | None]:
@@ -242,6 +266,8 @@ def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stenc
     for at, name, kind, addend in relocations:
         if name == "next" and kind in (R_PC32, R_PLT32):
             struct.pack_into("<i", code, at, end - at - 4)
+        elif name == MISS and kind in (R_PC32, R_PLT32):
+            holes.append((at, len(HOLES) + len(EXITS), 4, addend))
         elif name in EXITS and kind in (R_PC32, R_PLT32):
             holes.append((at, len(HOLES) + EXITS.index(name), 4, addend))
         elif name.startswith("hole_") and kind in WIDTHS and (WIDTHS[kind] < 8 or 0 <= addend < 1 << 32):
@@ -251,4 +277,4 @@ def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stenc
     return Stencil(bytes(code[:end]), tuple(holes), exits, last == "fall") if end <= MOST_BYTES else None
 
 
-__all__ = ["SIGNATURE", "STENCIL_BIT", "Stencil", "stamp", "stencilable", "supported"]
+__all__ = ["SIGNATURE", "STENCIL_BIT", "Stencil", "stamp", "supported"]

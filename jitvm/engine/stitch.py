@@ -550,11 +550,15 @@ class HandlerBuilder(FunctionText):
         """Pointer behind the block's last micro-op."""
         return self.gep(self.u, lay.UOP_SIZE)
 
-    def _jump(self, target: str, budget: str, note: str = "") -> None:
-        """By the jump cache; what is not there is looked up.  `note`: where its micro-op is remembered."""
+    def jump_entry(self, target: str) -> str:
+        """Pointer to the jump cache's entry for a target."""
         mixed = self.new(f"xor i64 {target}, {self.new(f'lshr i64 {target}, 12')}")
         index = self.new(f"shl i64 {self.new(f'and i64 {mixed}, {lay.N_JUMP_CACHE - 1}')}, 5")
-        entry = self.gep(self.gep("%cpu", index), at("jump_cache"))
+        return self.gep(self.gep("%cpu", index), at("jump_cache"))
+
+    def _jump(self, target: str, budget: str, note: str = "") -> None:
+        """By the jump cache; what is not there is looked up.  `note`: where its micro-op is remembered."""
+        entry = self.jump_entry(target)
         same = self.new(f"icmp eq i64 {self.new(f'load i64, ptr {entry}')}, {target}")
         ctx = self.new(f"load i64, ptr {self.gep(entry, 8)}")
         same_ctx = self.new(f"icmp eq i64 {ctx}, {self.word('ctx')}")

@@ -74,6 +74,7 @@ from jitvm.engine.layout import (
 from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
 from jitvm.engine.layout import WHY_FORM as WHY_FORM_
 from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
+from jitvm.engine.pin_gate import pinned_entry
 from jitvm.isa.debug import code_break, is_code_break
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear, cut_linear, fetch_host, is_code
@@ -547,6 +548,7 @@ def find_block(c):
         c.jump_cache[k] = rip  # at a breakpoint a jump that hits here would pass by the trap
         c.jump_cache[k + W1] = ctx
         c.jump_cache[k + W2] = u
+        c.jump_cache[k + W3] = pinned_entry(c, b)
     return u
 
 

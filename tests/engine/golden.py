@@ -3,10 +3,10 @@
     python -m tests.engine.golden           writes them down anew (`make golden`); the diff shows what became of them
 
 For each loop, of one iteration: guest instructions, and x86-64 host instructions on the way that is taken as handlers, as
-stencils (without gates and pads) and in the region, whose loop has several copies of its body; beside that the LLVM
-instructions of the whole region, its ways out included.  For single handlers LLVM instructions after optimisation.  For
-whole runs, with regions compiled at once, what was translated, compiled and asked of the outside.  LLVM is told its generic
-CPU, so that the figures are the same on every host.
+stencils and as pinned ones (without gates and pads), and in the region, whose loop has several copies of its body; beside
+that the LLVM instructions of the whole region, its ways out included.  For single handlers LLVM instructions after
+optimisation.  For whole runs, with regions compiled at once, what was translated, compiled and asked of the outside.  LLVM
+is told its generic CPU, so that the figures are the same on every host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import pytest
 from jitvm.bare import accelerator
 from jitvm.bench.workloads import images_folder, load_image, patch
 from jitvm.config import DeviceConfig, MachineConfig
-from jitvm.engine import backend, stencil, stitch
+from jitvm.engine import backend, pinned, stencil, stitch
 from jitvm.engine.accel import Options
 from jitvm.engine.backend import compile_object, compile_quickly, simplify
 from jitvm.engine.dispatch import shorten
@@ -209,6 +209,28 @@ def _stencil_key(op: Op) -> int:
     return stencil.normal(accelerator().forms.shapes, key)
 
 
+def _pinned_keys(node: Node) -> list[int]:
+    """Keys of a block's pinned stencils, last one first; flags are made at once where the block reads them."""
+    keys, wanted = [], False
+    for op in reversed(node.ops):
+        slots = sum(getattr(op, slot) << shift for slot, shift in pinned.SLOT_SHIFTS.items())
+        key = _stencil_key(op) | slots | wanted << pinned.EAGER_BIT | 1 << stencil.PIN_BIT
+        keys.append(pinned.normal(accelerator().forms.shapes, key))
+        wanted = op.reads or (wanted and not op.kills)
+    return keys
+
+
+def copied_length(keys: Sequence[int], made: Mapping[int, stencil.Stencil | None]) -> int:
+    """Host instructions of some stencils on the likely way."""
+    total = 0
+    for key in keys:
+        cut = made[key]
+        assert cut is not None
+        ends = [at for at, kind, _, _ in cut.holes if kind >= len(stencil.HOLES)]
+        total += HostCode(cut.code, ends).straight()
+    return total
+
+
 def loop_lengths(loop: Loop) -> dict[str, float]:
     """Host instructions of one iteration, by tier."""
     units, shapes = accelerator().units, accelerator().forms.shapes
@@ -220,19 +242,15 @@ def loop_lengths(loop: Loop) -> dict[str, float]:
     text, _, _ = stitch.module(units, [stitch.handler(units, shapes, key, name) for key, name in names.items()])
     data = shorten(compile_object(text, 2))
     handlers = {key: host_code(data, name).straight() for key, name in names.items()}
-    stencils = stencil.stamp(units, shapes, list(dict.fromkeys(map(_stencil_key, ops))))
-    copied = 0
-    for op in ops:
-        cut = stencils[_stencil_key(op)]
-        assert cut is not None
-        ends = [at for at, kind, _, _ in cut.holes if kind >= len(stencil.HOLES)]
-        copied += HostCode(cut.code, ends).straight()
+    copied = list(map(_stencil_key, ops))
+    in_registers = [key for node in nodes for key in _pinned_keys(node)]
     text, _ = region_text(units, "r_test", loop.grown.nodes)
     region = host_code(compile_quickly(text, "r_test"), "r_test")
     return {
         "guest": loop.guest,
         "handlers": sum(handlers[key] for key in keys),
-        "stencils": copied,
+        "stencils": copied_length(copied, stencil.stamp(units, shapes, list(dict.fromkeys(copied)))),
+        "pinned": copied_length(in_registers, pinned.stamp(units, shapes, list(dict.fromkeys(in_registers)))),
         "region": round(region.shortest_cycle() / copies, 1),
         "llvm": llvm_instructions(simplify(text), "r_test"),
     }

@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine.guest import CODE, Guest, same
 
-ENGINES = ("plain", "handlers", "stencils", "regions")
+ENGINES = ("plain", "handlers", "stencils", "pinned", "regions")
 AM, AC, PG = 1 << 18, 1 << 18, 1 << 31
 GDT, IDT, TSS, HANDLER, USER_STACK, KERNEL_STACK = 0x5000, 0x4000, 0x6000, 0x3000, 0x18000, 0x20000
 USER_CODE, USER_DATA = 0x1B, 0x23

@@ -147,7 +147,7 @@ def test_small(name: str) -> None:
     check(SMALL[name], 32)
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "pinned"])
 def test_counts_are_known(engine: str) -> None:
     """REP iterations count one each, a zero-count REP one, a delivered fault one."""
     counts = {"zero count": 8, "rep, then its block": 11, "repne scasb": 9, "sti, then a fault": 14}
@@ -157,7 +157,7 @@ def test_counts_are_known(engine: str) -> None:
         assert guest.retired == expected, name
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "pinned"])
 def test_budget_of_nothing(engine: str) -> None:
     guest = loaded(engine, "inc eax\n hlt", 32)
     assert guest.go(0) == "limit"
@@ -178,7 +178,7 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils"])
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "pinned"])
 @pytest.mark.parametrize("name", WINDOWS)
 def test_interrupt_window(engine: str, name: str) -> None:
     """A vCPU that waits for the window is left at the first boundary where interrupts are open, also when warm."""

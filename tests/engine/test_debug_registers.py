@@ -17,7 +17,7 @@ from tests.engine.guest import CODE, DATA, IDT, Guest, same
 from tests.engine.programs import HANDLERS, prepare, program
 from tests.fast_set import share
 
-ENGINES = ("plain", "handlers", "stencils", "regions")
+ENGINES = ("plain", "handlers", "stencils", "pinned", "regions")
 MARK = struct.pack("<I", 0xE0D0E0D)
 
 

@@ -23,9 +23,9 @@ FORMAT.branch_leading_zeros = False
 FORMAT.hex_prefix, FORMAT.hex_suffix, FORMAT.uppercase_hex = "0x", "", False
 
 
-def text(write: Callable[[int], object], size: int) -> list[str]:
+def text(write: Callable[[int], object], size: int, room: int = 80) -> list[str]:
     """What a writer's bytes are, with the buffer at 0."""
-    buffer = ctypes.create_string_buffer(b"\xcc" * 80, 80)
+    buffer = ctypes.create_string_buffer(b"\xcc" * room, room)
     with np.errstate(over="ignore"):
         write(u64(ctypes.addressof(buffer)))  # type: ignore[arg-type]  # units take words
     decoder = ix.Decoder(64, buffer.raw[:size], ip=0)
@@ -38,7 +38,9 @@ def field(name: str) -> str:
 
 
 def test_gates() -> None:
-    assert text(gate.counting_gate, 14) == ["dec qword [r13+0x10]", "jne short 0x10", f"jmp qword {field('h_hot')}"]
+    for leads_to in ("h_hot", "h_pin"):
+        lines = text(partial(gate.counting_gate, field=u64(at(leads_to))), 14)
+        assert lines == ["dec qword [r13+0x10]", "jne short 0x10", f"jmp qword {field(leads_to)}"]
     assert [line.split()[0] for line in text(gate.open_gate, 16)] == ["nop", "nop"]
     assert text(gate.region_gate, 4) == ["jmp qword [r13]"]
     assert text(lambda to: gate.closed_gate(to, u64(77)), 15) == ["add r14,0x4d", f"jmp qword {field('h_enter')}"]

@@ -36,6 +36,7 @@ def test_regions_are_the_shortest() -> None:
     """Each tier is worth its place: fewer host instructions an iteration than the tier below."""
     for name, row in json.loads(FILE.read_text())["loops"].items():
         assert row["region"] < row["stencils"] < row["handlers"], name
+        assert row["pinned"] < row["stencils"], name
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def check(home: int, ins: str, first: int, count: int, down: bool, script: bytes
     while slow.go(1) == "limit":
         assert slow.retired < LIMIT
     same(slow.state(), end, what + "plain, one at a time")
-    for engine in ("handlers", "stencils"):
+    for engine in ("handlers", "stencils", "pinned"):
         guest = guest_of(engine, home, ins, first, count, down, script)
         again = Restart(guest)
         to_the_end(guest, LIMIT)

@@ -58,7 +58,7 @@ def test_handlers_and_stencils() -> None:
     n = 0
     for key in keys:
         assert prove(group.build(accel.units, shapes, key, "i_test").text()) == []
-        if len(group.members(key)) == 1 and stencil.stencilable(shapes[key & 0xFFFF]):
+        if len(group.members(key)) == 1 and stencil.possible(shapes[key & 0xFFFF]):
             n += 1
             for seg, scale in ((0, 0), (3, 2)):
                 operands = seg << stencil.SEG_SHIFT | scale << stencil.SCALE_SHIFT

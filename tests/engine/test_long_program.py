@@ -44,7 +44,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.parametrize("at", [0, HIGH])
 @pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("engine", ["handlers", "stencils", "regions"])
+@pytest.mark.parametrize("engine", ["handlers", "stencils", "pinned", "regions"])
 def test_the_same_bytes_as_a_process(engine: str, features: str, at: int, truth: bytes, tmp_path: Path) -> None:
     """Also where code and stack have addresses that need all 64 bits."""
     model = "-mcmodel=large" if at else "-mcmodel=small"

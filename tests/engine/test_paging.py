@@ -35,7 +35,7 @@ from tests.engine.tables import (
 )
 from tests.fast_set import share
 
-ENGINES = ["plain", "handlers", "stencils"]
+ENGINES = ["plain", "handlers", "stencils", "pinned"]
 PAGE = 0x9000
 ACCESSES = {
     "load": ("mov eax, [0x9010]", 0x9010, "r"),

@@ -37,7 +37,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ctypes.CDLL]
     return guest.read_bytes(), ctypes.CDLL(str(library))
 
 
-@pytest.mark.parametrize(("engine", "rounds"), [("plain", 1), ("handlers", 30), ("stencils", 30), ("regions", 30)])
+@pytest.mark.parametrize(
+    ("engine", "rounds"), [("plain", 1), ("handlers", 30), ("stencils", 30), ("pinned", 30), ("regions", 30)]
+)
 def test_a_program_computes_what_it_computes_natively(
     built: tuple[bytes, ctypes.CDLL], engine: str, rounds: int
 ) -> None:

@@ -175,7 +175,7 @@ def test_random_programs_under_tf(seed: int) -> None:
 def test_trap_whose_frame_goes_to_a_device(step: int) -> None:
     """The stack lies in MMIO: each word of the frame is written once, whatever the budget, and no trap is lost."""
     states = []
-    for engine in ("plain", "handlers", "stencils"):
+    for engine in ("plain", "handlers", "stencils", "pinned"):
         guest = stepper(engine, "inc eax\n inc eax\n hlt")
         guest.load("hlt", STEPS)
         guest.registers(eip=CODE, eflags=0x102, esp=0x50100, eax=0)

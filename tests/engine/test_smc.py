@@ -41,7 +41,7 @@ def plain_state(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", share(PROGRAMS, 10))
 def test_handlers_equal_plain(name: str) -> None:
     plain = plain_state(name)
-    for engine in ("handlers", "groups", "stencils"):
+    for engine in ("handlers", "groups", "stencils", "pinned"):
         same(run(engine, PROGRAMS[name]).state(), plain, f"{name} on {engine}")
     for change in ({"fuse": False, "hot": 1}, {"dead_flags": False}, {"chain": False}):
         options = replace(Options(), **change)
@@ -97,7 +97,7 @@ again:
 def test_dma(by: str) -> None:
     """GuestMemory.write between runs: as a disk controller does it."""
     states = []
-    for engine in ("plain", "handlers", "groups", "stencils"):
+    for engine in ("plain", "handlers", "groups", "stencils", "pinned"):
         guest = Guest(engine)
         guest.load(LOOP)
         for k in range(1, 9):
@@ -137,7 +137,7 @@ def test_store_to_data_of_a_code_page_translates_nothing_anew() -> None:
 def test_second_cs_base() -> None:
     """The same bytes under two CS bases are two blocks; a store drops both."""
     states = []
-    for engine in ("plain", "handlers", "groups", "stencils"):
+    for engine in ("plain", "handlers", "groups", "stencils", "pinned"):
         guest = Guest(engine)
         guest.load("add eax, 1\n add ebx, eax\n ret")
         guest.registers(esp=0x20000)
@@ -173,7 +173,7 @@ def test_code_written_through_the_second_cs_base_while_the_first_runs() -> None:
         hlt
     """
     states = []
-    for engine in ("plain", "handlers", "groups", "stencils"):
+    for engine in ("plain", "handlers", "groups", "stencils", "pinned"):
         guest = Guest(engine)
         descriptors = (0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000800FFFF)
         guest.bare.write(0x5000, b"".join(d.to_bytes(8, "little") for d in descriptors))
@@ -277,7 +277,7 @@ def random_program(rng: np.random.Generator) -> str:
 def compare_random(seed: int) -> None:
     source = random_program(np.random.default_rng(seed))
     states = []
-    for engine in ("plain", "handlers", "groups", "stencils"):
+    for engine in ("plain", "handlers", "groups", "stencils", "pinned"):
         guest = Guest(engine)
         guest.load(source)
         guest.go(1500)

@@ -126,9 +126,9 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "joins": lambda s: [node.rip for g in s.grown for node in g.nodes if node.cut],
 }
 """What is there with an optimisation, and nought (or False) without it."""
-ELSEWHERE = {"latches", "copies", "groups"}
+ELSEWHERE = {"latches", "copies", "groups", "pins"}
 """The first needs a board's ports (tests/test_latches.py), the second a small loop (below), the third a host without
-stencils (tests/engine/test_groups.py)."""
+stencils (tests/engine/test_groups.py), the last an engine without regions (tests/engine/test_pinned.py)."""
 
 
 def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:

@@ -12,7 +12,7 @@ from jitvm.errors import ConfigError
 from jitvm.isa.cpuid import BUILT, is_announced
 from tests.oracle import fx
 
-ENGINES = ("plain", "handlers", "stencils")
+ENGINES = ("plain", "handlers", "stencils", "pinned")
 CODE, DATA = 0x1000, 0x8000
 EM, MP, TS, PG = 1 << 2, 1 << 1, 1 << 3, 1 << 31
 OSFXSR, OSXMMEXCPT = 1 << 9, 1 << 10
