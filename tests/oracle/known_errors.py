@@ -125,6 +125,11 @@ def _repeat_of_0(case: Case, instruction: Instruction, _truth: Result | None) ->
     return 0x67 in split_prefixes(case)[0] and not case.regs[1] & 0xFFFF_FFFF
 
 
+def _relative_before_an_immediate(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
+    counted = instruction.mnemonic in (Mnemonic.SHLD, Mnemonic.SHRD) and instruction.op2_kind == OpKind.IMMEDIATE8
+    return case.mode == 64 and instruction.is_ip_rel_memory_operand and (counted or instruction.mnemonic == Mnemonic.RORX)
+
+
 def _vector(result: Result | None) -> int | None:
     return result.fault.vector if result is not None and result.fault is not None else None
 
@@ -181,6 +186,10 @@ KNOWN_ERRORS = (
     KnownError(
         "a repeated string instruction with 32-bit addresses and a count of 0 leaves the upper halves of registers",
         _repeat_of_0,
+    ),
+    KnownError(
+        "RIP-relative operands of SHLD and SHRD by an immediate, and of RORX, lie a byte lower",
+        _relative_before_an_immediate,
     ),
 )
 

@@ -21,6 +21,7 @@ from tests.oracle.case import (
     AF,
     BR,
     CF,
+    CODE_OFFSET,
     DE,
     FX_SIZE,
     GP,
@@ -155,6 +156,28 @@ def test_native_and_unicorn_agree_on_all_forms(mode: int) -> None:
                 failures.append(describe(case, lines, ("native", "unicorn")))
     assert not failures, f"{len(failures)} differences\n" + "\n".join(failures[:10])
     assert compared > 0.8 * CASES
+
+
+RELATIVE = {
+    "SHLD by an immediate": ("0fa4 05", "08", True), "SHRD by an immediate": ("0fac 05", "08", True),
+    "RORX": ("c4e37bf0 05", "01", True), "SHLD by CL": ("0fa5 05", "", False), "IMUL": ("6b 05", "08", False),
+    "SHL": ("c1 25", "08", False), "BTS": ("0fba 2d", "08", False), "CMP": ("83 3d", "08", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELATIVE)
+def test_unicorn_forgets_immediates_behind_some_relative_addresses(name: str) -> None:
+    """The operand of four bytes lies at WINDOW + 3000h, and bytes beside it differ."""
+    native.need(64, Layout.FLAT)
+    unicorn_cpu.need()
+    opcode, immediate, is_wrong = RELATIVE[name]
+    head, tail = bytes.fromhex(opcode), bytes.fromhex(immediate)
+    distance = 0x3000 - CODE_OFFSET - len(head) - 4 - len(tail)
+    values = (0x1234_5678, 3, *(0,) * 2, WINDOW + 0x8000, *(0,) * 11)
+    memory = {0x2FF8: bytes(range(1, 17))}
+    case = Case(64, head + struct.pack("<i", distance) + tail, values, memory=memory, layout=Layout.FLAT)
+    truth, other = native.NativeCpu().run([case])[0], unicorn_cpu.UnicornCpu().run([case])[0]
+    assert bool(differences(case, truth, other)) == is_wrong == (known_error(case, truth) is not None)
 
 
 def test_a_difference_is_seen_in_every_field() -> None:
