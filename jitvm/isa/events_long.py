@@ -17,10 +17,9 @@ from jitvm.isa.segment import (
     is_conforming,
     load_cs,
     mark_accessed,
-    selector_fault,
     set_null,
 )
-from jitvm.isa.state import ATTR_L, CS, GP, NP, OK, RSP, SS, fault
+from jitvm.isa.state import CS, GP, NP, OK, RSP, SS, fault
 from jitvm.isa.tlb import SUPERVISOR
 from jitvm.isa.tss_long import IST1, RSP0, inner_rsp, probe_long, push_long
 from jitvm.isa.words import M32, W0, W1, W2, W3, W4, W5, W7, W8, W15, W16, W32, u64
@@ -86,8 +85,6 @@ def enter_long(c, vector, soft, ext, ret, has_error, error, rf):
     d = read_target(c, cs, ext)
     if c.status != OK:
         return c.status
-    if desc_attr(d) & ATTR_L == W0:
-        return selector_fault(c, GP, cs, ext)
     cpl, part = c.cpl, is_user(c)
     if is_conforming(desc_attr(d)) == W0 and desc_dpl(d) < cpl:
         cpl = desc_dpl(d)

@@ -28,8 +28,10 @@ from jitvm.isa.segment import (
     gate_offset,
     gate_selector,
     gate_size,
+    go_to,
     is_code,
     is_conforming,
+    is_long_code,
     is_null,
     is_outside,
     is_writable_data,
@@ -43,7 +45,6 @@ from jitvm.isa.segment import (
     set_segment,
 )
 from jitvm.isa.state import (
-    ATTR_DB,
     ATTR_L,
     ATTR_P,
     CS,
@@ -97,7 +98,10 @@ def check_system(c, selector, d):
 
 
 def gate_target(c, gate, call):
-    """Descriptor of the code segment that a call gate names; `call` 1: it may be of an inner level.  c.status."""
+    """Descriptor of the code segment that a call gate names; `call` 1: it may be of an inner level.  c.status.
+
+    That it is 64-bit code in long mode is asked before its presence (SDM vol. 2, CALL, CALL-GATE).
+    """
     selector = gate_selector(gate)
     if is_null(selector) != W0:
         fault(c, GP, W0)
@@ -108,7 +112,7 @@ def gate_target(c, gate, call):
     attr = desc_attr(d)
     dpl = desc_dpl(d)
     inner = u64(is_conforming(attr) == W0 and dpl < c.cpl)
-    if is_code(attr) == W0 or dpl > c.cpl or (call == W0 and inner != W0):
+    if is_code(attr) == W0 or dpl > c.cpl or (call == W0 and inner != W0) or is_long_code(c, attr) == W0:
         selector_fault(c, GP, selector, W0)
     elif attr & ATTR_P == W0:
         selector_fault(c, NP, selector, W0)
@@ -154,8 +158,6 @@ def through_long_gate(c, selector, gate, call):
     if c.status != OK:
         return c.status
     cs = gate_selector(gate)
-    if desc_attr(d) & (ATTR_L | ATTR_DB) != ATTR_L:
-        return selector_fault(c, GP, cs, W0)
     rip = gate_offset(gate) | (upper << W32)
     cpl = c.cpl
     if call != W0 and is_conforming(desc_attr(d)) == W0:
@@ -212,8 +214,7 @@ def jump_code(c, selector, d, rip):
     if mark_accessed(c, selector, d) != OK:
         return c.status
     load_cs(c, selector, d, c.cpl)
-    c.rip = rip
-    return JUMP
+    return go_to(c, rip)
 
 
 def far_jmp(c, size, imm, imm2):
@@ -285,8 +286,7 @@ def call_code(c, size, selector, d, rip):
     if push_return(c, size) != OK:
         return c.status
     load_cs(c, selector, d, c.cpl)
-    c.rip = rip
-    return JUMP
+    return go_to(c, rip)
 
 
 def read_params(c, n, size):
@@ -437,10 +437,17 @@ def return_ss(c, selector, cpl):
 
 
 def hide(c, seg):
-    """After a return to an outer level: a register with a segment that this level may not use becomes null."""
+    """After a return to an outer level: a register with a segment that this level may not use becomes null.
+
+    A null selector loses its RPL, and the base stays as it was (both seen on silicon): 64-bit code may go on using it.
+    """
     attr = c.attr[seg]
-    if attr & ATTR_P != W0 and is_conforming(attr) == W0 and (attr >> W5) & W3 < c.cpl:
+    if attr & ATTR_P == W0:
+        c.sel[seg] = W0
+    elif is_conforming(attr) == W0 and (attr >> W5) & W3 < c.cpl:
+        base = c.base[seg]
         set_null(c, seg, W0)
+        c.base[seg] = base
     return W0
 
 
@@ -483,8 +490,7 @@ def ret_same(c, size, imm, rip, selector, d):
         return c.status
     drop(c, W2 * size + imm)
     load_cs(c, selector, d, c.cpl)
-    c.rip = rip
-    return JUMP
+    return go_to(c, rip)
 
 
 def ret_outer(c, size, imm, rip, selector, d):
@@ -501,8 +507,7 @@ def ret_outer(c, size, imm, rip, selector, d):
     if mark_accessed(c, selector, d) != OK or mark_stack(c, ss, sd) != OK:
         return c.status
     load_outer(c, selector, d, ss, sd, sp + imm)
-    c.rip = rip
-    return JUMP
+    return go_to(c, rip)
 
 
 def far_ret(c, size, imm):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from jitvm.isa.flags import IF, NT, RF, TF, VM
 from jitvm.isa.memory import load_system
 from jitvm.isa.segment import (
-    bad_long_code,
     desc_attr,
     desc_dpl,
     is_code,
     is_conforming,
+    is_long_code,
     is_null,
     read_descriptor,
     selector_fault,
@@ -58,7 +58,7 @@ def read_target(c, selector, ext):
     attr = desc_attr(d)
     dpl = desc_dpl(d)
     v86 = u64(c.rflags & VM != W0)
-    if is_code(attr) == W0 or dpl > c.cpl or bad_long_code(c, attr) != W0:
+    if is_code(attr) == W0 or dpl > c.cpl or is_long_code(c, attr) == W0:
         selector_fault(c, GP, selector, ext)
     elif attr & ATTR_P == W0:
         selector_fault(c, NP, selector, ext)

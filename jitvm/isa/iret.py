@@ -22,7 +22,7 @@ from jitvm.isa.far import (
 )
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RF, TF, VM
 from jitvm.isa.mode import is_protected, read_eflags, update_mode, vme_flags, write_eflags
-from jitvm.isa.segment import RPL, is_outside, load_cs, mark_accessed, set_v86
+from jitvm.isa.segment import RPL, go_to, is_outside, load_cs, mark_accessed, set_v86
 from jitvm.isa.state import CS, DS, EFER_LMA, ES, FS, GP, GS, JUMP, MODE_CODE64, OK, RSP, SS, fault, retired
 from jitvm.isa.task import return_task
 from jitvm.isa.vme import virtual_iret
@@ -72,8 +72,7 @@ def iret_same(c, size, rip, cs, image, d):
     write_eflags(c, returned_flags(c, size, image))
     drop(c, W3 * size)
     load_cs(c, cs, d, c.cpl)
-    c.rip = rip
-    return JUMP
+    return go_to(c, rip)
 
 
 def iret_outer(c, size, rip, cs, image, d):
@@ -150,8 +149,7 @@ def iret_long(c, size):
         load_outer(c, cs, d, ss, sd, sp)
     else:
         load_stack(c, cs, d, ss, sd, sp)
-    c.rip = rip
-    return JUMP
+    return go_to(c, rip)
 
 
 def iret(c, size):

@@ -36,6 +36,7 @@ from jitvm.isa.state import (
     FAULT,
     GP,
     GS,
+    JUMP,
     LDTR,
     MODE_CODE64,
     MODE_PE,
@@ -51,7 +52,7 @@ from jitvm.isa.state import (
     fault0,
     retired,
 )
-from jitvm.isa.words import M8, M16, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W12, W16, W32, mask, u64
+from jitvm.isa.words import M8, M16, M32, ONES, W0, W1, W2, W3, W4, W5, W7, W8, W12, W16, W32, mask, u64
 
 RPL, TI = u64(3), u64(4)
 NOT_RPL = u64(0xFFFC)
@@ -118,10 +119,13 @@ def bad_long_code(c, attr):
 
 
 def is_outside(c, d, rip):
-    """1 when the code segment `d` does not reach to `rip`: its limit does not, or in 64-bit code it is not canonical."""
+    """1 when the code segment `d` does not reach to `rip`: its limit does not, or in 64-bit code it is not canonical.
+
+    Of what leads to compatibility mode 32 bits count (seen on silicon).
+    """
     if c.efer & EFER_LMA != W0 and desc_attr(d) & ATTR_L != W0:
         return is_canonical(rip) ^ W1
-    return u64(rip > desc_limit(d))
+    return u64(rip & M32 > desc_limit(d))
 
 
 def is_null(selector):
@@ -225,11 +229,27 @@ def set_plain(c, seg, selector):
     return set_real(c, seg, selector)
 
 
+def is_long_code(c, attr):
+    """1 for what a gate of this mode may lead to: in long mode 64-bit code alone (L and no D)."""
+    return u64(c.efer & EFER_LMA == W0) | u64(attr & (ATTR_L | ATTR_DB) == ATTR_L)
+
+
 def load_cs(c, selector, d, cpl):
     """CS from a checked descriptor, with its privilege level; derived state follows."""
     set_segment(c, CS, (selector & NOT_RPL) | cpl, d)
     c.cpl = cpl
-    return update_context(c)
+    update_context(c)
+    if c.efer & EFER_LMA != W0 and c.mode & MODE_CODE64 == W0:
+        c.gpr[RSP] = c.gpr[RSP] & M32  # compatibility mode: as on silicon; the other registers keep their upper halves
+    return W0
+
+
+def go_to(c, rip):
+    """The instruction pointer behind `load_cs`: 32 bits of it in compatibility mode; JUMP."""
+    c.rip = rip
+    if c.mode & MODE_CODE64 == W0:
+        c.rip = rip & M32
+    return JUMP
 
 
 def load_cs_plain(c, selector):

@@ -58,9 +58,29 @@ FIXED = b"".join((
     descriptor(DATA, 0xFFFF, 0xB3, 4), descriptor(DATA, 0xFFFF, 0xD3, 4),
 ))  # fmt: skip
 HAS_ERROR = (10, 11, 12, 13, 14, 17)
-STUBS = "\n".join(
-    f".balign 16\n stub_{n}:" + ("" if n in HAS_ERROR else " push 0\n") + f" push {n}\n jmp common" for n in range(32)
-)
+PRINT = """mov al, bl
+    and al, 15
+    add al, '0'
+    cmp al, '9'
+    jbe 6f
+    add al, 39
+6:  out dx, al
+    loop 5b
+    cmp esi, offset v_end
+    jne 4b
+    mov al, 10
+    out dx, al
+"""
+"""The end of what writes down the variables up to `v_end`."""
+
+
+def stubs(with_error: Sequence[int]) -> str:
+    """32 handlers, 16 bytes apart, that push what the CPU does not, and the vector."""
+    heads = (f".balign 16\n stub_{n}:" + ("" if n in with_error else " push 0\n") for n in range(32))
+    return "\n".join(f"{head} push {n}\n jmp common" for n, head in enumerate(heads))
+
+
+STUBS = stubs(HAS_ERROR)
 SOURCE = f"""
 .code16
     cli
@@ -94,6 +114,10 @@ protected:
     jne 1b
     xor eax, eax
     mov ecx, 64
+    rep stosd
+    mov ecx, 256                    # where CR4.VME redirects INT n: to INT3
+    mov eax, {CODE << 12 | 0x900}
+    xor edi, edi
     rep stosd
     mov byte ptr [{IDT + 8 * 3 + 5}], 0xEE
     mov byte ptr [{IDT + 8 * 4 + 5}], 0xEE
@@ -328,18 +352,7 @@ report:
     mov ebx, eax
     mov ecx, 8
 5:  rol ebx, 4
-    mov al, bl
-    and al, 15
-    add al, '0'
-    cmp al, '9'
-    jbe 6f
-    add al, 39
-6:  out dx, al
-    loop 5b
-    cmp esi, offset v_end
-    jne 4b
-    mov al, 10
-    out dx, al
+    {PRINT}
     add dword ptr [v_at], {SIZE}
     cmp dword ptr [v_at], 0xF0000 + {{end}}
     jne next

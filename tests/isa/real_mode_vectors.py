@@ -295,7 +295,7 @@ def rom_of(folder: Path, content: bytes) -> Path:
     return path
 
 
-def parse(output: str, fields: Sequence[str] = FIELDS) -> list[dict[str, int]]:
+def parse(output: str, fields: Sequence[str] = FIELDS, digits: int = 8) -> list[dict[str, int]]:
     """What such a ROM wrote: a dict a vector."""
-    lines = [line for line in output.splitlines() if len(line) == 8 * len(fields)]
-    return [{name: int(line[8 * k : 8 * k + 8], 16) for k, name in enumerate(fields)} for line in lines]
+    lines = [line for line in output.splitlines() if len(line) == digits * len(fields)]
+    return [{name: int(line[digits * k : digits * (k + 1)], 16) for k, name in enumerate(fields)} for line in lines]
