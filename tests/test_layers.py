@@ -85,10 +85,16 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 @functools.cache
+def parsed(path: Path) -> ast.Module:
+    """A file's statements."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path) -> list[str]:
     """Full names of the modules that a file imports; `from jitvm import x` counts as jitvm.x."""
     found: list[str] = []
-    for node in _statements(ast.parse(path.read_text(encoding="utf-8")).body):
+    for node in _statements(parsed(path).body):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -144,7 +150,7 @@ def test_gdbstub_knows_nothing_of_jitvm() -> None:
 
 def test_no_star_imports() -> None:
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             assert not (isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)), path.name
 
 

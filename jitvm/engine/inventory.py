@@ -125,6 +125,7 @@ def proofs() -> dict[str, frozenset[str]]:
     return {kind: frozenset(read[kind]) for kind in KINDS}
 
 
+@cache
 def models_with(feature: str) -> str:
     """The CPU models that announce a feature, as "pentium3 and later"."""
     names = GENERATIONS.get(feature, feature).split()

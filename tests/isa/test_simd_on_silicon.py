@@ -12,6 +12,7 @@ from collections import Counter
 
 import pytest
 
+from tests.fast_set import share
 from tests.isa.simd_cases import forms, generate
 from tests.oracle import fx, native
 from tests.oracle.bare_cpu import BareCpu, Failure
@@ -23,7 +24,8 @@ TIMES, MANY = 1, 25
 """Cases for each form, in the fast and in the slow run."""
 LONG = 20_000
 """At least so many on handlers in the slow run."""
-DOT_CASES = 1500
+DOT_CASES = (400, 1500)
+"""Cases of dot products, in the fast and in the slow run."""
 SHOWN = 12
 
 
@@ -64,11 +66,12 @@ def test_every_simd_form_does_what_silicon_does(
     assert faults[19] > 0.01 * count  # unmasked exceptions
 
 
+@pytest.mark.parametrize("count", share(DOT_CASES, 1))
 @pytest.mark.parametrize("engine", ["plain", "handlers"])
-def test_dot_products_stop_at_the_step_with_an_unmasked_exception(engine: str, seed: int) -> None:
+def test_dot_products_stop_at_the_step_with_an_unmasked_exception(engine: str, count: int, seed: int) -> None:
     """DPPS and DPPD multiply, then add pairs; flags of what comes behind such a step are not set (SDM vol. 2, DPPS)."""
     native.need(64, Layout.FLAT)
-    cases = list(generate(64, DOT_CASES, seed + 900, only="DPP"))
+    cases = list(generate(64, count, seed + 900, only="DPP"))
     cpu, failures, unmasked = BareCpu(engine), [], 0
     for case, truth in zip(cases, native.NativeCpu().run(cases), strict=True):
         if truth.fault is not None and truth.fault.vector == PAGE:
