@@ -46,6 +46,7 @@ then is answered when the guest has ended: gdb's extended-remote sends a `?` aft
 STUCK = 30.0
 """Seconds after which a client that does not take its reply is dropped."""
 _LOOPBACK = ("", "::1", "localhost")
+_PACKET = re.compile(rb"\$[^$#]*#[0-9a-fA-F]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,20 @@ def parse_address(text: str) -> Address:
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 0xFFFF:
         raise ServerError(f"gdb: {text!r} is no address; write :1234, HOST:PORT, unix:PATH or -")
     return TcpAddress(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def without_given_up(data: bytes) -> bytes:
+    """What came before the server could answer, as a program that a debugger starts may take longer than its patience.
+
+    gdb sends a packet again when no acknowledgment comes, and goes on to the next one in the end; it takes the first reply
+    that comes for the last packet's.  So if the first one was repeated, or the lack of a reply complained of (-), only the
+    last one is still to be answered.
+    """
+    packets = list(_PACKET.finditer(data))
+    if len(packets) < 2:
+        return data
+    complained = b"-" in data[packets[0].end() : packets[1].start()] or packets[0][0] == packets[1][0]
+    return data[packets[-1].start() :] if complained else data
 
 
 def _ready(readers: Sequence[int], writers: Sequence[int], seconds: float) -> set[int]:
@@ -222,7 +237,10 @@ class Server:
         """Take the address; returns it as gdb's `target remote` wants it, with the port that was taken."""
         if isinstance(self.address, StdioAddress):
             stdin, stdout = self._stdio
-            self._accept(_Wire(stdin, stdout, lambda: None))
+            wire = _Wire(stdin, stdout, lambda: None)
+            self._accept(wire)
+            if _ready((stdin,), (), 0):
+                self._session.feed(without_given_up(wire.read() or b""))
             return str(self.address)
         try:
             self._listener = self._listen()

@@ -18,7 +18,7 @@ import pytest
 from gdbstub import OnDisconnect, ServerError, Session
 from gdbstub import server as server_module
 from gdbstub.framing import Decoder, Packet, frame
-from gdbstub.server import Server, StdioAddress, TcpAddress, UnixAddress, parse_address
+from gdbstub.server import Server, StdioAddress, TcpAddress, UnixAddress, parse_address, without_given_up
 from gdbstub.stop import Exited
 from gdbstub.target import Continue, Plan
 from tests.fast_set import share
@@ -373,21 +373,61 @@ def test_unix_socket_left_behind_is_replaced_and_a_file_is_not(
         Server(Session(target), f"unix:{tmp_path}/none/x").open()
 
 
+def two_replies(descriptor: int) -> list[bytes]:
+    """What two packets were answered."""
+    decoder = Decoder(1 << 20, replies=True)
+    replies: list[bytes] = []
+    while len(replies) < 2:
+        decoder.feed(os.read(descriptor, 4096))
+        replies += [event.payload for event in decoder.events() if isinstance(event, Packet)]
+    return replies
+
+
 def test_stdio(target: ThreadedTarget) -> None:
     (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
     server = Server(Session(target), "-", stdin=our_in, stdout=our_out)
     assert server.open() == "standard input and output"
     server.start()
     os.write(their_out, b"+" + frame(b"qAttached") + frame(b"g"))
-    decoder = Decoder(1 << 20, replies=True)
-    replies: list[bytes] = []
-    while len(replies) < 2:
-        decoder.feed(os.read(their_in, 4096))
-        replies += [event.payload for event in decoder.events() if isinstance(event, Packet)]
+    replies = two_replies(their_in)
     assert replies[0] == b"1" and len(replies[1]) > 1000
     os.close(their_out)
     assert server.join(TIMEOUT)
     assert target.running
+    for descriptor in (their_in, our_in, our_out):
+        os.close(descriptor)
+
+
+SUPPORTED, EMPTY, WHY = frame(b"qSupported:multiprocess+"), frame(b"vMustReplyEmpty"), frame(b"?")
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (b"+" + 4 * SUPPORTED, SUPPORTED),
+        (b"+" + 4 * SUPPORTED + b"--" + 2 * EMPTY, EMPTY),
+        (b"+" + SUPPORTED + b"-" + EMPTY + EMPTY[:4], EMPTY + EMPTY[:4]),
+        (b"+" + SUPPORTED + EMPTY + WHY, b"+" + SUPPORTED + EMPTY + WHY),
+        (b"+" + SUPPORTED, b"+" + SUPPORTED),
+        (b"+" + SUPPORTED[:9], b"+" + SUPPORTED[:9]),
+        (b"", b""),
+    ],
+)
+def test_what_a_debugger_gave_up_before_the_server_was_there_is_not_answered(sent: bytes, answered: bytes) -> None:
+    assert without_given_up(sent) == answered
+
+
+def test_stdio_of_a_program_that_starts_slowly(target: ThreadedTarget) -> None:
+    """gdb is in step again: its reply is that of the packet it waits for now."""
+    (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+    os.write(their_out, b"+" + 4 * SUPPORTED + b"-" + 2 * EMPTY)
+    server = Server(Session(target), "-", stdin=our_in, stdout=our_out)
+    server.open()
+    server.start()
+    os.write(their_out, frame(b"qAttached"))
+    assert two_replies(their_in) == [b"", b"1"]
+    os.close(their_out)
+    assert server.join(TIMEOUT)
     for descriptor in (their_in, our_in, our_out):
         os.close(descriptor)
 
