@@ -19,18 +19,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of our own."""
-    parser.addoption("--prove-ir", action="store_true", help="prove all handlers, stencils and regions as they are made")
+    parser.addoption("--prove-ir", action="store_true", help="make handlers, stencils and regions anew, to prove them all")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _proved(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With --prove-ir: where each load and store of what is stitched goes (tests/engine/ir_proof.py)."""
-    if not request.config.getoption("--prove-ir"):
-        yield
-        return
+    """Where each load and store goes of what is stitched in the tests' processes (tests/engine/ir_proof.py).
+
+    In a run with an empty cache that is all that the tests make; with --prove-ir it is also what the cache has.
+    """
     from tests.engine.ir_proof import proving
 
-    with proving():
+    with proving(anew=request.config.getoption("--prove-ir")):
         yield
 
 

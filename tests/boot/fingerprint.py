@@ -1,4 +1,4 @@
-"""Run a BIOS with a disk and print the run's fingerprint as JSON: a process of its own for the tests.
+"""Run a BIOS with a disk in a process of its own; print the run's fingerprint as JSON, and how many functions were compiled.
 
 python -m tests.boot.fingerprint BIOS [DISK]
 """
@@ -19,7 +19,8 @@ def main(bios: str, image: str = "") -> None:
     drives = (DriveConfig(image, snapshot=True),) if image else ()
     with Machine(config(Path(bios), drives=drives, timeout_s=500)) as m:
         result = m.run()
-        print(json.dumps({"reason": result.reason, "code": result.code, **fingerprint(m)}))
+        compiled = sum(tally.compiled for tally in m.accel.code.tallies.values())
+        print(json.dumps({"reason": result.reason, "code": result.code, **fingerprint(m)}), compiled, sep="\n")
 
 
 main(*sys.argv[1:])

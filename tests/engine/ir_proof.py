@@ -357,10 +357,10 @@ def functions(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def proving() -> Iterator[list[str]]:
+def proving(*, anew: bool) -> Iterator[list[str]]:
     """Everything that the stitcher makes inside is proved, else AssertionError; the names of what was.
 
-    Nothing is taken from the cache meanwhile, but for the texts of units.
+    `anew`: nothing is taken from the cache meanwhile, but for the texts of units.
     """
     proved: list[str] = []
     patch = pytest.MonkeyPatch()
@@ -379,7 +379,8 @@ def proving() -> Iterator[list[str]]:
     stitch_module = stitch.module
     for owner in (stitch, stencil, region_ir):
         patch.setattr(owner, "module", module)
-    patch.setattr(Cache, "find", lambda cache, name: None)
+    if anew:
+        patch.setattr(Cache, "find", lambda cache, name: None)
     try:
         yield proved
     finally:

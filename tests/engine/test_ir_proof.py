@@ -1,6 +1,6 @@
 """Handlers, stencils and regions access nothing but what they may (tests/engine/ir_proof.py); the proof sees what is wrong.
 
-With `pytest --prove-ir` all that a whole test run stitches is proved as it is made.
+All that a test run stitches is proved as it is made (`tests/conftest.py`); with `--prove-ir` the cache is not asked for it.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ join:
 
 # ---- the mode -------------------------------------------------------------------------------------------------------
 def test_all_that_is_stitched_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
-    with proving() as proved:
+    with proving(anew=True) as proved:
         monkeypatch.setattr(bare, "_accelerator", Accelerator())
         guest = Guest("regions")
         guest.load("mov ecx, 9\n1: add [0x8000], ecx\n dec ecx\n jnz 1b\n hlt")
@@ -169,7 +169,7 @@ def test_what_is_wrong_ends_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     def plainly(b: HandlerBuilder, pointer: str, size: int) -> str:
         return b.new(f"zext i{8 * size} {b.new(f'load i{8 * size}, ptr {pointer}')} to i64")
 
-    with proving():
+    with proving(anew=True):
         monkeypatch.setattr(bare, "_accelerator", Accelerator())
         guest = Guest("handlers")
         monkeypatch.setattr(HandlerBuilder, "_guest_load", plainly)
