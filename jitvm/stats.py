@@ -72,6 +72,7 @@ def tiers(vcpus: Sequence[Vcpu], accel: Accelerator, retired: int) -> dict[str, 
     regions = [vcpu.engine.regions for vcpu in vcpus]
     found["handlers"]["blocks"] = total("stat_blocks")
     found["stencils"] |= {"blocks": total("stat_promoted"), "copied_bytes": total("stat_code_bytes")}
+    found["stencils"]["pinned_blocks"] = total("stat_pinned")
     found["regions"] |= {
         "asked": sum(r.asked for r in regions),
         "installed": sum(r.installed for r in regions),

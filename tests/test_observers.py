@@ -317,6 +317,7 @@ def test_statistics_by_tier(tmp_path: Path) -> None:
     assert tiers["handlers"]["bytes"] > 1000 and tiers["runtime"]["bytes"] > 1000
     assert tiers["stencils"]["blocks"] == found["promoted_blocks"] > 0
     assert tiers["stencils"]["copied_bytes"] > 100
+    assert tiers["stencils"]["pinned_blocks"] == 0, "there are regions"
     counted = [tiers[tier]["instructions"] for tier in ("handlers", "stencils", "regions")]
     assert sum(counted) == found["retired"]
     assert counted[2] > counted[1] > 0 and counted[0] > 0
