@@ -11,13 +11,10 @@ from pathlib import Path
 import iced_x86 as ix
 import pytest
 
-from jitvm.machine import Machine
-from tests.boot.bochs import run_bochs
-from tests.boot.guests import config, debug_output
 from tests.fast_set import share
+from tests.isa.beside_bochs import run_both, unsettled
 from tests.isa.long_mode_rom import CODE16_3, FIELDS, N_VECTORS, NARROW_0, NARROW_3, RF, image
 from tests.isa.long_mode_vectors import Vector, make
-from tests.isa.real_mode_vectors import parse
 
 DIGITS = 16
 DEBUG, STACK, GP, PAGE = 1, 12, 13, 14
@@ -58,18 +55,9 @@ def is_settled(v: Vector, ours: dict[str, int], theirs: dict[str, int], fields: 
 @pytest.mark.parametrize("k", share(range(8), 1))
 def test_vectors(k: int, seed: int, tmp_path: Path) -> None:
     made = make(100 * seed + k)
-    rom = image(tmp_path, [v.pack() for v in made])
-    theirs = parse(run_bochs(tmp_path, rom), FIELDS, DIGITS)
-    with Machine(config(rom, jit="handlers", cpu="max")) as machine:
-        assert machine.run().reason == "debug-exit"
-        ours = parse(debug_output(machine), FIELDS, DIGITS)
+    ours, theirs = run_both(tmp_path, image(tmp_path, [v.pack() for v in made]), FIELDS, DIGITS)
     assert len(ours) == len(theirs) == N_VECTORS
     kinds = Counter(a["vector"] for a in ours)
     assert kinds[DEBUG] > N_VECTORS // 5 and kinds[GP], kinds
-    wrong = []
-    for v, a, b in zip(made, ours, theirs, strict=True):
-        fields = {name for name in FIELDS if a[name] != b[name]}
-        if fields and not is_settled(v, a, b, fields):
-            said = ", ".join(f"{name} {a[name]:x}, Bochs {b[name]:x}" for name in FIELDS if name in fields)
-            wrong.append(f"{instruction(v)} {v}: {said}")
+    wrong = unsettled(made, (ours, theirs), FIELDS, is_settled, instruction)
     assert not wrong, "\n".join(wrong[:8])

@@ -11,11 +11,9 @@ from pathlib import Path
 import iced_x86 as ix
 import pytest
 
-from jitvm.machine import Machine
-from tests.boot.bochs import run_bochs
-from tests.boot.guests import config, debug_output
 from tests.fast_set import share
 from tests.isa import real_mode_vectors as vectors
+from tests.isa.beside_bochs import run_both
 from tests.isa.real_mode_vectors import FIELDS, Vector
 
 N = 400
@@ -66,10 +64,7 @@ def is_settled(v: Vector, ours: dict[str, int], theirs: dict[str, int], fields: 
 def test_vectors(k: int, seed: int, tmp_path: Path) -> None:
     made = vectors.make(100 * seed + k, N)
     rom = vectors.image(tmp_path, made)
-    with Machine(config(rom, jit="handlers", cpu="max")) as machine:
-        assert machine.run().reason == "debug-exit"
-        ours = vectors.parse(debug_output(machine))
-    theirs = vectors.parse(run_bochs(tmp_path, rom))
+    ours, theirs = run_both(tmp_path, rom, FIELDS)
     assert len(ours) == len(theirs) == N
     assert sum(a["vector"] == DEBUG for a in ours) > N // 3, "most instructions are complete"
     assert {UD, GP} <= {a["vector"] for a in ours}
