@@ -43,9 +43,9 @@ from jitvm.vcpu import HALTED, IDLE_S, WHY_EXIT, Vcpu
 
 ALONE, CODE, DATA = int(EXIT_ALONE), int(EXIT_CODE), int(EXIT_DATA)
 ASKED = frozenset({ALONE, CODE, DATA})
-LEASH, NEAR = 2_000_000, 50_000
-"""Virtual nanoseconds: half a tick of a kernel with 250 Hz; how late a tick may come, which makes the next one late, too, as
-long as a kernel has no other clock."""
+LEASH, NEAR = 4_000_000, 50_000
+"""Virtual nanoseconds: a tick of a kernel with 250 Hz; how late the interrupt of one may come, which makes the
+next tick late, too, as long as a kernel has no other clock."""
 QUANTUM = LEASH // 2
 """How long a vCPU stays inside at most, so that two of the same speed need not wait for each other."""
 

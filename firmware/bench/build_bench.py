@@ -46,6 +46,7 @@ WORKLOADS: dict[str, tuple[str, int]] = {
     "alu": ("alu.S", 600_000),
     "sieve": ("sieve.c", 150),
     "two_cpus": ("two_cpus.c", 150),
+    "one_cpu": ("two_cpus.c", 75),
     "crc": ("crc.c", 1_000),
     "cmix": ("cmix.c", 400),
     "quicksort": ("quicksort.c", 150),
@@ -79,6 +80,9 @@ WORKLOADS: dict[str, tuple[str, int]] = {
 LONG = frozenset({"cmix64", "quicksort64"})
 """Workloads that are compiled for 64 bits, and run there."""
 
+DEFINES: dict[str, tuple[str, ...]] = {"one_cpu": ("-DCPUS=1",)}
+"""What a workload's source is told besides its name and iterations."""
+
 START_UP = "first"
 """The guest that only shows when its first instruction ran; no ``main.c``."""
 
@@ -97,7 +101,7 @@ def _build_one(name: str, sources: tuple[str, ...], iterations: int, out: Path) 
     """Compile and link one guest; its ROM image and its ELF file."""
     image, elf = out / f"{name}.bin", out / f"{name}.elf"
     width = 64 if name in LONG else 32
-    defines = (f'-DBENCH_NAME="{name}"', f"-DBENCH_ITERATIONS={iterations}")
+    defines = (f'-DBENCH_NAME="{name}"', f"-DBENCH_ITERATIONS={iterations}", *DEFINES.get(name, ()))
     with tempfile.TemporaryDirectory() as scratch:
         objects = [
             _compile(source, Path(scratch) / f"{Path(source).stem}.o", width, defines)

@@ -1,11 +1,14 @@
-/* two_cpus: the sieve of `sieve.c` on two CPUs at the same time, each in memory of its own.
+/* two_cpus: the sieve of `sieve.c` on two CPUs at the same time, each in memory of its own; one_cpu (CPUS=1): both on one.
  *
- * An iteration is one sieve on each. The second CPU is started by INIT and SIPI before the measured part, and waits in
+ * An iteration is one sieve in each memory. The second CPU is started by INIT and SIPI before the measured part, and waits in
  * between; the first one waits for it at the end. Intel SDM volume 3, sections 8.4.4.1 (starting application processors)
  * and 10.6.1 (interrupt command register).
  */
 #include "bench.h"
 
+#ifndef CPUS
+#define CPUS 2
+#endif
 #define SIZE 8192
 #define APIC 0xFEE00000u
 #define SPURIOUS 0xF0
@@ -14,6 +17,35 @@
 #define STARTUP_OTHERS 0xC4608    /* at 8000h */
 
 static u8 composite[2][SIZE + 64];
+
+static NOINLINE u32 sieve(u8 *crossed)
+{
+    u32 count = 0;
+
+    for (u32 i = 0; i < SIZE; i++)
+        crossed[i] = 0;
+    for (u32 i = 2; i < SIZE; i++) {
+        if (crossed[i])
+            continue;
+        count++;
+        for (u32 multiple = i + i; multiple < SIZE; multiple += i)
+            crossed[multiple] = 1;
+    }
+    return count;
+}
+
+static NOINLINE u32 work(u8 *crossed, u32 n)
+{
+    u32 sum = 0;
+
+    for (; n; n--) {
+        sum = rol(sum, 1) + sieve(crossed);
+        BARRIER();
+    }
+    return sum;
+}
+
+#if CPUS == 2
 static volatile u32 ready, rounds, done, other_sum;
 __attribute__((used)) static u32 other_stack[1024];
 
@@ -46,33 +78,6 @@ __asm__(".intel_syntax noprefix\n"
         "trampoline_end:\n"
         ".text\n"
         ".att_syntax\n");
-
-static NOINLINE u32 sieve(u8 *crossed)
-{
-    u32 count = 0;
-
-    for (u32 i = 0; i < SIZE; i++)
-        crossed[i] = 0;
-    for (u32 i = 2; i < SIZE; i++) {
-        if (crossed[i])
-            continue;
-        count++;
-        for (u32 multiple = i + i; multiple < SIZE; multiple += i)
-            crossed[multiple] = 1;
-    }
-    return count;
-}
-
-static NOINLINE u32 work(u8 *crossed, u32 n)
-{
-    u32 sum = 0;
-
-    for (; n; n--) {
-        sum = rol(sum, 1) + sieve(crossed);
-        BARRIER();
-    }
-    return sum;
-}
 
 static void pause(void)
 {
@@ -117,3 +122,10 @@ u32 bench(u32 n)
         pause();
     return sum + other_sum;
 }
+#else
+u32 bench(u32 n)
+{
+    u32 sum = work(composite[0], n);
+    return sum + work(composite[1], n);
+}
+#endif

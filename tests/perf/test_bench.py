@@ -43,6 +43,7 @@ TIMEOUT = 120.0
 
 CHECKSUMS = {
     "alu": "8c738842",
+    "one_cpu": "00001818",
     "two_cpus": "00001818",
     "sieve": "00000c0c",
     "crc": "8427cf50",
