@@ -66,6 +66,7 @@ class Guest:
         self._start = self.bare.vcpu.retired()
         self.ends: list[tuple[str, int]] = []
         """Why runs ended, and at which count; a limit is no end."""
+        self._memory = b""
 
     # ---- set up -------------------------------------------------------------------------------------------------------
     def load(self, source: str, at: int = CODE, bits: int = 32) -> None:
@@ -133,7 +134,9 @@ class Guest:
         with np.errstate(over="ignore"):
             out["eflags"] = int(read_eflags(c))
         out["retired"] = self.retired
-        out["memory"] = self.bare.ram.tobytes()
+        if not np.array_equal(self.bare.ram, np.frombuffer(self._memory, np.uint8)):
+            self._memory = self.bare.ram.tobytes()  # else states share it: a test may keep thousands
+        out["memory"] = self._memory
         out["seen"] = list(self.device.seen)
         out["ends"] = list(self.ends)
         return out

@@ -63,15 +63,17 @@ def check(source: str, bits: int, options: Options | None = None, cuts: int = LI
     again = Restart(guest)
     to_the_end(guest, LIMIT)
     same(guest.state(), end, f"in one go\n{source}\n")
+    n = guest.retired
+    looked_at = range(0, n, 1 + n // cuts)
+    states: dict[int, dict[str, Any]] = {}
     again()
-    states: list[dict[str, Any]] = []
     while True:
-        states.append(guest.state())
+        if guest.retired in looked_at:
+            states[guest.retired] = guest.state()
         if guest.go(1) != "limit":
             break
     same(guest.state(), end, f"one at a time\n{source}\n")
-    n = guest.retired
-    for k in range(0, n, 1 + n // cuts):
+    for k in looked_at:
         again()
         if k:
             assert guest.go(k) == "limit"
