@@ -4,9 +4,11 @@ Local variables hold what the flags are to be made from: `base`, the number of t
 words `base0`, `base1` (0: they are made, and these are the record's two words of flags); and `top`, a unit behind it that
 kept CF, with its word.  The words are values that are there anyway, in a loop, so that a compare and its branch are what
 they are on the host: the operands of a compare, but the result of what writes one, which a register holds from there on, and
-from which the first operand can be told (`KEPT`).  Who reads flags settles them first, to %lazy, which holds them then until
-another instruction writes some: at once where the writer is known, by a switch over the region's kinds elsewhere (ways out,
-mostly).  A word that nobody will ask for is poison, so that nothing keeps its old value.
+from which the first operand can be told (`KEPT`).  They are as wide as a register's variable, so that LLVM finds them equal.
+A word that nobody will ask for is poison, so that nothing keeps its old value.
+
+Who reads flags settles them first, to %lazy, which holds them then until another instruction writes some: at once where the
+writer is known, by a switch over the region's kinds elsewhere (ways out, mostly).
 """
 
 from __future__ import annotations
@@ -166,12 +168,45 @@ class LazyFlags(FastPathBuilder):
 
     def made(self) -> list[str]:
         """Text that remembers flags that %lazy holds."""
-        lines = [f"  store i32 0, ptr %{place}" for place in ("base", "top")] + ["  store i64 poison, ptr %top0"]
+        lines = [f"  store i32 0, ptr %{place}" for place in ("base", "top")] + self._put_word("poison", "%top0")
         for k in range(2):
             p, v = self.fresh(), self.fresh()
             lines += [f"  {p} = getelementptr i8, ptr %lazy, i64 {8 * k}", f"  {v} = load i64, ptr {p}"]
-            lines += [f"  store i64 {v}, ptr %base{k}"]
+            lines += self._put_word(v, f"%base{k}")
         return lines
+
+    def _put_word(self, v: str, place: str) -> list[str]:
+        """Text that puts a word where flags are made from."""
+        if self.long:
+            return [f"  store i64 {v}, ptr {place}"]
+        narrow = self.fresh()
+        return [f"  {narrow} = trunc i64 {v} to i32", f"  store i32 {narrow}, ptr {place}"]
+
+    def _get_word(self, place: str, how: str = "zext") -> tuple[str, list[str]]:
+        """A word from there, and the text that gets it."""
+        v, narrow = self.fresh(), self.fresh()
+        if self.long:
+            return v, [f"  {v} = load i64, ptr {place}"]
+        return v, [f"  {narrow} = load i32, ptr {place}", f"  {v} = {how} i32 {narrow} to i64"]
+
+    def narrowed(self) -> list[str]:
+        """Text behind a load of %lazy from the record: 64-bit code may have left a wide result.  The low 32 bits of this one
+        tell the same flags."""
+        if self.long:
+            return []
+        v, other, some, mark, low, sign, high, both, all_ = (self.fresh() for _ in range(9))
+        return [
+            f"  {v} = load i64, ptr %lazy",
+            f"  {other} = icmp ne i64 {v}, 0",
+            f"  {some} = zext i1 {other} to i64",
+            f"  {mark} = shl i64 {some}, 8",
+            f"  {low} = and i64 {v}, 255",
+            f"  {sign} = ashr i64 {v}, 63",
+            f"  {high} = shl i64 {sign}, 31",
+            f"  {both} = or i64 {mark}, {low}",
+            f"  {all_} = or i64 {both}, {high}",
+            f"  store i64 {all_}, ptr %lazy",
+        ]
 
     def _remember(self, place: str, recipe: Recipe | None) -> None:
         """Remember in the local variables of `place` what the flags are to be made from; None: nothing that they keep."""
@@ -181,7 +216,7 @@ class LazyFlags(FastPathBuilder):
             number = self._kinds.setdefault((recipe.unit, size), len(self._kinds) + 1)
         self.put(f"store i32 {number}, ptr %{place}")
         for k in range(WORDS[place]):
-            self.put(f"store i64 {words[k] if k < len(words) else 'poison'}, ptr %{place}{k}")
+            self.lines += self._put_word(words[k] if k < len(words) else "poison", f"%{place}{k}")
 
     def settle_flags(self) -> None:
         """Make the flags from what they are made of."""
@@ -203,17 +238,19 @@ class LazyFlags(FastPathBuilder):
                 lines += [f"{label}:", *self._make(place, *key), f"  br label %{done}"]
             lines.append(f"{made}:")
             for k in range(2 if place == "base" else 0):
-                p, w = self.fresh(), self.fresh()
-                lines += [f"  {w} = load i64, ptr %base{k}", f"  {p} = getelementptr i8, ptr %lazy, i64 {8 * k}"]
-                lines += [f"  store i64 {w}, ptr {p}"]
+                p, (w, got) = self.fresh(), self._get_word(f"%base{k}", "zext" if k else "sext")
+                lines += [*got, f"  {p} = getelementptr i8, ptr %lazy, i64 {8 * k}", f"  store i64 {w}, ptr {p}"]
             lines += [f"  br label %{done}", f"{done}:"]
         return [*lines, *self.made()]
 
     def _make(self, place: str, unit: str, size: str) -> list[str]:
         """Text that makes the flags of a kind from the words of `place`."""
         lines, name = [], unit.removesuffix(BY_RESULT)
-        words = [self.fresh() for _ in range((BASES | TOPS)[name] if name != "alu.and_" else 1)]
-        lines += [f"  {w} = load i64, ptr %{place}{k}" for k, w in enumerate(words)]
+        words = []
+        for k in range((BASES | TOPS)[name] if name != "alu.and_" else 1):
+            w, got = self._get_word(f"%{place}{k}")
+            words.append(w)
+            lines += got
         if name == "alu.and_":
             words *= 2
         elif name != unit:

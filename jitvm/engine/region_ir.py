@@ -237,7 +237,7 @@ class RegionBuilder(X87Values):
 
     def flags_in_record(self) -> None:
         """The flags are those that the record has."""
-        self.lines.append(self._memcpy("%lazy", "%plazy"))
+        self.lines += self._lazy_of_record()
         self.forget_recipes()
 
     def write_back(self) -> None:
@@ -513,7 +513,11 @@ class RegionBuilder(X87Values):
         for n in sorted(self._wide_touched):
             v = self.fresh()
             lines += [f"  {v} = load {WIDE}, ptr %px{n}, align 8", f"  store {WIDE} {v}, ptr %x{n}"]
-        return [*lines, *self._load_words(), self._memcpy("%lazy", "%plazy"), *self.made(), *self.x87_load()]
+        return [*lines, *self._load_words(), *self._lazy_of_record(), *self.made(), *self.x87_load()]
+
+    def _lazy_of_record(self) -> list[str]:
+        """Text that gets the flags from the record."""
+        return [self._memcpy("%lazy", "%plazy"), *self.narrowed()]
 
     def _load_words(self) -> list[str]:
         """Text that loads the record's words that only out-of-line semantics change."""
@@ -532,7 +536,7 @@ class RegionBuilder(X87Values):
         lines += [f"  %{name} = alloca [24 x i8], align 8" for name in ("flags", "lazy")]
         lines += [f"  %{name} = alloca {ty}" for name, ty in (("left", "i64"), ("target", "i64"), ("to", "ptr"))]
         lines += ["  %base = alloca i32", "  %top = alloca i32", *self.pages(), *self.x87_places()]
-        lines += [f"  %{name} = alloca i64" for name in ("base0", "base1", "top0")]
+        lines += [f"  %{name} = alloca {self._word}" for name in ("base0", "base1", "top0")]
         places = {f"r{r}": 8 * r for r in sorted(self._touched)}
         places |= {f"c_{name}": offset for name, offset in self._invariants.items()}
         places |= {f"x{n}": at("xmm") + 16 * n for n in sorted(self._wide_touched)}

@@ -11,7 +11,7 @@ from jitvm.engine import region_pages
 from jitvm.engine.accel import Options
 from tests.engine.assembler import assemble
 from tests.engine.grown import note_grown
-from tests.engine.guest import DATA, STACK, Guest, same
+from tests.engine.guest import CODE, DATA, STACK, Guest, same
 from tests.engine.programs import GS, loaded, looping
 from tests.engine.tables import TABLE, page_on
 from tests.engine.test_counts import LIMIT, check, to_the_end
@@ -227,6 +227,22 @@ def test_a_loop_over_what_ends_a_block(source: str, bits: int, monkeypatch: pyte
     held = {op.shape.unit for one in grown for node in one.nodes if node.ends for op in node.ops[-1:]}
     wanted = "string.movs string.stos string.cmps string.scas" if source == STRINGS else "io.port_in io.port_out system.popf"
     assert held >= set(wanted.split())
+
+
+@pytest.mark.parametrize("result", [1 << 32, 0xFF << 40 | 3, 1 << 63, (1 << 63) + (1 << 31) + 1, 0, 0x80])
+def test_flags_that_64_bit_code_left(result: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 32-bit region keeps 32 bits of a result, and the flags of all 64; this one writes none."""
+    grown = note_grown(monkeypatch)
+    guest = Guest("handlers", options=SOON)
+    guest.load("again: lea ecx, [ecx - 1]\n jecxz out\n jmp again\nout: hlt")
+    for _ in range(2):
+        guest.registers(eip=CODE, ecx=30)
+        guest.c.lazy.res, guest.c.lazy.aux = result, 0
+        before = guest.state()["eflags"]
+        assert guest.go() == "hlt"
+        assert guest.state()["eflags"] == before
+    assert grown
+    assert guest.bare.vcpu.regions.installed
 
 
 def test_programs_do_make_regions() -> None:
