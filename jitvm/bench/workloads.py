@@ -64,7 +64,7 @@ class Workload:
 WORKLOADS = (
     Workload("alu", 100_000, 36, 18, compute=True, native=True),
     Workload("sieve", 10, 24, 160_328, compute=True, native=True),
-    Workload("one_cpu", 10, 50, 306_336),
+    Workload("one_cpu", 10, 50, 306_336),  # what two_cpus does, the same code; sieve has its array at a fixed address
     Workload("two_cpus", 10, 50, 306_336, board=True, cpus=2),
     Workload("crc", 100, 24, 17_681, compute=True, native=True),
     Workload("cmix", 80, 32, 23_298, compute=True, native=True),
