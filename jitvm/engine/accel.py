@@ -23,7 +23,7 @@ from jitvm.engine import pinned, stencil
 from jitvm.engine.backend import host_lacks
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
-from jitvm.engine.code import NEIGHBOURS, Code, handler_symbol, source_epoch, tier_of
+from jitvm.engine.code import NEIGHBOURS, Code, handler_symbol, handler_text, source_epoch, tier_of
 from jitvm.engine.code_memory import CodeMemory
 from jitvm.engine.common import Common
 from jitvm.engine.compiler import Compiler
@@ -103,10 +103,10 @@ class Accelerator:
         self.code.on_progress = on_progress
         self.units.on_progress = on_progress
         self.regions = RegionStore(self.code)
-        for observer in observers:
-            self.observe(observer)
         self.forms = Forms()
         self.met = Met(self.cache, self.forms)
+        for observer in observers:
+            self.observe(observer)
         self.tables = Tables()
         for key, (word, shape) in self.met.known.items():
             self.tables.add_form(key, word, shape)
@@ -224,6 +224,9 @@ class Accelerator:
         """Tell `observer` of all that is made from now on."""
         self.code.observers.append(observer)
         self.regions.keep_all |= observer.addresses
+        for key, name in self.met.names():
+            if tier_of(name) == "handlers":  # it may be linked with a neighbour that is wanted
+                observer.described(name, handler_text(self.forms.shapes, key))
 
     def unobserve(self, observer: Observer) -> None:
         """Tell it no more."""

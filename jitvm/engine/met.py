@@ -50,6 +50,10 @@ class Met:
         self.known[key] = form
         self._new = True
 
+    def names(self) -> list[tuple[int, str]]:
+        """Handlers and stencils that were used, in this run or before: key and name."""
+        return list(self._names.items())
+
     def use(self, names: Mapping[int, str]) -> None:
         """Handlers or stencils are used, by key (of groups nothing is kept)."""
         names = {key: name for key, name in names.items() if not key >> GROUP_BIT}
