@@ -28,14 +28,14 @@ SCRATCH = 8192
 """Bytes of the micro-op buffer for blocks that are cut short (budget, step)."""
 
 # ---- micro-op: one record an instruction (40 bytes, a block's last one 56) -----------------------------------------------
-UOP_HANDLER, UOP_D, UOP_S, UOP_B, UOP_I, UOP_SEG, UOP_SCALE, UOP_LEN = 0, 8, 9, 10, 11, 12, 13, 14
+UOP_D, UOP_S, UOP_B, UOP_I, UOP_SEG, UOP_SCALE, UOP_LEN = 8, 9, 10, 11, 12, 13, 14
 UOP_IMM, UOP_DISP, UOP_REST, UOP_EIP, UOP_TAKEN, UOP_FALL = 16, 24, 28, 32, 40, 48
 UOP_SIZE, UOP_END = 40, 16
+"""Bytes 0 to 7 are the handler's address.  `d s b i`: byte offsets in `gpr` (for other register files: number times 8).
+`seg`: number times 8.  `rest` (16 bits): instructions of the block from this one to the end, as charged; `imm` 64 bits;
+`disp` 32 bits, signed; `taken`, `fall`: addresses of the micro-ops that follow a jump."""
 N_NOTED = 8
 """Targets that an indirect jump remembers, in words behind its block: as many as a link's slots and stub have room."""
-"""`d s b i`: byte offsets in `gpr` (for other register files: number times 8).  `seg`: number times 8.  `rest` (16 bits):
-instructions of the block from this one to the end, as charged; `imm` 64 bits; `disp` 32 bits, signed; `taken`, `fall`:
-addresses of the micro-ops that follow a jump."""
 
 ENGINE = [
     ("why", U),  # why translated code came back: WHY_*
@@ -96,7 +96,6 @@ ENGINE = [
     ("scratch_address", U),
     ("second_host", U),  # host address of the second page of the instruction decoded last, 0: in one page
     ("options", U),  # OPT_* bits
-    ("entry_uop", U, (8,)),  # the micro-op through which Python enters
     ("page_head", U),  # host addresses of tables with one entry a page of guest memory: list of blocks (4 bytes),
     ("page_bits", U),  # and which 64-byte pieces of the page hold translated bytes (8 bytes)
     ("n_guest_pages", U),

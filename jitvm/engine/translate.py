@@ -68,7 +68,18 @@ from jitvm.engine.layout import (
     OPT_DEAD_FLAGS,
     OPT_FUSE,
     OPT_JUMP_CACHE,
+    UOP_B,
+    UOP_D,
+    UOP_DISP,
+    UOP_EIP,
     UOP_END,
+    UOP_I,
+    UOP_IMM,
+    UOP_LEN,
+    UOP_REST,
+    UOP_S,
+    UOP_SCALE,
+    UOP_SEG,
     UOP_SIZE,
 )
 from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
@@ -103,8 +114,9 @@ HANDLER_HASH, W49, MISSING_ROOM = u64(0x9E37_79B9_7F4A_7C15), u64(49), u64(256)
 SKIPPED = u64(0xFFFF)
 HANDLER_GOTO = u64(1)
 """Shape of the micro-op that ends a block which no jump ends."""
-O_D, O_S, O_B, O_I, O_SEG, O_SCALE, O_LEN = (u64(n) for n in range(8, 15))
-O_IMM, O_DISP, O_REST, O_EIP, O_TAKEN, O_FALL = u64(16), u64(24), u64(28), u64(32), u64(40), u64(48)
+O_D, O_S, O_B, O_I = u64(UOP_D), u64(UOP_S), u64(UOP_B), u64(UOP_I)
+O_SEG, O_SCALE, O_LEN = u64(UOP_SEG), u64(UOP_SCALE), u64(UOP_LEN)
+O_IMM, O_DISP, O_REST, O_EIP = u64(UOP_IMM), u64(UOP_DISP), u64(UOP_REST), u64(UOP_EIP)
 
 
 def code_of(c, key):
