@@ -28,7 +28,7 @@ SPLIT = {
 
 def forget_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty tables, until the end of the test."""
-    monkeypatch.setattr(accelerator(), "known", {})
+    monkeypatch.setattr(accelerator().met, "known", {})
     monkeypatch.setattr(accelerator(), "tables", Tables())
 
 
