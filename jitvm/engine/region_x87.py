@@ -400,7 +400,8 @@ class X87Values(SharedLookups):
         text = f"{'fucom' if op.shape.unit.endswith('ucomi') else 'fcom'} %st(1)"
         inputs = [("{st}", f"x86_fp80 {self.st_value(0)}"), ("{st(1)}", f"x86_fp80 {self.st_value(op.imm & 7)}")]
         sw = self.new(f"lshr i64 {self._compare(text, inputs)}, 8")
-        self.call("flags.put_flags", [self.new(f"and i64 {sw}, {FLAGS_OF_CONDITIONS}")])
+        self.call("flags.put_flags", [self.new(f"and i64 {sw}, {FLAGS_OF_CONDITIONS}")], flags="new")
+        self.commit_flags()
 
     def do_st_sti(self, op: Op, pointer: str) -> None:
         self.set_st(op.imm & 7, self.st_value(0))
