@@ -11,6 +11,7 @@ DMA (`read`, `write`) goes by the same map; what was written is told to the list
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import weakref
 from collections.abc import Callable
@@ -53,6 +54,35 @@ def zeroed(shape: int, dtype: npt.DTypeLike, *, huge: bool = False) -> npt.NDArr
     return np.frombuffer(pages, kind, shape)
 
 
+class Mapped:
+    """What the guest memory of this process takes, for its garbage collector.
+
+    A machine's chips, buses and lines know each other, so it takes a collection to free one that nobody holds; and the
+    collector counts objects, of which a machine has few, and not the memory that they keep.  So it is asked here: when guest
+    memory takes `LEAST`, and twice as much as was left behind the last time.
+    """
+
+    LEAST = 512 << 20
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._most = self.LEAST
+
+    def more(self, owner: object, size: int) -> None:
+        """`owner` is about to take so many bytes, until it is gone."""
+        if self.bytes and self.bytes + size > self._most:
+            gc.collect()
+            self._most = max(self.LEAST, 2 * (self.bytes + size))
+        self.bytes += size
+        weakref.finalize(owner, self._less, size).atexit = False
+
+    def _less(self, size: int) -> None:
+        self.bytes -= size
+
+
+mapped = Mapped()
+
+
 class GuestMemory:
     """RAM of `ram_size` bytes and room for `rom_size` bytes of ROM, `address_bits` of physical address."""
 
@@ -61,6 +91,7 @@ class GuestMemory:
             raise ConfigError(f"memory size {ram_size} is not a positive multiple of {PAGE} bytes")
         rom_size = -(-rom_size // PAGE) * PAGE
         self.ram_size, self.size = ram_size, ram_size + rom_size
+        mapped.more(self, self.size)
         try:
             self._map = mmap.mmap(-1, self.size + 2 * GUARD, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError, ValueError) as e:

@@ -53,6 +53,7 @@ def busiest(exits: Counter[tuple[int, int]], reason: int) -> dict[str, int]:
 def tiers(vcpus: Sequence[Vcpu], accel: Accelerator, retired: int) -> dict[str, dict[str, int | float]]:
     """Each kind of code: functions compiled and taken from the cache, bytes, seconds; blocks, regions, instructions.
 
+    All translated blocks begin as handlers; of those, `stencils` have machine code that was copied, too.
     Instructions are counted with `--opt count=on` only: the counters lie on the way of each block.
     A block counts where it is entered, whatever becomes of it inside (a TLB miss leaves copied code for handlers).
     """
@@ -114,23 +115,14 @@ def collect(
         "served_accesses": total("n_served"),
         "ports": busiest(exits, IO),
         "mmio": busiest(exits, MMIO),
-        "blocks": total("stat_blocks"),
         "translated_instructions": total("stat_insns"),
         "dropped_blocks": total("stat_dropped"),
         "flushes": total("stat_flushes"),
         "lookups": total("stat_lookups"),
         "faults": total("stat_faults"),
-        "promoted_blocks": total("stat_promoted"),
-        "stencil_bytes": total("stat_code_bytes"),
         "linked_exits": total("stat_linked"),
-        "regions": {
-            "asked": sum(vcpu.engine.regions.asked for vcpu in vcpus),
-            "installed": sum(vcpu.engine.regions.installed for vcpu in vcpus),
-            "compile_seconds": round(accel.compiler.seconds, 6),
-        },
         "forms": len(accel.met.known),
         "tiers": tiers(vcpus, accel, retired),
-        "compile_seconds": round(accel.code.compile_seconds, 6),
         "marks": [list(mark) for mark in marks.list] if marks else [],
     }
 

@@ -123,7 +123,7 @@ class FakeMachine:
         self.quits += 1
 
     def stats(self) -> dict[str, Any]:
-        return {"retired": 12345, "exits": {"io": 3}, "compile_seconds": 0.25, "marks": [[1, 83]]}
+        return {"retired": 12345, "exits": {"io": 3}, "host_seconds": 0.25, "marks": [[1, 83]]}
 
     def screen_text(self) -> list[str]:
         return ["Hello", "  world  ", "", ""]

@@ -187,7 +187,6 @@ class Accelerator:
             for name, key in missing.items():
                 cut = made.get(key)
                 self._add_stencil(name, cut.blob() if cut else b"")
-            self.code.compile_seconds += time.perf_counter() - start
             self.code.note("stencils", list(missing), start, sum(len(self._blobs[name]) for name in missing))
             self.cache.write_object(stencil.join([self._blobs[name].tobytes() for name in missing]), [*missing], [])
         return self._use(names)

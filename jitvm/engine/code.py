@@ -139,8 +139,6 @@ class Code:
         self.wanted: dict[str, None] = {}
         """Symbols in the order in which they were first wanted."""
         self.tallies = {tier: Tally() for tier in TIERS}
-        self.compile_seconds = 0.0
-        """Of all that the guest waited for."""
         self.observers: list[Observer] = []
         units.on_compiled = self._unit_compiled
         self.on_progress: Callable[[str], None] = lambda what: None
@@ -223,7 +221,6 @@ class Code:
         code = shorten(compile_object(text, level))
         self._link([Kept(tuple(exports), tuple(imports), code)])
         self.cache.write_object(code, exports, imports)
-        self.compile_seconds += time.perf_counter() - start
         self.note(tier_of(exports[0]), exports, start, len(code))
 
     # ---- units --------------------------------------------------------------------------------------------------------
@@ -300,7 +297,6 @@ class Code:
     def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:
         """A region, compiled now and kept."""
         made = compile_region(self.units, nodes, modes)
-        self.compile_seconds += made.seconds
         made = made.kept(self.cache)
         self.remember(made)
         return made

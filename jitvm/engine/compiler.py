@@ -100,8 +100,6 @@ class Compiler:
         self._waiting: _Waiting = {}
         """What was given to the process and not answered, oldest first."""
         self._n = self._deaths = 0
-        self.seconds = 0.0
-        """Spent by the process on what it delivered."""
         self._broken = False
         self._lock = threading.Lock()
 
@@ -175,7 +173,6 @@ class Compiler:
         assert process.stdout is not None
         while (message := _receive(process.stdout)) is not None:
             number, made = message
-            self.seconds += made.seconds
             waiting.pop(number)[1](made)
         status = process.wait()
         with self._lock:

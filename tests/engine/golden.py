@@ -266,14 +266,13 @@ def run_counts(name: str, folder: Path) -> dict[str, int]:
         with Machine(config) as m:
             m.run()
             stats = m.stats()
-            engine = m.vcpus[0].engine
     return {
         "retired": stats["retired"],
         "exits": sum(stats["exits"].values()),
-        "blocks": stats["blocks"],
-        "copied": stats["promoted_blocks"],
-        "asked": engine.regions.asked,
-        "regions": engine.regions.installed,
+        "blocks": stats["tiers"]["handlers"]["blocks"],
+        "copied": stats["tiers"]["stencils"]["blocks"],
+        "asked": stats["tiers"]["regions"]["asked"],
+        "regions": stats["tiers"]["regions"]["installed"],
     }
 
 

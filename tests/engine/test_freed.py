@@ -1,4 +1,5 @@
-"""A machine that nobody holds is freed at once: its memory knows its CPU only weakly, so there is no cycle to collect."""
+"""What nobody holds is freed: a bare machine at once, as its memory knows its CPU only weakly and there is no cycle to
+collect; one with a board by a collection, for which guest memory asks before there is much of it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from jitvm.bare import ENGINES, Bare
-from jitvm.memory import PAGE, GuestMemory, weakly
+from jitvm.machine import Machine
+from jitvm.memory import PAGE, GuestMemory, Mapped, weakly
+from tests.boot.guests import GUESTS, config
 
 LOOP = bytes.fromhex("01d8 40 75fb")
 """add eax, ebx; inc eax; jnz back"""
@@ -88,3 +91,32 @@ def test_a_weak_listener_hears_while_it_lives() -> None:
     memory.on_write.append(weakly(listener.hear))
     memory.write(8, b"abc")
     assert listener.heard == [(8, 3)]
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_machines_that_nobody_holds_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many a process makes, and though Python's own thresholds never ask for a collection."""
+    monkeypatch.setattr("jitvm.memory.mapped", Mapped())
+    size, made, most = 128 << 20, 12, 0
+    known: list[weakref.ref[GuestMemory]] = []
+    for _ in range(made):
+        with Machine(config(GUESTS / "hello.bin", memory=size)) as m:
+            m.run()
+        known.append(weakref.ref(m.memory))
+        del m
+        most = max(most, sum(reference() is not None for reference in known))
+    assert 1 < most <= Mapped.LEAST // size < made
+
+
+def test_memory_that_is_held_is_not_collected_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    collections: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda: collections.append(1))
+    taken, owners = Mapped(), [GuestMemory(PAGE) for _ in range(64)]
+    taken.more(owners[0], 2 * Mapped.LEAST)
+    assert not collections, "there is nothing yet"
+    for owner in owners[1:]:
+        taken.more(owner, Mapped.LEAST)
+    assert len(collections) < 8
+    assert taken.bytes == 65 * Mapped.LEAST
+    del owners, owner
+    assert taken.bytes == 0

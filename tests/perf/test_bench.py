@@ -449,14 +449,17 @@ def test_failed_run_is_a_reason() -> None:
 def test_statistics_of_jitvm() -> None:
     stats = {
         "marks": [[5, 98], [100, ord("S")], [1100, "E"], [1200, 10]],
-        "blocks": {"handlers": 3, "regions": 4},
-        "compile_seconds": 0.25,
+        "tiers": {
+            "handlers": {"blocks": 7, "compile_seconds": 0.25},
+            "stencils": {"blocks": 4},
+            "regions": {"compile_seconds": 0.5},
+        },
     }
     assert jitvm_stats.retired_between_marks(stats) == 1000
     assert jitvm_stats.blocks(stats) == 7
-    assert jitvm_stats.compile_seconds(stats) == 0.25
+    assert jitvm_stats.compile_seconds(stats) == 0.75
     assert jitvm_stats.retired_between_marks({}) is None
-    assert jitvm_stats.blocks({}) is None
+    assert jitvm_stats.blocks({}) is jitvm_stats.compile_seconds({}) is None
 
 
 def test_statistics_are_found_in_the_output() -> None:
