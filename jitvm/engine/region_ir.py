@@ -14,6 +14,7 @@ from jitvm.engine import layout as lay
 from jitvm.engine.builder import Quick
 from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
+from jitvm.engine.handler_text import FLAGS_BYTES
 from jitvm.engine.ir_text import SIGNATURE
 from jitvm.engine.layout import at
 from jitvm.engine.region import MODES, OUT, Node, heads, longest, owed
@@ -21,7 +22,7 @@ from jitvm.engine.region_flags import SETTLE
 from jitvm.engine.region_pages import busiest, values_of
 from jitvm.engine.region_x87 import X87Values
 from jitvm.engine.simd_forms import WIDE
-from jitvm.engine.stitch import FLAGS_BYTES, INLINE_MODULE, module
+from jitvm.engine.stitch import INLINE_MODULE, module
 from jitvm.engine.units import Units
 from jitvm.isa.state import ZERO
 from jitvm.isa.table import COMPARISONS, NAMED, READ_ZF, TOUCHED

@@ -27,7 +27,8 @@ from jitvm.engine import layout as lay
 from jitvm.engine import region_ir, stencil, stitch
 from jitvm.engine.cache import Cache
 from jitvm.engine.layout import CPU, at
-from jitvm.engine.stitch import KIND_BYTES, HandlerBuilder
+from jitvm.engine.memory_text import KIND_BYTES
+from jitvm.engine.stitch import HandlerBuilder
 from jitvm.engine.units import Units
 from jitvm.isa.state import TLB_ENTRIES, TLB_KINDS, TLB_PARTS, TLB_WORDS
 

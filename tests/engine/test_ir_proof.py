@@ -16,10 +16,11 @@ from jitvm.engine import group, region_pages, stencil, stitch
 from jitvm.engine.accel import Accelerator
 from jitvm.engine.grow import Grown
 from jitvm.engine.layout import at
+from jitvm.engine.memory_text import KIND_BYTES
 from jitvm.engine.region import MODES
 from jitvm.engine.region_ir import RegionBuilder
 from jitvm.engine.specials import SPECIALS, special
-from jitvm.engine.stitch import KIND_BYTES, HandlerBuilder
+from jitvm.engine.stitch import HandlerBuilder
 from tests.engine.grown import note_grown
 from tests.engine.guest import Guest
 from tests.engine.ir_proof import Function, prove, proving
