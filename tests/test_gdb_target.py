@@ -13,7 +13,7 @@ from gdbstub.errors import TargetError
 from gdbstub.stop import BreakpointHit, BreakpointKind, Exited, Interrupted, Signalled, Stepped
 from gdbstub.target import Continue, MemoryRegion, Step
 from jitvm.devices.lapic import SVR, LocalApic
-from jitvm.errors import ConfigError
+from jitvm.errors import ConfigError, EngineError
 from jitvm.gdb_target import GdbTarget, serve
 from jitvm.machine import Machine
 from tests.boot.guests import GUESTS, IMAGES, config, fingerprint, rom
@@ -317,10 +317,26 @@ def test_kill(tmp_path: Path) -> None:
         b.finish()
 
 
-def test_an_instruction_that_the_engine_lacks_stops_with_a_signal(tmp_path: Path) -> None:
-    with bench(rom(tmp_path, "ea 0000 00a0")) as b:  # jmp into the video window: no memory to execute
+def test_an_error_of_the_engine_stops_with_a_signal(tmp_path: Path) -> None:
+    def fail(due: int, end: int) -> tuple[int, ...]:
+        raise EngineError("no room for another form")
+
+    with bench(rom(tmp_path, LOOP)) as b:
+        b.machine.vcpus[0].enter = fail
         stop = b.run()
-        assert isinstance(stop, Signalled) and "INTERNAL_ERROR" in stop.message and b.pc == 0xA0000
+        assert isinstance(stop, Signalled) and "INTERNAL_ERROR: no room for another form" in stop.message
+
+
+def test_code_in_the_memory_of_a_device_is_stepped_through(tmp_path: Path) -> None:
+    """Planar VGA memory, which is switched on by the miscellaneous output register and was cleared."""
+    source = "ba c203 b0 03 ee ea 0000 00a0"  # mov dx, 3c2h; mov al, 3; out dx, al; jmp a000:0
+    with bench(rom(tmp_path, source)) as b:
+        b.step(5)
+        assert b.pc == 0xA0000, "where zeros are `add [bx + si], al`"
+        b.step()
+        assert b.pc == 0xA0002
+        break_at(b, 0xA0010)
+        assert b.run() == BreakpointHit(1, SOFT) and b.pc == 0xA0010
 
 
 def test_a_wrong_layout_and_a_bad_address(tmp_path: Path) -> None:

@@ -398,11 +398,19 @@ def test_shutdown_by_a_triple_fault_is_told_to_the_caller() -> None:
     assert guest.reasons == [ExitReason.SHUTDOWN] and guest.vcpu.retired == 0
 
 
-def test_internal_error_stops_with_a_dump() -> None:
+def test_what_a_device_answers_is_executed() -> None:
+    """Its bytes come by MMIO reads of aligned words; the bus splits them for the device."""
     guest = Guest(code("90 ; nop", "ea 00 00 00 a0 ; jmp a000:0"))
-    assert guest.execute() is Outcome.ERROR
-    text = guest.vcpu.error_text
-    assert text.startswith("vCPU 0: INTERNAL_ERROR\n") and "CS  =a000" in text and "EIP=00000000" in text
+    guest.window.answers = [0xF4, 0, 0, 0]  # hlt
+    assert guest.execute() is Outcome.HLT
+    assert guest.reg("eip") == 1 and guest.vcpu.retired == 3
+    assert [(way, offset, size) for way, offset, size, _ in guest.window.log] == [("read", 4 * k, 4) for k in range(4)]
+    assert guest.reasons == [MMIO, MMIO, HLT]
+
+
+def test_internal_error_stops_with_a_dump() -> None:
+    text = injected(ExitReason.INTERNAL_ERROR)[0].vcpu.error_text
+    assert text.startswith("vCPU 0: INTERNAL_ERROR\n") and "EIP=0000100" in text
 
 
 def injected(reason: int | None, why: int = lay.WHY_EXIT) -> tuple[Guest, Outcome]:

@@ -95,6 +95,10 @@ ENGINE = [
     ("fetch_address", U),  # host addresses of `fetch_buffer` and `scratch`
     ("scratch_address", U),
     ("second_host", U),  # host address of the second page of the instruction decoded last, 0: in one page
+    ("from_device", U),  # 1: it ends in, or comes from, what is no memory (jitvm/engine/outside_code.py)
+    ("outside_lin", U),  # bytes of code that a device answered, in `fetch_buffer`: linear address, how many, `retired`
+    ("outside_n", U),
+    ("outside_at", U),
     ("options", U),  # OPT_* bits
     ("page_head", U),  # host addresses of tables with one entry a page of guest memory: list of blocks (4 bytes),
     ("page_bits", U),  # and which 64-byte pieces of the page hold translated bytes (8 bytes)

@@ -43,7 +43,7 @@ from jitvm.isa.host import peek, poke, set_mxcsr
 from jitvm.isa.memory import code_linear, fetch_host, is_code, load, load_rmw, store
 from jitvm.isa.registers import set_reg
 from jitvm.isa.simd import MMX_EXPONENT, load_wide, mmx_fsw, raise_pending, store_wide, x87_pending
-from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, GP, MODE_TF, OK, RCX, fault
+from jitvm.isa.state import EXIT, GP, MODE_TF, OK, RCX, fault
 from jitvm.isa.tlb import KINDS, PART_SLOTS, PARTS, WRITE
 from jitvm.isa.words import ONES, W0, W1, W3, W12, cut, sext, u64
 
@@ -322,11 +322,10 @@ class PlainEngine:
         if is_breakpoint(c, lin) != W0 and (stops_here(c, lin) != W0 or code_break(c, lin) != OK):
             return None
         host = fetch_host(c, lin)
-        if host == W0:
-            if c.status == OK:
-                c.status, c.exit_reason = EXIT, EXIT_INTERNAL_ERROR
+        if c.status != OK:
             return None
-        self._watch(host)
+        if host != W0:
+            self._watch(host)
         length = decode_at(c, host, rip, lin, W0)
         while length == UNKNOWN:
             key = int(c.bad_key)
@@ -335,8 +334,6 @@ class PlainEngine:
             add_form(c, u64(key), u64(word), u64(shape))
             length = decode_at(c, host, rip, lin, W0)
         if length == TRUNCATED:
-            if c.status == OK:
-                c.status, c.exit_reason = EXIT, EXIT_INTERNAL_ERROR
             return None
         if length == TOO_LONG or is_code(c, rip + length - W1) == W0:
             fault(c, GP, W0)

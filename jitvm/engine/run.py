@@ -263,7 +263,7 @@ def link_block(c, stub):
         if c.status == FAULT:
             return next_block(c)
         return W0
-    if generation == c.generation and c.options & CHAIN != W0:
+    if generation == c.generation and c.options & CHAIN != W0 and u != c.scratch_address:
         poke(slot, W8, u)
     return u
 

@@ -2,7 +2,8 @@
 
 `find_block` gives the micro-op of the block at `rip`, translating it when it is new or was dropped.  A block ends at a
 jump, at an instruction that must be followed by a look-up, at the end of its page, before an instruction that runs over
-it, or after BLOCK_MAX instructions; an instruction over a page border is a block of its own.
+it, or after BLOCK_MAX instructions; an instruction over a page border is a block of its own.  One that a device answers
+(`outside_code.py`) is never kept: it is fetched and translated each time.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ from jitvm.engine.layout import (
 from jitvm.engine.layout import WHY_EXIT as WHY_EXIT_
 from jitvm.engine.layout import WHY_FORM as WHY_FORM_
 from jitvm.engine.layout import WHY_HANDLER as WHY_HANDLER_
+from jitvm.engine.outside_code import decode_outside
 from jitvm.engine.pin_gate import pinned_entry
 from jitvm.isa.debug import code_break, is_code_break
 from jitvm.isa.host import peek, poke
@@ -94,7 +96,6 @@ from jitvm.isa.shared import begin_translation, end_translation, need_code
 from jitvm.isa.state import (
     EXIT,
     EXIT_DEBUG,
-    EXIT_INTERNAL_ERROR,
     GP,
     MODE_ALONE,
     MODE_TF,
@@ -175,11 +176,14 @@ def fetch_over(c, host, room, lin):
 def decode_at(c, host, rip, lin, k):
     """Decode the instruction at `lin` into t[k...]: its length, or TRUNCATED, UNKNOWN, TOO_LONG.
 
-    TRUNCATED with k = 0 is a fault on the next page (c.status); with k > 0 the instruction runs into the next page.
+    `host`: of its first byte; 0: no memory is there, k is 0.  TRUNCATED with k = 0 is a fault on the next page, or a
+    device has to answer first (c.status); with k > 0 the instruction runs into the next page.
     """
+    if host == W0:
+        return decode_outside(c, rip, lin)
     room = PAGE_BYTES - (lin & PAGE_OFFSET)
     mode = c.mode
-    c.second_host = W0
+    c.second_host = c.from_device = W0
     if room >= SAFE:
         return decode(c, host, room, rip, mode, k)
     at = c.fetch_address
@@ -194,6 +198,8 @@ def decode_at(c, host, rip, lin, k):
         fault(c, GP, W0)
         return TRUNCATED
     if fetch_over(c, host, room, lin) == W0:
+        if c.status == OK:
+            return decode_outside(c, rip, lin)
         return TRUNCATED
     return decode(c, at, room + SAFE, rip, mode, k)
 
@@ -247,9 +253,6 @@ def decode_block(c, host, rip, most):
                 return W0
             if length == TOO_LONG:
                 fault(c, GP, W0)
-            elif c.status == OK:
-                c.status = EXIT
-                c.exit_reason = EXIT_INTERNAL_ERROR
             return W0
         if is_code(c, rip + length - W1) == W0:
             if n == W0:
@@ -440,7 +443,10 @@ def emit_block(c, n, where, first, alone, b):
 
 
 def translate(c, host, rip):
-    """Translate the block at `rip`, whose first byte is at `host`; its index, or NO_BLOCK with c.status or c.why."""
+    """Translate the block at `rip`, whose first byte is at `host`; its index, or NO_BLOCK with c.status or c.why.
+
+    NO_BLOCK with neither: its one instruction, which is decoded, ends in a device's memory (`from_device`).
+    """
     most = c.block_most
     if c.mode & (MODE_TF | MODE_ALONE) != W0:
         most = W1
@@ -452,7 +458,7 @@ def translate(c, host, rip):
             return NO_BLOCK
         before = begin_translation(c, offset, PAGE_BYTES - (offset & PAGE_OFFSET))
     n = decode_block(c, host, rip, most)
-    if n == W0:
+    if n == W0 or c.from_device != W0:
         return NO_BLOCK
     room = room_for(n)
     if c.uop_next + room > c.uop_end or c.n_blocks >= MAX_BLOCKS:
@@ -542,19 +548,19 @@ def find_block(c):
     if is_code(c, rip) == W0:
         fault(c, GP, W0)
         return W0
-    host = fetch_host(c, code_linear(c, rip))
+    lin = code_linear(c, rip)
+    host = fetch_host(c, lin)
     if host == W0:
-        if c.status == OK:
-            c.status = EXIT
-            c.exit_reason = EXIT_INTERNAL_ERROR
-        return W0
+        return lone_instruction(c, host, rip, lin)
     b = known_block(c, host - c.ram, rip, ctx)
     if b == NO_BLOCK or c.block_state[b] & BLOCK_VALID == W0 or moved(c, b) != W0:
         if c.status != OK:
             return W0
         b = translate(c, host, rip)
         if b == NO_BLOCK:
-            return W0
+            if c.status != OK or c.why != WHY_EXIT:
+                return W0
+            return emit_lone(c, lin)
     u = c.block_uop[b]
     if c.mode & (MODE_TF | MODE_ALONE) == W0 and held == W0 and c.options & JUMP_CACHE != W0:
         c.jump_cache[k] = rip  # at a breakpoint a jump that hits here would pass by the trap
@@ -562,6 +568,20 @@ def find_block(c):
         c.jump_cache[k + W2] = u
         c.jump_cache[k + W3] = pinned_entry(c, b)
     return u
+
+
+def emit_lone(c, lin):
+    """Micro-op of the one instruction that was decoded, in the scratch buffer; 0 with c.why."""
+    if emit_block(c, W1, c.scratch_address, lin, W1, NO_BLOCK) == W0:
+        return W0
+    return c.scratch_address
+
+
+def lone_instruction(c, host, rip, lin):
+    """Micro-op of one instruction, whose first byte is at `host` (0: no memory is there); 0 as find_block."""
+    if c.status != OK or decode_block(c, host, rip, W1) == W0:
+        return W0
+    return emit_lone(c, lin)
 
 
 def short_block(c):
@@ -574,13 +594,4 @@ def short_block(c):
         return W0
     lin = code_linear(c, rip)
     host = fetch_host(c, lin)
-    if host == W0:
-        if c.status == OK:
-            c.status = EXIT
-            c.exit_reason = EXIT_INTERNAL_ERROR
-        return W0
-    if decode_block(c, host, rip, W1) == W0:
-        return W0
-    if emit_block(c, W1, c.scratch_address, lin, W1, NO_BLOCK) == W0:
-        return W0
-    return c.scratch_address
+    return lone_instruction(c, host, rip, lin)

@@ -317,28 +317,6 @@ def test_io_map_beyond_the_limit(engine: str) -> None:
     assert in_ring_3(engine, "in al, 0x60", limit=0x68 + 13).go() == "fault 6 None"
 
 
-# ---- code from nowhere -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("source", [f"mov eax, {M}\n jmp eax", f"push {M}\n ret", f"jmp {M}", f"call {M}"])
-def test_code_from_mmio_is_an_internal_error(engine: str, source: str) -> None:
-    guest = Guest(engine)
-    guest.load(source)
-    assert guest.go() == "internal-error"
-    assert int(guest.c.rip) == M
-    assert guest.device.seen == []
-    assert guest.go() == "internal-error"
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_instruction_that_runs_into_mmio_is_an_internal_error(engine: str) -> None:
-    guest = Guest(engine)
-    guest.bare.write(MEMORY - 4, b"\x40\x40\xb8\x00")
-    guest.registers(eip=MEMORY - 4)
-    assert guest.go() == "internal-error"
-    assert int(guest.c.rip) == MEMORY - 2
-    assert guest.retired == 2
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_segment_base_counts(engine: str) -> None:
     """Addresses are physical; the stack segment has a base."""

@@ -44,7 +44,7 @@ RESUMING = (b"c", b"C", b"s", b"S", b"v", b"b")
 """First letters of packets that may let the guest run: Ctrl-C comes behind them."""
 ENDING = (b"k", b"vKill", b"quit")
 """What ends the machine, as it should; it is left out."""
-GUEST_ENDS = ("the CPU is halted with interrupts off", "INTERNAL_ERROR")
+GUEST_ENDS = ("the CPU is halted with interrupts off",)
 """How a guest that runs random bytes may end its machine when no gdb is there, besides isa-debug-exit, whose status is
 odd, and ACPI's power-off, whose is 0."""
 
