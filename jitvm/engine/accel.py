@@ -138,7 +138,8 @@ class Accelerator:
     def _use(self, names: Mapping[int, str]) -> dict[int, int]:
         """Addresses by key, of what is wanted and of what was linked with it; new vCPUs begin with them, too."""
         self.met.use(names)
-        beside = self.met.linked(self._address)
+        beside = self.met.linked(self.code.news)
+        self.code.news.clear()
         self.code.wanted.update(dict.fromkeys(beside.values()))
         found = {key: self._address(name) for key, name in {**names, **beside}.items()}
         for key, address in found.items():
@@ -166,6 +167,7 @@ class Accelerator:
         self._blobs[name] = data[: len(blob)]
         self.code.tallies["stencils"].bytes += len(blob)
         self._stencils[name] = int(data.ctypes.data) if blob else 1
+        self.code.news.append(name)
 
     def stencils(self, keys: list[int]) -> dict[int, int]:
         """Addresses of stencil blobs by key, cut now where they are not known, and of some that came with them."""

@@ -136,6 +136,8 @@ class Code:
         self.units, self.cache = units, cache
         self.linker = Linker()
         self.address: dict[str, int] = {}
+        self.news: list[str] = []
+        """Symbols that were linked, and stencils that were kept, since the accelerator looked (`Accelerator._use`)."""
         self.wanted: dict[str, None] = {}
         """Symbols in the order in which they were first wanted."""
         self.tallies = {tier: Tally() for tier in TIERS}
@@ -197,6 +199,7 @@ class Code:
             return
         found = self.linker.link([one.code for one in objects], fresh, imports)
         self.address.update(found)
+        self.news += fresh
         for one in objects:
             self.tallies[tier_of(one.exports[0])].bytes += len(one.code)
             for observer in self.observers:

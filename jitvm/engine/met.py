@@ -8,7 +8,7 @@ at once, so that translated code comes back once a batch, not once a handler.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jitvm.engine.cache import Cache
@@ -62,10 +62,9 @@ class Met:
         for name in names.values():
             self._not_linked.pop(name, None)
 
-    def linked(self, address: Callable[[str], int]) -> dict[int, str]:
-        """Those that were linked since the last call, though nobody asked; `address` is 0 where there is none."""
-        names = [name for name in self._not_linked if address(name)]
-        return {key: name for name in names for key in self._not_linked.pop(name)}
+    def linked(self, names: Iterable[str]) -> dict[int, str]:
+        """Those of `names`, which were just linked, that runs used before, though nobody asked in this one."""
+        return {key: name for name in names for key in self._not_linked.pop(name, ())}
 
     def keep(self) -> None:
         """Write down what is new."""

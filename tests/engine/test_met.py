@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -73,9 +75,9 @@ def test_shapes_are_numbered_anew(tmp_path: Path) -> None:
     add, sub = (others.number(shape) for shape in SHAPES)
     assert [add, sub] != numbers
     assert again.known == {77: (5, sub)}
-    assert again.linked(lambda name: 0) == {}
-    assert again.linked(lambda name: int(name == "i_sub")) == {sub | 1 << 16: "i_sub"}
-    assert again.linked(lambda name: 1) == {add: "i_add"}, "told once, and nothing of groups"
+    assert again.linked(["i_xor"]) == {}
+    assert again.linked(["i_sub", "i_group"]) == {sub | 1 << 16: "i_sub"}
+    assert again.linked(["i_sub", "i_add"]) == {add: "i_add"}, "told once, and nothing of groups"
 
 
 def test_what_is_wanted_is_not_told_again(tmp_path: Path) -> None:
@@ -86,7 +88,23 @@ def test_what_is_wanted_is_not_told_again(tmp_path: Path) -> None:
     first.keep()
     again = met(tmp_path, forms)
     again.use({n: "i_add"})
-    assert again.linked(lambda name: 1) == {}
+    assert again.linked(["i_add"]) == {}
+
+
+def test_asking_takes_as_long_however_much_earlier_runs_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    accel, calls = bare.accelerator(), 0
+    monkeypatch.setattr(accel.met, "_not_linked", {f"i_{n}": [n] for n in range(5000)})
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event.endswith("call")
+
+    sys.setprofile(count)
+    try:
+        accel._use({})
+    finally:
+        sys.setprofile(None)
+    assert calls < 500
 
 
 @pytest.mark.parametrize("kept", [[], {}, {"shapes": []}, {"shapes": [[1]], "forms": [[1]], "used": []}, "text"])
