@@ -13,6 +13,7 @@ from gdbstub.target import (
     Crc,
     ExecFile,
     Kill,
+    Leave,
     MemoryMap,
     Monitor,
     PhysicalMemory,
@@ -47,6 +48,7 @@ class Facets:
     physical_memory: PhysicalMemory | None
     step_flags: StepFlags | None
     reverse: Reverse | None
+    leave: Leave | None
 
     @classmethod
     def of(cls, target: Target) -> Facets:
@@ -67,6 +69,7 @@ class Facets:
             physical_memory=target if isinstance(target, PhysicalMemory) else None,
             step_flags=target if isinstance(target, StepFlags) else None,
             reverse=target if isinstance(target, Reverse) else None,
+            leave=target if isinstance(target, Leave) else None,
         )
 
     @property

@@ -99,6 +99,7 @@ def _monitor(context: Context, arguments: bytes) -> bytes:
     if facet is None:
         return b""
     command = parse.hex_bytes(arguments.removeprefix(b",")).decode("utf-8", "replace")
+    context.changed = True
     sent = 0
 
     def write(text: str) -> None:

@@ -334,6 +334,8 @@ class Session(Context):
         self.points.clear()
 
     def _leave(self) -> None:
+        if self.changed and self.facets.leave is not None:
+            self._tell(self.facets.leave.client_left)
         self._leaving = self.changed = False
         while self.points:
             self._tell(partial(points.remove, self, self.points.pop()))

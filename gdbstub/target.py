@@ -37,9 +37,10 @@ Running and stopped are strict:
   packet.
 * The session is told at its making whether the guest runs (`Session(running=...)`); a client's first packet then brings
   an `interrupt`. A bare connect brings nothing.
-* A client's leaving, in whatever way, is seen by the target as `remove_*` of every point still set and then, by policy,
-  a `resume` of all threads, nothing, or `kill`. A guest that stops by itself when nobody is there goes on, but after
-  `Signalled` and `HistoryEnd` it waits for the next client.
+* A client's leaving, in whatever way, is seen by the target as `client_left`, where it has that and the client has
+  changed something, and `remove_*` of every point still set; then, by policy, as a `resume` of all threads, nothing, or
+  `kill`. A guest that stops by itself when nobody is there goes on, but after `Signalled` and `HistoryEnd` it waits for
+  the next client.
 
 A method refuses by raising `TargetError` with a text for the user. Any other exception is a bug: it is reported by the
 session's `log` as one line with its place, the packet gets an error reply, and the session goes on.
@@ -318,6 +319,14 @@ class StepFlags(Protocol):
 
     def supported_step_flags(self) -> int:
         """The bits this target knows."""
+
+
+@runtime_checkable
+class Leave(Protocol):
+    """More to undo than what these protocols know of, such as what `monitor` commands have set."""
+
+    def client_left(self) -> None:
+        """Undo it; the guest stands, and goes on behind this."""
 
 
 @runtime_checkable

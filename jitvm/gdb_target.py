@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gdbstub import x86
@@ -56,6 +57,7 @@ from jitvm.gdb_memory import LinearMemory, memory_map
 from jitvm.gdb_registers import Registers
 from jitvm.gdb_thread import KINDS, CpuThread, event_stop
 from jitvm.machine import Machine
+from jitvm.monitor import points as monitor_points
 from jitvm.monitor.stops import STEP_PATIENCE_S
 from jitvm.run_result import RunResult
 from jitvm.symbols import file_for_gdb
@@ -328,18 +330,23 @@ class GdbTarget:
             self.reset()
             answer = "the machine stands at the reset vector; gdb sees it after: maintenance flush register-cache"
         else:
+            context = self._machine.monitor.context
             try:
-                self._asked = True
+                self._asked, context.gdb_thread = True, threading.get_ident()
                 answer = self._machine.monitor.command(command)
             except JitvmError as e:
                 raise TargetError(str(e)) from None
             finally:
-                self._asked = False
+                self._asked, context.gdb_thread = False, 0
             self._take_raw()
             if words[:2] == ["checkpoint", "restore"]:
                 self._stand_here()
         if answer:
             write(answer + "\n")
+
+    def client_left(self) -> None:
+        """What gdb's `monitor catch` and `monitor watch` have set goes with it."""
+        monitor_points.client_left(self._machine.monitor.context)
 
     def reset(self) -> None:
         """The reset button, and stand at the reset vector."""

@@ -362,6 +362,23 @@ def test_the_monitor_through_gdb(tmp_path: Path) -> None:
         assert b.pc == 0xFFFFFFF0 and not b.target.registers.raw
 
 
+def test_what_gdb_catches_and_watches_goes_with_it(tmp_path: Path) -> None:
+    """What the console has set stays, also where both have set the same."""
+    with bench(rom(tmp_path, COUNTER)) as b:
+        ask, c = b.machine.monitor.command, b.machine.vcpus[0].engine.c
+        for line in ("catch ud", "catch cr3", "watch 0x600 4", "watch phys 0x700 2 access"):
+            b.target.monitor(line, lambda text: None)
+        for line in ("catch gp", "catch cr3", "watch 0x600 4", "watch 0x900 1"):
+            ask(line)
+        b.target.monitor("catch gp", lambda text: None)
+        assert ask("catch list").split() == ["ud", "cr3", "gp"] and len(ask("watch list").splitlines()) == 4
+        assert (int(c.n_catch), int(c.n_points)) == (4, 3), "MOV CR3 counts as two"
+        b.target.client_left()
+        assert ask("catch list").split() == ["cr3", "gp"]
+        assert ask("watch list").splitlines() == ["1: 0x600 4", "2: 0x900 1"]
+        assert (int(c.n_catch), int(c.n_points)) == (3, 2)
+
+
 def test_the_console_s_choice_of_pc_is_gdb_s(tmp_path: Path) -> None:
     with bench(rom(tmp_path, COUNTER)) as b:
         b.machine.monitor.command("pc raw")

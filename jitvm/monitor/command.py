@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,22 @@ if TYPE_CHECKING:
     from jitvm.machine import Machine
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is caught or watched, as it was written; `by_gdb`: until gdb leaves."""
+
+    text: str
+    by_gdb: bool
+
+
 @dataclass
 class Context:
     """The machine, and what commands remember.
 
     `chosen`: index of the vCPU that is looked at.
     `stops` commands the machine while no gdb does; `raw_pc`: program counters are shown without the base of CS.
-    `catches` and `watches` are those set here, as they were written.
+    `catches` and `watches` are those set here; what gdb has set goes with it (`points.client_left`).
+    `gdb_thread`: the thread that does a command of gdb's just now, 0: none.
     """
 
     machine: Machine
@@ -31,8 +41,9 @@ class Context:
     raw_pc: bool = False
     chosen: int = 0
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
-    catches: list[str] = field(default_factory=list)
-    watches: list[str] = field(default_factory=list)
+    catches: list[Kept] = field(default_factory=list)
+    watches: list[Kept] = field(default_factory=list)
+    gdb_thread: int = 0
     _symbols: list[Symbols | None] = field(default_factory=list)
 
     @property
@@ -50,6 +61,10 @@ class Context:
         if not self._symbols:
             self._symbols.append(load(self.machine.config))
         return self._symbols[0]
+
+    def kept(self, text: str) -> Kept:
+        """What whoever gave this command has set."""
+        return Kept(text, self.gdb_thread == threading.get_ident())
 
     def gdb(self) -> bool:
         """gdb is served."""

@@ -8,7 +8,7 @@ from typing import get_args
 from jitvm.debugger import CatchKind, Debugger, WatchKind
 from jitvm.errors import ConfigError
 from jitvm.faults import SHORT, vector_words
-from jitvm.monitor.command import Command, Context, address, number
+from jitvm.monitor.command import Command, Context, Kept, address, number
 
 KINDS: tuple[WatchKind, ...] = get_args(WatchKind)
 MSRS = 1 << 32
@@ -33,7 +33,7 @@ def _event(words: Sequence[str]) -> tuple[CatchKind, int | None]:
 def catch(context: Context, words: Sequence[str]) -> str:
     """Stop before an event."""
     if not words or list(words) == ["list"]:
-        return "\n".join(context.catches) or "nothing is caught"
+        return "\n".join(kept.text for kept in context.catches) or "nothing is caught"
     machine, delete = context.machine, words[0] == "delete"
     debugger = Debugger.of(machine)
     with machine.standing(), machine.lock:
@@ -46,17 +46,41 @@ def catch(context: Context, words: Sequence[str]) -> str:
         name = " ".join(words[1:] if delete else words).lower()
         if not delete:
             debugger.catch(kind, which)
-            if name not in context.catches:
-                context.catches.append(name)
+            kept, known = context.kept(name), _caught(context, name)
+            if known is None:
+                context.catches.append(kept)
+            elif known.by_gdb and not kept.by_gdb:
+                context.catches[context.catches.index(known)] = kept
             by_name = kind == "vector" and which is not None and not name.startswith("int")
             return f"caught from now on: {vector_words(which or 0) if by_name else name}"
-        if name not in context.catches:
+        known = _caught(context, name)
+        if known is None:
             raise ConfigError(f"catch: {name} is not caught")
-        debugger.uncatch(kind, which)
-        context.catches.remove(name)
-        for other in context.catches:  # what a wider one covered is still wanted
-            debugger.catch(*_event(other.split()))
+        _uncatch(context, debugger, known)
         return f"no longer caught: {name}"
+
+
+def _caught(context: Context, name: str) -> Kept | None:
+    """The catch of this name."""
+    return next((kept for kept in context.catches if kept.text == name), None)
+
+
+def _uncatch(context: Context, debugger: Debugger, gone: Kept) -> None:
+    """End one; what a wider one covered is still wanted."""
+    debugger.uncatch(*_event(gone.text.split()))
+    context.catches.remove(gone)
+    for other in context.catches:
+        debugger.catch(*_event(other.text.split()))
+
+
+def client_left(context: Context) -> None:
+    """gdb is gone: what it has caught and watched is no more, as its breakpoints are; what the console has set stays."""
+    debugger = Debugger.of(context.machine)
+    with context.machine.lock:
+        for kept in [kept for kept in context.catches if kept.by_gdb]:
+            _uncatch(context, debugger, kept)
+        for k in [k for k, kept in enumerate(context.watches) if kept.by_gdb][::-1]:
+            _end_watch(context, debugger, k)
 
 
 def _watch(context: Context, text: str) -> tuple[bool, int, int, WatchKind]:
@@ -74,7 +98,7 @@ def _watch(context: Context, text: str) -> tuple[bool, int, int, WatchKind]:
 def watch(context: Context, words: Sequence[str]) -> str:
     """Stop after an access to memory."""
     if not words or list(words) == ["list"]:
-        return "\n".join(f"{n}: {text}" for n, text in enumerate(context.watches, 1)) or "nothing is watched"
+        return "\n".join(f"{n}: {kept.text}" for n, kept in enumerate(context.watches, 1)) or "nothing is watched"
     machine = context.machine
     debugger = Debugger.of(machine)
     with machine.standing(), machine.lock:
@@ -84,7 +108,7 @@ def watch(context: Context, words: Sequence[str]) -> str:
         text = " ".join(words)
         physical, at, length, kind = _watch(context, text)
         (debugger.watch_physical if physical else debugger.watch)(at, length, kind)
-        context.watches.append(text)
+        context.watches.append(context.kept(text))
     return f"{len(context.watches)}: {text}"
 
 
@@ -97,11 +121,16 @@ def _unwatch(context: Context, debugger: Debugger, words: Sequence[str]) -> str:
     if any(not 0 <= k < n for k in chosen):
         raise ConfigError(f"watch: there is no number {words[0]}; watch list shows them")
     for k in sorted(chosen, reverse=True):
-        gone = _watch(context, context.watches.pop(k))
-        if gone not in [_watch(context, text) for text in context.watches]:
-            physical, at, length, kind = gone
-            (debugger.unwatch_physical if physical else debugger.unwatch)(at, length, kind)
+        _end_watch(context, debugger, k)
     return watch(context, ["list"])
+
+
+def _end_watch(context: Context, debugger: Debugger, k: int) -> None:
+    """End the watch number `k`, counted from 0."""
+    gone = _watch(context, context.watches.pop(k).text)
+    if gone not in [_watch(context, kept.text) for kept in context.watches]:
+        physical, at, length, kind = gone
+        (debugger.unwatch_physical if physical else debugger.unwatch)(at, length, kind)
 
 
 COMMANDS = (

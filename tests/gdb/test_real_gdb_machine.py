@@ -172,6 +172,19 @@ def test_attach_to_a_running_machine_detach_and_come_back(boot: Start, tmp_path:
     assert third.value("$rax") == (ax + 1) & 0xFFFF
 
 
+def test_what_a_killed_gdb_has_caught_stops_no_other_one(boot: Start, tmp_path: Path) -> None:
+    """A loop over #UD: the first gdb catches it, the next one is not stopped by it."""
+    vm = boot(rom(tmp_path, "31c0 8ed8 c70618001000 c7061a0000f0 83c406 0f0b"))  # the handler: add sp, 6; ud2
+    first = vm.gdb()
+    first.cli("monitor catch ud")
+    first.stop_of("continue")
+    assert first.pc() == 0xF0013
+    first.kill()
+    second = vm.gdb()
+    assert second.cli("monitor catch list").strip() == "nothing is caught"
+    assert interrupt(second, let_run(second)) < 5
+
+
 def test_stop_when_gdb_leaves(boot: Start, tmp_path: Path) -> None:
     vm = boot(rom(tmp_path, COUNTER), "--gdb-on-disconnect", "stop")
     gdb = vm.gdb()

@@ -211,6 +211,7 @@ class FakeTarget(MandatoryTarget):
         self.flags = 7
         self.commands: list[str] = []
         self.file: str | None = "/nowhere/kernel.elf"
+        self.n_left = 0
 
     def read_register(self, thread: int, number: int) -> bytes | None:
         return self._bytes(thread, number)
@@ -275,6 +276,10 @@ class FakeTarget(MandatoryTarget):
     def kill(self) -> None:
         self.running = False
         self.n_kills += 1
+
+    def client_left(self) -> None:
+        assert not self.running
+        self.n_left += 1
 
     def physical_memory(self) -> bool:
         return self.is_physical

@@ -97,6 +97,22 @@ def test_settings_end_with_their_client(target: FakeTarget, make: Make, running:
     assert (target.is_physical, target.flags, target.running) == (False, 7, True)
 
 
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_monitor_commands_have_set_ends_with_their_client(
+    target: FakeTarget, make: Make, running: bool, asked: bool
+) -> None:
+    """The target is asked to undo it while the guest stands; who gave no command leaves a running guest alone."""
+    client = Client(make(target))
+    if asked:
+        client.send("qRcmd,68656c70")
+    if running:
+        client.send("c")
+    client.session.disconnect()
+    assert list(client.session.pump()) == []
+    assert (target.n_left, target.n_interrupts, target.running) == (int(asked), int(asked and running), True)
+
+
 def test_the_end_while_a_client_is_being_cleaned_up(target: FakeTarget, make: Make) -> None:
     client = Client(make(target))
     client.ask("Z0,5000,1")
