@@ -5,7 +5,8 @@
 
 `framing.py` is a byte-fed state machine, `session.py` the life of a guest under debuggers that come and go, `target.py`
 what a thing must offer to be debugged (and the rules of threads), `stop.py` why it stopped, `server.py` the only file
-with sockets, `layout.py` and `x86/` the registers. Only the standard library is used.
+with sockets, `patience.py` what a debugger hears before the server is there, `layout.py` and `x86/` the registers. Only
+the standard library is used.
 
 Not modelled: non-stop mode, tracepoints, conditions and commands evaluated by the stub, file access (`vFile`), the
 guest's own processes and libraries.

@@ -209,9 +209,11 @@ def _run_machine(cfg: MachineConfig, debug: bool) -> int:
             if "stdio" in cfg.serials:
                 console.start()
         ends = stack.enter_context(_signals(console))
+        from gdbstub.patience import Patience
         from jitvm.machine import Machine
 
-        machine = Machine(cfg, on_progress=progress.step, console=console)
+        with Patience() if cfg.gdb == "-" else contextlib.nullcontext():
+            machine = Machine(cfg, on_progress=progress.step, console=console)
         stack.callback(machine.close)
         if cfg.gdb is not None:
             stack.enter_context(_gdb(cfg, machine))

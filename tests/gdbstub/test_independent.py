@@ -32,7 +32,10 @@ def test_a_process_that_serves_has_loaded_nothing_else() -> None:
 
 
 def test_only_the_server_knows_sockets_and_threads() -> None:
+    """What comes before it has a thread, too."""
     for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
         if path.name != "server.py":
-            text = path.read_text(encoding="utf-8")
-            assert "import socket" not in text and "import threading" not in text and "import select" not in text
+            assert "import socket" not in text
+            if path.name != "patience.py":
+                assert "import threading" not in text and "import select" not in text
