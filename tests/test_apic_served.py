@@ -192,6 +192,44 @@ def test_cr8_is_the_task_priority(engine: str) -> None:
         assert int(apic[apic_page.PENDING]) == int(cpu.c.want_window) == int(waiting != 0)
 
 
+SWITCHED_OFF = f"""
+ mov dword ptr fs:[{TPR}], 0x20
+ mov ecx, 0x1B
+ rdmsr
+ xor ah, 8
+ wrmsr
+ mov esi, fs:[0x30]
+ mov dword ptr fs:[{TPR}], 0x50
+ mov edi, fs:[{TPR}]
+ xor ah, 8
+ wrmsr
+ mov ebp, fs:[{TPR}]
+ cli
+ hlt
+"""
+
+
+@pytest.mark.parametrize("engine", SOON)
+def test_the_page_of_an_apic_that_is_switched_off_is_bus(engine: str) -> None:
+    """SDM vol. 3, 10.4.3: as without an APIC."""
+    machine = Machine(SWITCHED_OFF, engine, 0)
+    machine.guest.clock.set(0, [])
+    assert machine.guest.execute() is Outcome.HLT
+    assert [int(machine.guest.c.gpr[n]) for n in (6, 7, 5)] == [0xFFFF_FFFF, 0xFFFF_FFFF, 0x20]
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "regions"])
+def test_cr8_without_an_apic(engine: str) -> None:
+    """It is the processor's own register (SDM vol. 3, 10.8.6), and what the APIC finds when it is switched on."""
+    cpu = Bare(engine)
+    cpu.set_mode("long")
+    cpu.write(0x1000, assemble("mov cr8, rax\n mov rbx, cr8\n jmp .", 0x1000, 64))
+    cpu.set_registers({"rip": 0x1000, "rax": 3})
+    cpu.c.apic[apic_page.PRESENT] = cpu.c.apic[apic_page.QUIET] = 1
+    assert cpu.run(100).reason == "limit"
+    assert (cpu.registers()["rbx"], int(cpu.c.apic[apic_page.TPR]), int(cpu.c.n_served)) == (3, 0x30, 0)
+
+
 SERVICE = f"""
  inc word ptr ss:[0x600]
  mov dword ptr fs:[{EOI}], 0

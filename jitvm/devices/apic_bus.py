@@ -48,7 +48,7 @@ class ApicBus:
     def send_short(self, message: Message, sender: LocalApic, shorthand: int) -> None:
         """By a destination shorthand."""
         for apic in self.locals:
-            if shorthand == ALL or (apic is sender) == (shorthand == SELF):
+            if apic.enabled and (shorthand == ALL or (apic is sender) == (shorthand == SELF)):
                 apic.accept(message)
 
     def end_of_interrupt(self, vector: int) -> None:

@@ -36,7 +36,7 @@ LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR = 0x320, 0x330
 INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
 BASE, DEADLINE = 0xFE0, 0xFF0
 """Not the manual's: 8 bytes each, by which the processor tells what is written to IA32_APIC_BASE and IA32_TSC_DEADLINE."""
-BASE_ENABLE = 0x800
+BASE_ENABLE, PAGE_ADDRESS = 0x800, 0xFEE0_0000
 SIZE = 0x1000
 
 VERSION_VALUE = 0x0005_0014
@@ -261,7 +261,9 @@ class LocalApic:
 
     # ---- interrupts that come in ------------------------------------------------------------------------------------
     def matches(self, message: Message) -> bool:
-        """Whether a message is for this APIC (10.6.2)."""
+        """Whether a message is for this APIC (10.6.2); one that is switched off is not there (10.4.3)."""
+        if not self.enabled:
+            return False
         if message.destination == 0xFF:
             return True
         if not message.logical:
@@ -303,12 +305,14 @@ class LocalApic:
             self.update()
 
     def set_lint(self, pin: int, level: bool) -> None:
-        """Drive LINT0 or LINT1."""
+        """Drive LINT0 or LINT1; without an APIC these are INTR and NMI (10.4.3)."""
         rose = level and not self._lint[pin]
         self._lint[pin] = level
         entry = self._lvt(LINTS[pin])
         mode = entry >> 8 & 7
-        if rose and not entry & MASKED:
+        if rose and pin == 1 and not self.enabled:
+            self._processor.nmi()
+        elif rose and self.enabled and not entry & MASKED:
             if mode == FIXED:
                 self.request(entry & 0xFF, bool(entry & LEVEL))
             elif mode == NMI:
@@ -344,8 +348,8 @@ class LocalApic:
         return self._lvt(LVT_TIMER) & (PERIODIC | BY_DEADLINE)
 
     def _count(self) -> int:
-        """The current count."""
-        if not self.initial or self._mode() == BY_DEADLINE:
+        """The current count; 0 when it has come to an end, whatever mode was chosen since."""
+        if self._timer.deadline is None or self._mode() == BY_DEADLINE:
             return 0
         passed = (self._clock.now_ns - self._started) // self._divisor()
         if self._mode() == PERIODIC:
@@ -387,18 +391,26 @@ class LocalApic:
         self._timer.arm(max(self._clock.now_ns, tsc - self._processor.tsc_offset()))
 
     def _set_timer_mode(self, before: int) -> None:
-        """A switch to or from the deadline mode disarms the timer; between the others it goes on."""
+        """A switch to or from the deadline mode disarms the timer; between the others a count goes on to its end."""
         if (before ^ self._lvt(LVT_TIMER)) & BY_DEADLINE:
             self.initial = self._deadline = 0
             self._timer.cancel()
-        elif self.initial and (before ^ self._lvt(LVT_TIMER)) & PERIODIC and self._count():
+
+    def _set_divide(self, value: int) -> None:
+        """The divide configuration: what is left of a count goes on at the new rate."""
+        left, counts = self._count(), self._timer.deadline is not None and self._mode() != BY_DEADLINE
+        self.divide = value & 0xB
+        if counts:
+            self._started = self._clock.now_ns - (self.initial - left) * self._divisor()
             self._arm()
 
     # ---- registers --------------------------------------------------------------------------------------------------
     def read(self, offset: int, size: int) -> int:
-        """A register, or bytes of one; what lies between them reads as 0."""
+        """A register, or bytes of one; what lies between them reads as 0, and all ones where the APIC is switched off."""
         if offset >= BASE:
             return self._deadline if offset == DEADLINE else 0
+        if not self.enabled:
+            return (1 << 8 * size) - 1
         if offset & 0xF >= 4:
             return 0
         value = self._register(offset & ~0xF)
@@ -415,9 +427,11 @@ class LocalApic:
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """A register; writes that are not of four aligned bytes are lost."""
+        """A register; lost are writes that are not of four aligned bytes, and all while the APIC is off (10.4.3)."""
         if offset >= BASE:
             self._write_msr(offset, value)
+            return
+        if not self.enabled:
             return
         if offset & 0xF or size != 4:
             self._trace("guest_error", device=self.name, what=f"write of {size} bytes at {offset:03x}h", value=value)
@@ -436,9 +450,7 @@ class LocalApic:
         elif offset == INITIAL_COUNT:
             self._start(value)
         elif offset == DIVIDE:
-            self.divide = value & 0xB
-            if self.initial and self._mode() != BY_DEADLINE:
-                self._start(self.initial)
+            self._set_divide(value)
         else:
             self._write_simple(offset, value)
 
@@ -447,6 +459,8 @@ class LocalApic:
         if offset == DEADLINE:
             self.set_deadline(value)
         else:
+            if value & ~0xFFF != PAGE_ADDRESS:
+                self._trace("unmodelled", device=self.name, what="IA32_APIC_BASE moves the page", value=value)
             self.enabled = bool(value & BASE_ENABLE)
             self.update()
 

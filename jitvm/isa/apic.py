@@ -8,7 +8,7 @@ Source: Intel SDM vol. 3, 10.8.6 (CR8), 10.4.3-10.4.4 (IA32_APIC_BASE), 10.5.4.1
 
 from __future__ import annotations
 
-from jitvm.isa.apic_page import PRESENT
+from jitvm.isa.apic_page import ENABLED, PRESENT, set_priority
 from jitvm.isa.outside import mmio
 from jitvm.isa.state import OK
 from jitvm.isa.words import W0, W1, W4, W8, u64
@@ -18,8 +18,11 @@ TPR, BASE, DEADLINE = u64(0x80), u64(0xFE0), u64(0xFF0)
 
 
 def tell_priority(c, v):
-    """CR8 becomes `v`: the task priority is 16 times that; status."""
+    """CR8 becomes `v`: the task priority is 16 times that, also of an APIC that is switched off; status."""
     if c.apic[PRESENT] == W0:
+        return OK
+    if c.apic[ENABLED] == W0:
+        set_priority(c, v << W4)
         return OK
     mmio(c, PAGE + TPR, W4, W1, v << W4)
     return c.status

@@ -16,7 +16,7 @@ host.  What was stored before such an access is seen by the others before anythi
 
 from __future__ import annotations
 
-from jitvm.isa.apic_page import QUIET, READABLE, register, written_here
+from jitvm.isa.apic_page import ENABLED, QUIET, READABLE, register, written_here
 from jitvm.isa.host import peek, poke
 from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import EXIT_IO
@@ -97,6 +97,8 @@ def write_port(c, port, size, v, count):
 def serve_apic(c, address, size, write, v):
     """1 when an access to physical memory went to a register of the local APIC that needs no device."""
     if address >> W12 != APIC_PAGE or c.apic[QUIET] == W0 or size != W4 or address & W15_ != W0:
+        return W0
+    if c.apic[ENABLED] == W0:
         return W0
     n = (address & PAGE_OFFSET) >> W4
     c.answer = W0

@@ -273,6 +273,52 @@ def test_periodic() -> None:
     assert s.clock.deadline() is None and s.apic.read(CURRENT, 4) == 0
 
 
+def test_a_change_of_mode_or_divisor_lets_a_count_go_on_and_starts_none() -> None:
+    s = System()
+    s.apic.write(DIVIDE, 4, 11)
+    s.apic.write(TIMER, 4, 0x50)
+    s.apic.write(INITIAL, 4, 1000)
+    s.run(600)
+    s.apic.write(TIMER, 4, 0x50 | PERIODIC)
+    assert (s.apic.read(CURRENT, 4), s.apic.read(INITIAL, 4)) == (400, 1000)
+    s.run(500)
+    assert s.vectors(0) == [0x50] and s.apic.read(CURRENT, 4) == 900, "it began again"
+    s.apic.write(TIMER, 4, 0x50)
+    s.apic.write(DIVIDE, 4, 0)
+    assert s.apic.read(CURRENT, 4) == 900
+    s.run(1000)
+    assert s.apic.read(CURRENT, 4) == 400, "half as fast"
+    s.run(1000)
+    assert s.apic.read(CURRENT, 4) == 0
+    s.apic.acknowledge()
+    s.apic.write(EOI, 4, 0)
+    for offset, value in ((DIVIDE, 11), (TIMER, 0x50 | PERIODIC), (DIVIDE, 0)):
+        s.apic.write(offset, 4, value)
+        s.run(5000)
+        assert s.apic.read(CURRENT, 4) == 0 and s.vectors(0) == [], "nothing began it"
+
+
+def test_an_apic_that_is_switched_off_is_not_there() -> None:
+    """IA32_APIC_BASE.EN: its page is bus, no message reaches it, LINT1 is NMI (SDM vol. 3, 10.4.3)."""
+    s = System(2)
+    off, told = s.bus.locals[1], []
+    s.trace.listeners.append(lambda event, fields: told.append(event))
+    off.write(TPR, 4, 0x30)
+    off.write(BASE, 8, 0xFEE0_0000)
+    off.write(TPR, 4, 0x70)
+    assert off.read(VERSION, 4) == off.read(TPR, 4) == 0xFFFF_FFFF and off.read(VERSION, 1) == 0xFF
+    for command in (0xC4041, 0x4042, 0xC0400, 0xC4500):
+        s.apic.write(ICR_HIGH, 4, 1 << 24)
+        s.apic.write(ICR, 4, command)
+    assert s.cpus[1].seen == []
+    off.set_lint(1, True)
+    assert s.cpus[1].seen == ["nmi"]
+    off.write(BASE, 8, 0xFEE0_0800)
+    assert off.read(TPR, 4) == 0x30 and s.vectors(1) == [] and told == []
+    off.write(BASE, 8, 0xFED4_0800)
+    assert told == ["unmodelled"]
+
+
 def test_late_clock_does_not_shift_the_period() -> None:
     s = System()
     s.apic.write(DIVIDE, 4, 11)
