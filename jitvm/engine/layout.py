@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jitvm.isa.served import AHEAD
 from jitvm.isa.state import ARCHITECTURAL, LAZY
 
 U = np.uint64
@@ -20,7 +21,7 @@ N_FORMS = 1 << 13
 N_FORM_HASH = 1 << 15
 N_HANDLERS = 1 << 15
 N_MISSING = 256
-BLOCK_MAX = 64
+BLOCK_MAX = int(AHEAD)
 """Greatest number of instructions in a block."""
 T_WORDS = 15
 """Words of one decoded instruction in `t`: see jitvm/engine/decode.py."""

@@ -178,12 +178,13 @@ class RegionBuilder(X87Values):
         return super().call(unit, args, flags=flags)
 
     def _load_quickly(self, unit: str, args: Sequence[str]) -> str:
-        """A segment register may have another base behind it."""
+        """A segment register may have another selector and base behind it."""
         done = super().call(unit, args)
-        name, offset = f"base{args[0]}", at("base") + 8 * int(args[0])
-        self._invariants[name] = offset
-        base = self.new(f"load i64, ptr {self.gep('%cpu', offset)}")
-        self.put(f"store i64 {base}, ptr %c_{name}")
+        for field in ("sel", "base"):
+            name, offset = f"{field}{args[0]}", at(field) + 8 * int(args[0])
+            self._invariants[name] = offset
+            v = self.new(f"load i64, ptr {self.gep('%cpu', offset)}")
+            self.put(f"store i64 {v}, ptr %c_{name}")
         return done
 
     def either(self, quickly: Callable[[], Quick], otherwise: Callable[[], None]) -> None:
@@ -303,20 +304,19 @@ class RegionBuilder(X87Values):
             self._leave_if(status, go)
             self.place(go)
             self.put(RELOAD)
-            self._reload_left()
-            self.flags_settled()
-            if self.stacks:
-                self.x87_stands(self.stack, changed)
         else:
             self._reload_registers(registers)
             self._leave_from_unit(status, go)
             self.place(go)
             self.put(RELOAD_WORDS)
-            self._reload_left()
+        untimed = self._reload_left()
+        if registers is None:
+            self.flags_settled()
+            if self.stacks:
+                self.x87_stands(self.stack, changed)
         wanted = self.new(f"load i64, ptr {self.gep('%table', lay.TABLE_EPOCH)}")
         true = self.new(f"icmp eq i64 {self.word('epoch')}, {wanted}")
-        if ends:
-            true = self._both(true, self._in_context())
+        true = self._both(true, self._in_context() if ends else untimed)
         self.cond_branch(true, same, changed, True)
         self.place(changed)
         if ends:
@@ -328,10 +328,16 @@ class RegionBuilder(X87Values):
             self._leave_at(self._next_uop)
         self.place(same)
 
-    def _reload_left(self) -> None:
-        """Iterations of a repeated string instruction, and the time of accesses that were served, came off it."""
-        if not self.op.shape.unit.startswith(NO_MEMORY):
-            self._set_left(self.left_behind())
+    def _reload_left(self) -> str:
+        """Iterations of a repeated string instruction, and the time of accesses that were served, came off it.
+
+        i1: nothing did, so that what follows in the region is still within the budget; empty where nothing can.
+        """
+        if self.op.shape.unit.startswith(NO_MEMORY):
+            return ""
+        before, now = self._left(), self.left_behind()
+        self._set_left(now)
+        return self.new(f"icmp eq i64 {before}, {now}")
 
     def _in_context(self) -> str:
         """i1: the next instruction may follow at once, and is the one that was translated."""

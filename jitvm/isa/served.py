@@ -6,8 +6,8 @@ access.  An access of several bytes is served here when all of its ports are.  O
 jitvm/isa/apic_page.py says.
 
 An access takes ACCESS_NS of virtual time, whoever serves it.  The budget is virtual time, too: what an access takes comes
-off it.  One that would take all of it asks the outside, as every access once did, so that no timer is late: what the guest
-sees is the same to the nanosecond.
+off it.  One that would leave less than what may be charged already for the instructions behind it asks the outside, as every
+access once did, so that no timer is late: what the guest sees is the same to the nanosecond.
 
 CPUs that run at the same time share the table of ports: its entries are bytes, each read and written by one access of the
 host.  What was stored before such an access is seen by the others before anything behind it, as with the exit (SDM vol. 1,
@@ -24,6 +24,8 @@ from jitvm.isa.words import M32, W0, W1, W3, W4, W7, W12, i64, mask, u64
 
 ACCESS_NS = u64(1000)
 """Virtual time of a port or MMIO access: a bus cycle."""
+AHEAD = u64(64)
+"""Greatest number of instructions that are charged at once (a block), and go on behind an access without a question."""
 ASK, FIXED, LATCH = u64(0), u64(1), u64(2)
 """How a port is served: by its device; it always reads as its value; it reads as what was written last."""
 TABLE_BYTES = u64(0x1_0008)
@@ -114,7 +116,7 @@ def serve_apic(c, address, size, write, v):
 
 def serve(c, reason, address, size, write, count, v):
     """1 when an access, or a string of `count`, was served here; `answer` is what the outside would have said."""
-    if c.left <= i64(count * (ACCESS_NS + W1)):
+    if c.left <= i64(count * (ACCESS_NS + W1) + AHEAD):
         return W0
     serialize_memory(c)
     if reason == EXIT_IO:

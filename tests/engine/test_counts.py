@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jitvm.bare import Bare
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import Options
 from jitvm.engine.layout import at
+from jitvm.isa import apic_page
+from jitvm.isa.served import APIC_PAGE
+from tests.engine.assembler import assemble
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, program
 from tests.fast_set import share
@@ -165,6 +169,34 @@ def test_budget_of_nothing(engine: str) -> None:
     assert guest.go(0) == "limit"
     assert guest.retired == 0
     assert guest.bare.registers()["eip"] == CODE
+
+
+SERVED = f"""
+again:
+ mov esi, {int(APIC_PAGE) << 12 | 0x80:#x}
+ lodsd
+ {"add ebx, eax; " * 40}
+ jmp 1f
+1: {"add ebx, eax; " * 60}
+ dec ecx
+ jnz again
+"""
+
+
+@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "pinned", "regions"])
+def test_what_is_served_leaves_time_for_what_is_charged_ahead(engine: str) -> None:
+    """An access in the middle of what was charged at once takes its time off the budget, and no timer is late for it."""
+    bare = Bare(engine)
+    bare.set_mode("prot32")
+    bare.write(CODE, assemble(SERVED, CODE))
+    bare.set_registers({"eip": CODE})
+    bare.c.apic[apic_page.QUIET] = 1
+    now = 0
+    for n in range(1001, 3000, 7):
+        bare.run(n)
+        before, now = now, bare.vcpu.retired() + int(bare.c.extra_ns)
+        assert now - before <= n
+    assert int(bare.c.n_served) > 200
 
 
 # ---- interrupt windows -----------------------------------------------------------------------------------------------

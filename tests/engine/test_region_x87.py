@@ -16,6 +16,8 @@ from jitvm.bare import Bare
 from jitvm.engine.accel import Options
 from jitvm.engine.region_pages import busiest
 from tests.engine.grown import note_grown
+from tests.engine.guest import same
+from tests.engine.programs import loaded
 from tests.engine.test_counts import check
 from tests.fast_set import share
 from tests.isa.x87_cases import real
@@ -221,6 +223,31 @@ def test_a_stack_that_stands_otherwise_than_when_the_region_was_grown() -> None:
         assert everything(fast) == everything(plain)
 
 
+LAST_OPERAND = """
+ fninit
+ mov cx, 40
+again:
+ mov ax, cx
+ and ax, 3
+ mov es, ax
+ fild word ptr es:[0x8100]
+ fistp word ptr [0x8108]
+ fild word ptr es:[0x8110]
+ fstp st(0)
+ dec cx
+ jnz again
+ hlt
+"""
+
+
+def test_the_selector_of_the_last_operand_is_the_one_that_was_loaded() -> None:
+    """In real mode a segment register is loaded within the region."""
+    plain, fast = loaded("plain", LAST_OPERAND, 16), loaded("handlers", LAST_OPERAND, 16, SOON)
+    for n in (60, 5000):
+        assert plain.go(n) == fast.go(n)
+        same(fast.state(), plain.state(), str(n))
+        assert int(fast.c.fds) == int(plain.c.fds)
+    assert fast.c.stat_region_insns > 100
 
 
 ONTO_CODE = """
