@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jitvm.engine import layout as lay
-from jitvm.engine import pinned, stencil
+from jitvm.engine import pinned, stencil, stencil_key
 from jitvm.engine.backend import host_lacks
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
@@ -183,7 +183,7 @@ class Accelerator:
             self.code.on_progress(f"{len(missing)} stencils")
             start = time.perf_counter()
             made: dict[int, stencil.Stencil | None] = {}
-            for tier, its in ((stencil, stencil.is_stencil), (pinned, pinned.is_pinned)):
+            for tier, its in ((stencil, stencil_key.is_plain), (pinned, stencil_key.is_pinned)):
                 possible = [k for k in missing.values() if its(k) and tier.possible(shapes[k & 0xFFFF])]
                 made |= tier.stamp(self.units, shapes, possible) if possible else {}
             for name, key in missing.items():
@@ -568,9 +568,9 @@ class VcpuEngine:
             self.forget()
             return
         found: dict[int, int] = {}
-        if handlers := [k for k in keys if not stencil.is_copied(k)]:
+        if handlers := [k for k in keys if not stencil_key.is_copied(k)]:
             found |= self.accel.handlers(handlers)
-        if stencils := [k for k in keys if stencil.is_copied(k)]:
+        if stencils := [k for k in keys if stencil_key.is_copied(k)]:
             found |= self.accel.stencils(stencils)
         if len(self._known_handlers) + len(found) >= lay.N_HANDLERS - 1:
             c.handler_key[:] = 0

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from jitvm.engine.builder import Builder, Quick, Value
+from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import reads_destination
 from jitvm.isa.simd import ACROSS, BLENDS, COMPARES, DOTS, FLOAT, SCALED, STRINGS, SUMS, multiplied
@@ -30,9 +31,10 @@ def _nothing() -> None:
     """What else changes."""
 
 
-def compose(b: Builder, shape: Shape, *, dead: bool = False, fused: int = -1) -> None:
-    """Put one instruction together; `fused` is the condition of the Jcc behind it, -1 for none."""
-    _Composer(b, shape, dead, fused).run()
+def compose(b: Builder, shape: Shape, variant: int = 0) -> None:
+    """Put one instruction together; `variant`: one of `formbits`' VARIANT_*, plus the condition of a Jcc behind it."""
+    fused = variant - int(VARIANT_FUSED) if variant >= VARIANT_FUSED else -1
+    _Composer(b, shape, variant == VARIANT_DEAD, fused).run()
 
 
 def unmasked(b: Builder, s: Shape, args: Sequence[Value]) -> tuple[Value, Value]:

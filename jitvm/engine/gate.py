@@ -8,47 +8,25 @@ It ends with a *pad* of 64 bytes for each direct exit.  A pad goes through the b
 and leaves its own address behind; `link_pad` then makes it a direct jump to the successor's gate, with the charge and the
 question for the budget in front.
 
-Registers (preserve_none of LLVM 22): r12 CPU record, r13 micro-op, r14 budget; rax is free at a block's end.  Encodings:
-Intel SDM vol. 2, chapters 3 and 4.
+Registers and encodings: `jitvm/engine/host_code.py`.
 """
 
 from __future__ import annotations
 
+from jitvm.engine.host_code import change_budget, charge, jump, jump_by_record, rax_to_record, set_uop
 from jitvm.engine.layout import OPT_PADS, UOP_DISP, UOP_REST, at
 from jitvm.isa.host import peek, poke, serialize
-from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W6, W7, W8, W10, W12, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, u64
 
 GATE, PAD = u64(16), u64(64)
 """Bytes."""
 H_HOT, H_ENTER, H_OUT, H_PAD = u64(at("h_hot")), u64(at("h_enter")), u64(at("h_out")), u64(at("h_pad"))
 H_PIN = u64(at("h_pin"))
-FLOOR, PAD_AT = u64(at("floor")), u64(at("pad_at"))
+PAD_AT = u64(at("pad_at"))
 DISP, REST = u64(UOP_DISP), u64(UOP_REST)
 LINK_PADS = u64(OPT_PADS)
 OUT_AT = u64(36)
 """Where a linked pad goes on that is out of budget."""
-
-
-def jump_by_record(to, field):
-    """jmp [r12 + field]"""
-    poke(to, W4, u64(0x24A4_FF41))
-    poke(to + W4, W4, field)
-    return to + W8
-
-
-def change_budget(to, modrm, n):
-    """add (modrm C6h) or sub (EEh) r14, n"""
-    poke(to, W2, u64(0x8149))
-    poke(to + W2, W1, modrm)
-    poke(to + W3, W4, n)
-    return to + W7
-
-
-def set_uop(to, u):
-    """mov r13, u"""
-    poke(to, W2, u64(0xBD49))
-    poke(to + W2, W8, u)
-    return to + W10
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------------
@@ -92,14 +70,6 @@ def close_block(c, b):
     return W0
 
 
-def counter(to, field, n):
-    """add qword [r12 + field], n.  The address behind it."""
-    poke(to, W4, u64(0x2484_8149))
-    poke(to + W4, W4, field)
-    poke(to + W8, W4, n)
-    return to + W12
-
-
 # ---- pads -----------------------------------------------------------------------------------------------------------
 def new_pad(c, to, slot):
     """lea rax, [this]; mov [r12 + pad_at], rax; mov r13, [r13 + slot]; jmp [r12 + h_pad].  The address behind the pad.
@@ -107,9 +77,7 @@ def new_pad(c, to, slot):
     With pads switched off it jumps to h_enter and stays as it is.
     """
     poke(to, W8, u64(0xFF_FFFF_F905_8D48))
-    poke(to + W7, W4, u64(0x2484_8949))
-    poke(to + W7 + W4, W4, PAD_AT)
-    p = to + W7 + W8
+    p = rax_to_record(to + W7, PAD_AT)
     poke(p, W4, u64(0xAD_8B4D))
     poke(p + W3, W4, slot)
     if c.options & LINK_PADS != W0:
@@ -130,17 +98,8 @@ def link_pad(c, u):
     gate = c.block_code[b]
     n = peek(u + REST, W2)
     pad = c.pad_at - c.code_shift
-    p = change_budget(pad, u64(0xEE), n)
-    poke(p, W4, u64(0x24B4_3B4D))  # cmp r14, [r12 + floor]
-    poke(p + W4, W4, FLOOR)
-    p += W8
-    poke(p, W2, u64(0x8C0F))  # jl out
-    poke(p + W2, W4, pad + OUT_AT - (p + W6))
-    p = set_uop(p + W6, u)
-    poke(p, W1, u64(0xE9))  # jmp gate
-    poke(p + W1, W4, gate - (p + W5))
-    p = set_uop(pad + OUT_AT, u)
-    jump_by_record(p, H_OUT)
+    jump(set_uop(charge(pad, n, pad + OUT_AT), u), gate)
+    jump_by_record(set_uop(pad + OUT_AT, u), H_OUT)
     c.stat_linked += W1
     serialize()
     return W0

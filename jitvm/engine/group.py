@@ -49,7 +49,7 @@ class GroupBuilder(HandlerBuilder):
     def member(self, shape: Shape, variant: int) -> None:
         """One instruction."""
         self.long = shape.long
-        compose(self, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+        compose(self, shape, variant)
 
     def _join_budget(self, fast: str, slow: str, left: str) -> None:
         super()._join_budget(fast, slow, left)

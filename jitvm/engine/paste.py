@@ -1,28 +1,87 @@
-"""Stencils pasted: copied to code memory one behind the other, their holes filled, natively."""
+"""Stencils pasted: copied to code memory one behind the other, their holes filled, natively.
+
+Also what both kinds of copied blocks begin and end with (`jitvm/engine/copy.py`, `pin.py`).
+"""
 
 from __future__ import annotations
 
-from jitvm.engine.decode import T_B, T_D, T_DISP, T_I, T_IMM, T_NEXT, T_S, T_UOP
+from jitvm.engine.decode import (
+    T_B,
+    T_D,
+    T_DISP,
+    T_FORM,
+    T_I,
+    T_IMM,
+    T_NEXT,
+    T_S,
+    T_SCALE,
+    T_SEG,
+    T_SHAPE,
+    T_UOP,
+    T_VARIANT,
+)
+from jitvm.engine.formbits import F_KIND_SHIFT, KIND_CALL, VARIANT_SHIFT
 from jitvm.engine.gate import PAD, new_pad
-from jitvm.engine.layout import UOP_SIZE
+from jitvm.engine.host_code import counter
+from jitvm.engine.layout import OPT_COUNT, UOP_SIZE
 from jitvm.engine.layout import WHY_STENCIL as WHY_STENCIL_
+from jitvm.engine.layout import at as at_
 from jitvm.engine.pin_gate import PAD as PIN_PAD
 from jitvm.engine.pin_gate import new_pad as new_pinned_pad
-from jitvm.engine.translate import O_IMM
+from jitvm.engine.stencil_key import KINDS_OF_HOLES, PINNED_MARK, SCALE_SHIFT, SEG_SHIFT, STENCIL_BIT, TURNED_MARK
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block
 from jitvm.isa.host import peek, poke
-from jitvm.isa.memory import code_linear
+from jitvm.isa.memory import code_linear, is_code
+from jitvm.isa.state import OK
 from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, W12, W16, W24, W32, sext, u64
 
 WHY_STENCIL = u64(WHY_STENCIL_)
-STENCIL, SEG, SCALE = u64(1 << 40), u64(24), u64(27)
+STENCIL, SEG, SCALE = u64(1 << STENCIL_BIT), u64(SEG_SHIFT), u64(SCALE_SHIFT)
+NEVER = u64(1 << 62)
+"""Count of an entry record whose block asks for no other code."""
 UNCUTTABLE = u64(1)
 """In place of a blob's address: this form has no stencil."""
 H_IMM, H_DISP, H_NEXT, H_UOP, H_END, H_D, H_S, H_B, H_I, H_RELATIVE, H_TAKEN, H_FALL, H_MISS = (
-    u64(n) for n in range(13)
+    u64(n) for n in range(len(KINDS_OF_HOLES))
 )
-MARK_TURNED, MARK_PINNED = u64(1), u64(2)
-"""Bits of a blob's marks (`stencil.Stencil`)."""
+MARK_TURNED, MARK_PINNED = u64(TURNED_MARK), u64(PINNED_MARK)
 UOP = u64(UOP_SIZE)
+COUNT, COPIED_INSNS = u64(OPT_COUNT), u64(at_("stat_copied_insns"))
+
+
+def decode_again(c, u):
+    """Decode the block with entry record u into t: how many instructions; 0: it can't be.  It does not ask again."""
+    poke(u + O_IMM, W8, NEVER)
+    b = peek(u + O_DISP, W4)
+    n = decode_block(c, c.ram + c.block_offset[b], peek(u + O_EIP, W8), c.block_most)
+    if n == W0:
+        c.status = OK
+    return n
+
+
+def has_no_room(c, size):
+    """1 when code memory has not so many bytes left (all translations will be forgotten, `forget`), or the log is full."""
+    full = u64(c.code_next + size > c.code_end)
+    c.forget = c.forget | full
+    return full | u64(c.log_end != W0 and c.log_next == c.log_end)
+
+
+def plain_key(c, at):
+    """Key of the stencil of instruction t[at...], pinned or not, without what says which."""
+    key = c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT) | (c.t[at + T_SEG] >> W3 << SEG)
+    return key | (c.t[at + T_SCALE] << SCALE)
+
+
+def is_stub(c, at):
+    """1 when the micro-op of instruction t[at...] is a stub that raises #GP: a call, whose push must not come before."""
+    return u64((c.t[at + T_FORM] >> F_KIND_SHIFT) & W7 == KIND_CALL and is_code(c, c.t[at + T_IMM]) == W0)
+
+
+def count_copied(c, to, n):
+    """Where that is wanted, count n instructions whenever the code behind is entered."""
+    if c.options & COUNT != W0:
+        to = counter(to, COPIED_INSNS, n)
+    return to
 
 
 def hole_value(c, kind, at, record, ends):
@@ -105,12 +164,15 @@ def leave_for_stencils(c, u, rip):
     return W0
 
 
-def note_copied(c, start, size, rip):
-    """Let who observes know of a block's machine code (`jitvm/engine/observer.py`)."""
-    at = c.log_next
-    poke(at, W8, start + c.code_shift)
-    poke(at + W8, W8, size)
-    poke(at + W16, W8, code_linear(c, rip))
-    poke(at + W24, W8, rip)
-    c.log_next = at + W32
+def keep_code(c, start, to, rip):
+    """A block's machine code lies from `start` to `to`; let who observes know of it (`jitvm/engine/observer.py`)."""
+    if c.log_end != W0:
+        at = c.log_next
+        poke(at, W8, start + c.code_shift)
+        poke(at + W8, W8, to - start)
+        poke(at + W16, W8, code_linear(c, rip))
+        poke(at + W24, W8, rip)
+        c.log_next = at + W32
+    c.code_next = (to + u64(15)) & ~u64(15)
+    c.stat_code_bytes += to - start
     return W0

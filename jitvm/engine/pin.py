@@ -11,36 +11,26 @@ be of another block has a question before it.
 from __future__ import annotations
 
 from jitvm.engine.blocks import jump_slot
-from jitvm.engine.decode import T_B, T_D, T_FORM, T_I, T_IMM, T_S, T_SCALE, T_SEG, T_SHAPE, T_STEP, T_UOP, T_VARIANT
-from jitvm.engine.formbits import (
-    F_COUNT,
-    F_KILLS,
-    F_KIND_SHIFT,
-    F_READS,
-    F_WRITES,
-    KIND_CALL,
-    KIND_JCC,
-    VARIANT_DEAD,
-    VARIANT_SHIFT,
-)
-from jitvm.engine.gate import counter, set_uop
+from jitvm.engine.decode import T_B, T_D, T_FORM, T_I, T_IMM, T_S, T_STEP, T_UOP, T_VARIANT
+from jitvm.engine.formbits import F_COUNT, F_KILLS, F_KIND_SHIFT, F_READS, F_WRITES, KIND_JCC, VARIANT_DEAD
 from jitvm.engine.gate import new_pad as new_plain_pad
-from jitvm.engine.layout import OPT_COUNT
-from jitvm.engine.layout import at as at_
+from jitvm.engine.host_code import jump, set_uop
 from jitvm.engine.paste import (
-    SCALE,
-    SEG,
     STENCIL,
     UNCUTTABLE,
     UOP,
     copy_stencil,
+    count_copied,
+    decode_again,
+    has_no_room,
+    is_stub,
+    keep_code,
     leave_code,
     leave_for_stencils,
-    note_copied,
+    plain_key,
 )
 from jitvm.engine.pin_gate import (
     entries,
-    jump,
     load_registers,
     make_direct,
     new_pad,
@@ -49,20 +39,16 @@ from jitvm.engine.pin_gate import (
     spill_at,
     store_registers,
 )
-from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, O_REST, SKIPPED, code_of, decode_block, plan_block
+from jitvm.engine.stencil_key import DEFERRED_MARK, EAGER_BIT, PIN_BIT, SLOT_SHIFTS
+from jitvm.engine.translate import O_DISP, O_EIP, O_REST, SKIPPED, code_of, plan_block
 from jitvm.isa.alu import add, dec, inc, neg, sub
 from jitvm.isa.flags import set_logic
 from jitvm.isa.host import peek, poke, serialize
-from jitvm.isa.memory import is_code
-from jitvm.isa.state import OK
 from jitvm.isa.words import M8, W0, W1, W2, W3, W4, W7, W8, W16, W31, cut, u64
 
-PIN, EAGER = u64(1 << 62), u64(61)
-NEVER = u64(1 << 62)
-COUNT, COPIED_INSNS = u64(OPT_COUNT), u64(at_("stat_copied_insns"))
-AT_D, AT_S, AT_B, AT_I = u64(29), u64(37), u64(45), u64(53)
-DEFERRED = u64(8)
-"""Bit of a blob's byte of marks: flags are left as operands."""
+PIN, EAGER = u64(1 << PIN_BIT), u64(EAGER_BIT)
+AT_D, AT_S, AT_B, AT_I = (u64(SLOT_SHIFTS[slot]) for slot in "dsbi")
+DEFERRED = u64(DEFERRED_MARK)
 MOST, TAIL, MISS = u64(832), u64(1024), u64(37)
 
 
@@ -126,12 +112,6 @@ def pinned_key(c, at, eager):
     return plain_key(c, at) | registers | (eager << EAGER) | PIN
 
 
-def plain_key(c, at):
-    """Key of an instruction's stencil, without its bit."""
-    key = c.t[at + T_SHAPE] | (c.t[at + T_VARIANT] << VARIANT_SHIFT) | (c.t[at + T_SEG] >> W3 << SEG)
-    return key | (c.t[at + T_SCALE] << SCALE)
-
-
 def wants_flags(c, at, blob):
     """1 when instruction t[at...] looks at flags, which must be made then: reads them, or keeps some."""
     f = c.t[at + T_FORM]
@@ -158,8 +138,7 @@ def string_stencils(c, to, misses, u, n, ends):
         at = j * T_STEP
         if c.t[at + T_UOP] != SKIPPED:
             here = u + (c.t[at + T_UOP] + W1) * UOP
-            form = c.t[at + T_FORM]
-            stub = u64((form >> F_KIND_SHIFT) & W7 == KIND_CALL and is_code(c, c.t[at + T_IMM]) == W0)
+            stub = is_stub(c, at)
             blob = code_of(c, pinned_key(c, at, (eager >> j) & W1))
             other = UNCUTTABLE
             if blob == UNCUTTABLE and stub == W0:
@@ -204,34 +183,22 @@ def pin(c, u):
     """Give the block with entry record u pinned code; 1 when done or impossible, 0: leave (`why`), as `copy.promote`."""
     rip = peek(u + O_EIP, W8)
     b = peek(u + O_DISP, W4)
-    poke(u + O_IMM, W8, NEVER)
-    n = decode_block(c, c.ram + c.block_offset[b], rip, c.block_most)
+    n = decode_again(c, u)
     if n == W0:
-        c.status = OK
         return W1
     ends = (plan_block(c, n) + W1) * UOP
-    full = u64(c.code_next + n * MOST + TAIL > c.code_end)
-    if full != W0 or (c.log_end != W0 and c.log_next == c.log_end):
-        c.forget = c.forget | full
+    if has_no_room(c, n * MOST + TAIL) != W0:
         return leave_for_stencils(c, u, rip)
     missing = c.n_missing
     start = c.code_next
     entry = start + n * MISS
     gate = entries(entry, u, n)
-    to = gate
-    counted = to
-    if c.options & COUNT != W0:
-        to = counter(to, COPIED_INSNS, n)
-    to = string_stencils(c, to, start, u, n, ends)
+    to = string_stencils(c, count_copied(c, gate, n), start, u, n, ends)
     if c.n_missing != missing:
         return leave_for_stencils(c, u, rip)
-    if c.options & COUNT != W0:
-        counter(counted, COPIED_INSNS, c.pin_cut)
-    if c.log_end != W0:
-        note_copied(c, start, to - start, rip)
-    c.code_next = (to + u64(15)) & ~u64(15)
+    count_copied(c, gate, c.pin_cut)
+    keep_code(c, start, to, rip)
     c.stat_pinned += W1
-    c.stat_code_bytes += to - start
     if c.block_code[b] != W0:
         jump(c.block_code[b], entry)
     c.block_code[b] = entry

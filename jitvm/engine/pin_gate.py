@@ -10,25 +10,21 @@ A pinned block's code, from its lowest address on:
 
 Where a block was dropped its gate is overwritten: nobody is behind it then, as what drops blocks is called from handlers.
 
-Registers: as `pinned.ARGUMENTS` says; rax is free everywhere here.  Encodings: Intel SDM vol. 2, chapters 3 and 4.
+Registers: as `pinned.ARGUMENTS` says; encodings as in `jitvm/engine/host_code.py`.
 """
 
 from __future__ import annotations
 
-from jitvm.engine.gate import FLOOR, H_OUT, LINK_PADS, change_budget, jump_by_record
+from jitvm.engine.gate import H_ENTER, H_OUT, LINK_PADS, PAD_AT
+from jitvm.engine.host_code import change_budget, charge, jump, jump_by_record, rax_to_record, record_to_rax, set_rax
 from jitvm.engine.layout import at
 from jitvm.isa.host import poke, serialize
-from jitvm.isa.words import W0, W1, W2, W3, W4, W5, W7, W8, W10, W12, u64
+from jitvm.isa.words import W0, W1, W2, W3, W4, W7, W8, W12, u64
 
 HOST_REGISTERS = u64(0x76_98_F2_1D)
 """A nibble a guest register: the number of its host register, R13, RCX, RDX, R15, R8, R9, RSI, RDI."""
-OUT_U, OUT_TO, PAD_AT = u64(at("out_u")), u64(at("out_to")), u64(at("pad_at"))
-H_SPILL, H_SETTLE, H_PIN_PAD, H_ENTER = (
-    u64(at("h_spill")),
-    u64(at("h_settle")),
-    u64(at("h_pin_pad")),
-    u64(at("h_enter")),
-)
+OUT_U, OUT_TO = u64(at("out_u")), u64(at("out_to"))
+H_SPILL, H_SETTLE, H_PIN_PAD = u64(at("h_spill")), u64(at("h_settle")), u64(at("h_pin_pad"))
 AUX = u64(at("lazy") + 8)
 PAD = u64(80)
 BACK, OUT, INDIRECT = u64(49 + 42 + 21), u64(42 + 21), u64(21)
@@ -69,34 +65,6 @@ def store_registers(to):
     return move_registers(to, u64(0x89))
 
 
-def set_rax(to, v):
-    """mov rax, v"""
-    poke(to, W2, u64(0xB848))
-    poke(to + W2, W8, v)
-    return to + W10
-
-
-def record_to_rax(to, field):
-    """mov rax, [r12 + field]"""
-    poke(to, W4, u64(0x2484_8B49))
-    poke(to + W4, W4, field)
-    return to + W8
-
-
-def rax_to_record(to, field):
-    """mov [r12 + field], rax"""
-    poke(to, W4, u64(0x2484_8949))
-    poke(to + W4, W4, field)
-    return to + W8
-
-
-def jump(to, target):
-    """jmp target"""
-    poke(to, W1, u64(0xE9))
-    poke(to + W1, W4, target - (to + W5))
-    return to + W5
-
-
 def spill_to(to, u, field):
     """To the handler whose address is in the record at `field`, with micro-op u: 42 bytes."""
     to = rax_to_record(set_rax(to, u), OUT_U)
@@ -111,24 +79,13 @@ def spill_at(to, u):
     return jump_by_record(rax_to_record(to + W3, OUT_TO), H_SPILL)
 
 
-def charge(to, n, out):
-    """sub r14, n; cmp r14, [r12 + floor]; jl out: 21 bytes."""
-    to = change_budget(to, u64(0xEE), n)
-    poke(to, W4, u64(0x24B4_3B4D))
-    poke(to + W4, W4, FLOOR)
-    poke(to + W8, W2, u64(0x8C0F))
-    poke(to + W10, W4, out - (to + W7 + W7))
-    return to + W7 + W7
-
-
 def entries(to, u, n):
     """All that comes before the stencils of a block of n instructions with entry record u; the gate's address."""
     gate = to + u64(64 + 5) + BACK
     to = jump(load_registers(to), gate)
     to = spill_to(change_budget(to, u64(0xC6), n), u, H_ENTER)
     out = to
-    to = charge(spill_to(to, u, H_OUT), n, out)
-    return to
+    return charge(spill_to(to, u, H_OUT), n, out)
 
 
 def close_pinned(c, b):

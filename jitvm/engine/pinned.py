@@ -18,31 +18,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from jitvm.engine import stencil
 from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.forms import Shape
-from jitvm.engine.layout import UOP_REST, at
-from jitvm.engine.stencil import (
+from jitvm.engine.layout import at
+from jitvm.engine.specials import SpecialBuilder
+from jitvm.engine.stencil import Stencil, StencilBuilder, stamped
+from jitvm.engine.stencil_key import (
     DEFERRED_MARK,
-    KINDS,
-    PIN_BIT,
+    EAGER_BIT,
     PINNED_MARK,
     SCALE_SHIFT,
     SEG_SHIFT,
-    Stencil,
-    StencilBuilder,
-    stamped,
+    SLOT_SHIFTS,
+    is_pinned,
 )
 from jitvm.engine.stitch import INLINE_MODULE, HandlerBuilder
 from jitvm.engine.units import Units
 from jitvm.isa.flags import is_comparison
 from jitvm.isa.state import ZERO
-from jitvm.isa.table import AT_ONCE, QUICK
+from jitvm.isa.table import AT_ONCE
 from jitvm.isa.words import u64
 
-EAGER_BIT = 61
-"""Of a pinned stencil's key, which has PIN_BIT: flags are made at once."""
-SLOT_SHIFTS = {"d": 29, "s": 37, "b": 45, "i": 53}
-"""Where a pinned stencil's key has the offsets of its registers."""
 PINNED = 8
 ARGUMENTS = ("%g0", "%budget", "%g3", "%g7", "%g6", "%g2", "%g1", "%g4", "%g5")
 """Behind the record.  LLVM's preserve_none gives R12 to the record, then R13, R14, R15, RDI, RSI, RDX, RCX, R8, R9."""
@@ -60,18 +57,9 @@ WITH_CARRY = (1, 3)
 """Pairs of condition codes that read CF."""
 
 
-def is_pinned(key: int) -> bool:
-    """Whether a key is a pinned stencil's."""
-    return key >> PIN_BIT == 1
-
-
 def possible(shape: Shape) -> bool:
     """Whether a shape can be a pinned stencil."""
-    if shape.unit in QUICK:
-        return True
-    if shape.kind not in KINDS or "n" in shape.ops or shape.unit in AT_ONCE:
-        return False
-    return not (shape.kind == "pop" and "m" in shape.ops) and not shape.unit.startswith("system.")
+    return shape.unit not in AT_ONCE and stencil.possible(shape)
 
 
 def instance(key: int) -> str:
@@ -255,7 +243,7 @@ def build(units: Units, shapes: Sequence[Shape], key: int, name: str) -> PinnedB
     """The pinned stencil of a key, put together."""
     shape, variant = shapes[key & 0xFFFF], key >> 16 & 0xFF
     b = PinnedBuilder(units, name, shape, key)
-    compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+    compose(b, shape, variant)
     return b
 
 
@@ -276,7 +264,7 @@ def stamp(units: Units, shapes: Sequence[Shape], keys: Iterable[int]) -> dict[in
     builders = {key: build(units, shapes, key, f"s{k}") for k, key in enumerate(keys)}
     out: dict[int, Stencil | None] = {}
     for key, (b, cut) in stamped(units, builders, TYPES).items():
-        out[key] = cut and replace(cut, marks=PINNED_MARK | DEFERRED_MARK * b.deferred)
+        out[key] = cut and replace(cut, marks=cut.marks | PINNED_MARK | DEFERRED_MARK * b.deferred)
     return out
 
 
@@ -309,19 +297,12 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.call("pin.settle", [])
         b.go_pinned(b.new(f"load ptr, ptr {b.cpu('out_to')}"))
         return b
-    h = HandlerBuilder(units, name)
+    h = SpecialBuilder(units, name)
     if name == "h_jump":
         h._jump(h.word("rip"), "%budget")
     elif name == "h_pin_pad":
-        h.call("pin.link_pad", [h.new("ptrtoint ptr %uop to i64")])
+        h.call("pin.link_pad", [h.here()])
         h.enter("%uop", "%budget")
     else:
-        h.set_word("left", h.new(f"add i64 %budget, {h.uop(UOP_REST, 'i16')}"))
-        done = h.call("pin.pin", [h.new("ptrtoint ptr %uop to i64")])
-        go, out = h.label(), h.label()
-        h.cond_branch(h.new(f"icmp eq i64 {done}, 0"), out, go, False)
-        h.place(out)
-        h.put(f"ret i64 {h.word('why')}")
-        h.place(go)
-        h.go(h.new("load ptr, ptr %uop"), "%uop", "%budget")
+        h.give_code("pin.pin")
     return h

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from jitvm.engine import layout as lay
 from jitvm.engine.builder import Quick
 from jitvm.engine.compose import RCX_AT, compose
-from jitvm.engine.formbits import VARIANT_DEAD, VARIANT_FUSED
 from jitvm.engine.handler_text import FLAGS_BYTES
 from jitvm.engine.ir_text import SIGNATURE
 from jitvm.engine.layout import at
@@ -485,8 +484,7 @@ class RegionBuilder(X87Values):
             self._next_uop = behind.uop if behind else max(node.stop, op.uop + 1)
             if self.stacks and self.x87_op(op, node.ops[k + 1 :]):
                 continue
-            fused = op.variant - int(VARIANT_FUSED) if op.variant >= VARIANT_FUSED else -1
-            compose(self, op.shape, dead=op.variant == VARIANT_DEAD, fused=fused)
+            compose(self, op.shape, op.variant)
         if node.stop >= 0:
             self._leave_at(node.stop)
         elif not node.jumps:

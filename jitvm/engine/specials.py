@@ -17,7 +17,9 @@ a region; a region that something has happened to; a block to be charged and ent
 linked; an indirect jump to what is no place for code."""
 
 
-class _Special(HandlerBuilder):
+class SpecialBuilder(HandlerBuilder):
+    """Writes a handler that is no instruction."""
+
     def take(self, u: str) -> None:
         """Enter the micro-op that a `jitvm/engine/run.py` function found, or leave with `why`."""
         go, out = self.label(), self.label()
@@ -26,6 +28,17 @@ class _Special(HandlerBuilder):
         self.put(f"ret i64 {self.word('why')}")
         self.place(go)
         self.enter(self.new(f"inttoptr i64 {u} to ptr"), self.word("left"))
+
+    def give_code(self, unit: str) -> None:
+        """Let a unit give the block other code and go there, or leave with `why`."""
+        self.set_word("left", self.new(f"add i64 %budget, {self.uop(lay.UOP_REST, 'i16')}"))
+        done = self.call(unit, [self.here()])
+        go, out = self.label(), self.label()
+        self.cond_branch(self.new(f"icmp eq i64 {done}, 0"), out, go, False)
+        self.place(out)
+        self.put(f"ret i64 {self.word('why')}")
+        self.place(go)
+        self.go(self.new("load ptr, ptr %uop"), "%uop", "%budget")
 
     def here(self) -> str:
         return self.new("ptrtoint ptr %uop to i64")
@@ -38,7 +51,7 @@ class _Special(HandlerBuilder):
 
 def special(units: Units, name: str) -> HandlerBuilder:
     """One of SPECIALS."""
-    b = _Special(units, name)
+    b = SpecialBuilder(units, name)
     if name == "h_finish":
         b.take(b.call("run.finish", ["%budget"]))
     elif name == "h_resume":
@@ -69,14 +82,7 @@ def special(units: Units, name: str) -> HandlerBuilder:
         b.place(cold)
         b.next()
     elif name == "h_promote":
-        b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
-        done = b.call("copy.promote", [b.here()])
-        go, out = b.label(), b.label()
-        b.cond_branch(b.new(f"icmp eq i64 {done}, 0"), out, go, False)
-        b.place(out)
-        b.put(f"ret i64 {b.word('why')}")
-        b.place(go)
-        b.go(b.new("load ptr, ptr %uop"), "%uop", "%budget")
+        b.give_code("copy.promote")
     elif name == "h_hot":
         b.set_word("left", b.new(f"add i64 %budget, {b.uop(lay.UOP_REST, 'i16')}"))
         b.call("hot.note_hot", [b.here()])

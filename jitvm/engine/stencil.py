@@ -25,27 +25,18 @@ from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.compose import compose
 from jitvm.engine.fast_path import FastPathBuilder
 from jitvm.engine.forms import Shape
-from jitvm.engine.ir_text import SIGNATURE, TYPES
+from jitvm.engine.ir_text import TYPES
 from jitvm.engine.objects import ObjectFile
+from jitvm.engine.stencil_key import EXITS, HOLES, KINDS_OF_HOLES, MISS, SCALE_SHIFT, SEG_SHIFT, TURNED_MARK
 from jitvm.engine.stitch import HandlerBuilder, module
 from jitvm.engine.units import Units
 from jitvm.isa.table import AT_ONCE, QUICK
 
-HOLES = ("imm", "disp", "next", "uop", "end", "d", "s", "b", "i", "relative")
-EXITS = ("taken", "fall")
-MISS = "miss"
-"""What a hole is filled with: immediate, displacement, following RIP (32 bits each), distance from the entry record to the
-instruction's micro-op and to the block's link slots, offsets of registers in the CPU record, following RIP plus
-displacement.  EXITS: jumps to the block's pads, numbered behind the holes; MISS, behind these: to where a pinned stencil
-leaves for its handler."""
 WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1, 12: 2}
 """Relocation types that may be holes, to bytes: R_X86_64_64, _32, _32S, _8, _16."""
 R_PC32, R_PLT32 = 2, 4
 MOST_BYTES = 512
 KINDS = frozenset("value push pop leave jcc loop jmp jmpi call calli ret goto host move".split())
-SEG_SHIFT, SCALE_SHIFT, STENCIL_BIT, PIN_BIT = 24, 27, 40, 62
-PINNED_MARK, DEFERRED_MARK = 2, 8
-"""Bits of a blob's marks, of which bit 0 is `turned`: its pads are pinned code's; flags are left as operands."""
 Built = TypeVar("Built", bound=HandlerBuilder)
 
 
@@ -63,16 +54,6 @@ def possible(shape: Shape) -> bool:
     return not (shape.kind == "pop" and "m" in shape.ops) and not shape.unit.startswith("system.")
 
 
-def is_stencil(key: int) -> bool:
-    """Whether a key is a stencil's, not a handler's."""
-    return bool(key >> STENCIL_BIT & 1) and not key >> PIN_BIT
-
-
-def is_copied(key: int) -> bool:
-    """Whether a key is a stencil's, pinned or not."""
-    return is_stencil(key) or key >> PIN_BIT == 1
-
-
 def normal(shapes: Sequence[Shape], key: int) -> int:
     """A key without what its shape does not use: keys of equal stencils become equal."""
     shape = shapes[key & 0xFFFF]
@@ -85,23 +66,22 @@ def normal(shapes: Sequence[Shape], key: int) -> int:
 
 @dataclass(frozen=True)
 class Stencil:
-    """Code bytes and holes: (offset, kind index in HOLES or behind, width in bytes, addend).
+    """Code bytes and holes: (offset, number in KINDS_OF_HOLES, width in bytes, addend).
 
-    `exits`: number of pads that follow; `turned`: the one of the fall-through first, to which the code runs on; `marks`:
-    PINNED_MARK, DEFERRED_MARK.
+    `exits`: number of pads that follow; `marks`: those of `stencil_key`, of which TURNED_MARK says that the code runs on to
+    the pad of the fall-through.
     """
 
     code: bytes
     holes: tuple[tuple[int, int, int, int], ...]
     exits: int = 0
-    turned: bool = False
     marks: int = 0
 
     def blob(self) -> bytes:
         """As the copier reads it: length, numbers of holes and pads, marks, code filled up to 8 bytes, a word a hole."""
         words = [at | kind << 12 | width << 16 | (addend & 0xFFFF_FFFF) << 32 for at, kind, width, addend in self.holes]
         padded = self.code + bytes(-len(self.code) % 8)
-        head = struct.pack("<IHBB", len(self.code), len(words), self.exits, self.turned | self.marks)
+        head = struct.pack("<IHBB", len(self.code), len(words), self.exits, self.marks)
         return head + padded + struct.pack(f"<{len(words)}Q", *words)
 
 
@@ -219,7 +199,7 @@ def builder(units: Units, shapes: Sequence[Shape], key: int, name: str) -> Stenc
     """The stencil of a key, put together."""
     shape, variant = shapes[key & 0xFFFF], key >> 16 & 0xFF
     b = StencilBuilder(units, name, shape, key >> SEG_SHIFT & 7, key >> SCALE_SHIFT & 3)
-    compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+    compose(b, shape, variant)
     return b
 
 
@@ -266,15 +246,11 @@ def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stenc
     for at, name, kind, addend in relocations:
         if name == "next" and kind in (R_PC32, R_PLT32):
             struct.pack_into("<i", code, at, end - at - 4)
-        elif name == MISS and kind in (R_PC32, R_PLT32):
-            holes.append((at, len(HOLES) + len(EXITS), 4, addend))
-        elif name in EXITS and kind in (R_PC32, R_PLT32):
-            holes.append((at, len(HOLES) + EXITS.index(name), 4, addend))
+        elif name in (*EXITS, MISS) and kind in (R_PC32, R_PLT32):
+            holes.append((at, KINDS_OF_HOLES.index(name), 4, addend))
         elif name.startswith("hole_") and kind in WIDTHS and (WIDTHS[kind] < 8 or 0 <= addend < 1 << 32):
             holes.append((at, HOLES.index(name[5:]), WIDTHS[kind], addend))
         else:
             return None
-    return Stencil(bytes(code[:end]), tuple(holes), exits, last == "fall") if end <= MOST_BYTES else None
-
-
-__all__ = ["SIGNATURE", "STENCIL_BIT", "Stencil", "stamp", "supported"]
+    marks = TURNED_MARK * (last == "fall")
+    return Stencil(bytes(code[:end]), tuple(holes), exits, marks) if end <= MOST_BYTES else None

@@ -204,7 +204,7 @@ def handler(units: Units, shapes: Sequence[Shape], key: int, name: str) -> Handl
     """The handler of a key: shape number and variant."""
     shape, variant = shapes[key & 0xFFFF], key >> 16
     b = HandlerBuilder(units, name, long=shape.long)
-    compose(b, shape, dead=variant == 1, fused=variant - 2 if variant >= 2 else -1)
+    compose(b, shape, variant)
     return b
 
 

@@ -42,7 +42,9 @@ ISA_MODULES = (
     "branch string_loops string string_once stringio io apic control smm_save smm "
     "system syscall machine_check msr cpuid stack misc address simd fxsave reset x87 x87_move x87_arith x87_env xsave"
 ).split()
-ENGINE_MODULES = tuple("formbits decode outside_code gate pin_gate blocks translate hot gather paste copy pin run".split())
+ENGINE_MODULES = (
+    "formbits decode outside_code host_code gate pin_gate blocks translate hot gather paste copy pin run"
+).split()
 FRONT_END = Path(__file__).with_name("numba_ir.py")
 """What makes the texts: it is not imported where the cache has them all."""
 HOST = "jitvm.isa.host"

@@ -26,7 +26,7 @@ import pytest
 from jitvm.bare import accelerator
 from jitvm.bench.workloads import images_folder, load_image, patch
 from jitvm.config import DeviceConfig, MachineConfig
-from jitvm.engine import backend, pinned, stencil, stitch
+from jitvm.engine import backend, pinned, stencil, stencil_key, stitch
 from jitvm.engine.accel import Options
 from jitvm.engine.backend import compile_object, compile_quickly, simplify
 from jitvm.engine.dispatch import shorten
@@ -205,7 +205,7 @@ def _key(op: Op) -> int:
 
 
 def _stencil_key(op: Op) -> int:
-    key = _key(op) | op.seg >> 3 << stencil.SEG_SHIFT | op.scale << stencil.SCALE_SHIFT
+    key = _key(op) | op.seg >> 3 << stencil_key.SEG_SHIFT | op.scale << stencil_key.SCALE_SHIFT
     return stencil.normal(accelerator().forms.shapes, key)
 
 
@@ -213,8 +213,8 @@ def _pinned_keys(node: Node) -> list[int]:
     """Keys of a block's pinned stencils, last one first; flags are made at once where the block reads them."""
     keys, wanted = [], False
     for op in reversed(node.ops):
-        slots = sum(getattr(op, slot) << shift for slot, shift in pinned.SLOT_SHIFTS.items())
-        key = _stencil_key(op) | slots | wanted << pinned.EAGER_BIT | 1 << stencil.PIN_BIT
+        slots = sum(getattr(op, slot) << shift for slot, shift in stencil_key.SLOT_SHIFTS.items())
+        key = _stencil_key(op) | slots | wanted << stencil_key.EAGER_BIT | 1 << stencil_key.PIN_BIT
         keys.append(pinned.normal(accelerator().forms.shapes, key))
         wanted = op.reads or (wanted and not op.kills)
     return keys
@@ -226,7 +226,7 @@ def copied_length(keys: Sequence[int], made: Mapping[int, stencil.Stencil | None
     for key in keys:
         cut = made[key]
         assert cut is not None
-        ends = [at for at, kind, _, _ in cut.holes if kind >= len(stencil.HOLES)]
+        ends = [at for at, kind, _, _ in cut.holes if kind >= len(stencil_key.HOLES)]
         total += HostCode(cut.code, ends).straight()
     return total
 

@@ -11,7 +11,7 @@ import iced_x86 as ix
 import numpy as np
 import pytest
 
-from jitvm.engine import gate
+from jitvm.engine import gate, host_code
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import Options
 from jitvm.engine.layout import at
@@ -58,7 +58,7 @@ def test_new_pad() -> None:
 
 
 def test_counter() -> None:
-    add = text(lambda to: gate.counter(to, u64(at("stat_copied_insns")), u64(9)), 12)
+    add = text(lambda to: host_code.counter(to, u64(at("stat_copied_insns")), u64(9)), 12)
     assert add == [f"add qword {field('stat_copied_insns')},9"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from jitvm import bare
 from jitvm.bare import accelerator
-from jitvm.engine import group, region_pages, stencil, stitch
+from jitvm.engine import group, region_pages, stencil, stencil_key, stitch
 from jitvm.engine.accel import Accelerator
 from jitvm.engine.grow import Grown
 from jitvm.engine.layout import at
@@ -62,7 +62,7 @@ def test_handlers_and_stencils() -> None:
         if len(group.members(key)) == 1 and stencil.possible(shapes[key & 0xFFFF]):
             n += 1
             for seg, scale in ((0, 0), (3, 2)):
-                operands = seg << stencil.SEG_SHIFT | scale << stencil.SCALE_SHIFT
+                operands = seg << stencil_key.SEG_SHIFT | scale << stencil_key.SCALE_SHIFT
                 assert prove(stencil.builder(accel.units, shapes, key | operands, "s_test").text()) == []
     assert n > 30
 

@@ -12,7 +12,8 @@ from jitvm.engine import stencil
 from jitvm.engine.accel import Accelerator, Options
 from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.cache import Cache
-from jitvm.engine.stencil import EXITS, HOLES, WIDTHS, Stencil, cut
+from jitvm.engine.stencil import WIDTHS, Stencil, cut
+from jitvm.engine.stencil_key import EXITS, HOLES
 from tests.engine.guest import same
 from tests.engine.programs import loaded, looping
 from tests.engine.test_counts import LIMIT, to_the_end
