@@ -9,7 +9,7 @@ from typing import TypeVar
 from jitvm.machine import Machine
 from tests.boot.bochs import run_bochs
 from tests.boot.guests import config, debug_output
-from tests.isa.real_mode_vectors import parse
+from tests.isa.vector_rom import parse
 
 V = TypeVar("V")
 Line = dict[str, int]

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.engine.assembler import assemble
-from tests.isa.protected_mode_rom import HAS_ERROR, PRINT, descriptor, stubs
-from tests.isa.real_mode_vectors import rom_of
+from tests.isa.vector_rom import HAS_ERROR, PRINT, closing, descriptor, image_of, places, stubs
 
 TABLE, SIZE = 0x1000, 400
 N_VECTORS = (0xFF00 - TABLE) // SIZE
@@ -295,20 +294,7 @@ common:
     add dword ptr [v_at], {SIZE}
     cmp dword ptr [v_at], {ROM} + {{end}}
     jne next
-    mov esi, offset shutdown
-    mov ecx, 8
-    mov edx, 0x8900
-    rep outsb
-    mov al, 0
-    out 0xF4, al
-    hlt
-shutdown: .ascii "Shutdown"
-sum: xor eax, eax
-more: rol eax, 1
-    add eax, [rsi]
-    add esi, 4
-    loop more
-    ret
+    {closing("rsi")}
 gdtr: .word {FIRST + 8 * N_RANDOM - 1}
     .quad {GDT}
 idtr: .word {16 * 0x41 - 1}
@@ -316,8 +302,7 @@ idtr: .word {16 * 0x41 - 1}
 .balign 8
 fixed: .byte {", ".join(str(b) for b in FIXED)}
 {STUBS}
-{"".join(f".equ v_{name}, {VARIABLES + 8 * k}{chr(10)}" for k, name in enumerate(FIELDS))}
-.equ v_end, {VARIABLES + 8 * len(FIELDS)}
+{places(FIELDS, VARIABLES, 8)}
 .equ v_at, {PREPARED}
 """
 
@@ -325,5 +310,4 @@ fixed: .byte {", ".join(str(b) for b in FIXED)}
 def image(folder: Path, vectors: Sequence[bytes]) -> Path:
     """The ROM that runs these packed vectors."""
     code = assemble(SOURCE.format(end=TABLE + SIZE * len(vectors)), ROM, 64)
-    assert len(code) <= TABLE, len(code)
-    return rom_of(folder, code.ljust(TABLE, b"\0") + b"".join(vectors))
+    return image_of(folder, code, TABLE, vectors)

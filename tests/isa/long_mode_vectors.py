@@ -40,7 +40,7 @@ from tests.isa.long_mode_rom import (
     TSS,
     system,
 )  # fmt: skip
-from tests.isa.protected_mode_rom import descriptor, gate
+from tests.isa.vector_rom import descriptor, gate
 
 TARGETS = (
     CODE + 0x800, CODE + 0x800, CODE + 0x900, 0x800, 0xFFF, HIGH | CODE + 0x800, 1 << 47, 0x1_0002_0800, CODE + 0xFFF,

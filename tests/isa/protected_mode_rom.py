@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.engine.assembler import assemble
-from tests.isa.real_mode_vectors import rom_of
+from tests.isa.vector_rom import HAS_ERROR, PRINT, closing, descriptor, image_of, places, stubs
 
 TABLE, SIZE = 0x1000, 256
 N_VECTORS = (0xFF00 - TABLE) // SIZE
@@ -38,17 +38,6 @@ VECTOR_CODE_0, STACK_0, STACK_0_16, CODE_0_16 = 0x40, 0x48, 0x50, 0x58
 CODE_3_16, CODE_1, DATA_1, DATA_2 = 0x63, 0x69, 0x71, 0x7A
 
 
-def descriptor(base: int, limit: int, access: int, flags: int = 0) -> bytes:
-    """8 bytes of a segment or a system segment; `flags`: G, D/B, L, AVL."""
-    low = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | access << 40
-    return (low | (limit >> 16 & 15) << 48 | flags << 52 | (base >> 24) << 56).to_bytes(8, "little")
-
-
-def gate(selector: int, offset: int, access: int, n: int = 0) -> bytes:
-    """8 bytes of a gate; `n`: parameters."""
-    return struct.pack("<HHBBH", offset & 0xFFFF, selector, n, access, offset >> 16)
-
-
 FIXED = b"".join((
     bytes(8), descriptor(0xF0000, 0xFFFF, 0x9B, 4), descriptor(0, 0xFFFFF, 0x93, 12),
     descriptor(CODE, 0xFFFF, 0xFB, 4), descriptor(DATA, 0xFFFF, 0xF3, 4), descriptor(TSS_A, 0x8F, 0x89),
@@ -57,29 +46,6 @@ FIXED = b"".join((
     descriptor(CODE, 0xFFFF, 0x9B), descriptor(CODE, 0xFFFF, 0xFB), descriptor(CODE, 0xFFFF, 0xBB, 4),
     descriptor(DATA, 0xFFFF, 0xB3, 4), descriptor(DATA, 0xFFFF, 0xD3, 4),
 ))  # fmt: skip
-HAS_ERROR = (10, 11, 12, 13, 14, 17)
-PRINT = """mov al, bl
-    and al, 15
-    add al, '0'
-    cmp al, '9'
-    jbe 6f
-    add al, 39
-6:  out dx, al
-    loop 5b
-    cmp esi, offset v_end
-    jne 4b
-    mov al, 10
-    out dx, al
-"""
-"""The end of what writes down the variables up to `v_end`."""
-
-
-def stubs(with_error: Sequence[int]) -> str:
-    """32 handlers, 16 bytes apart, that push what the CPU does not, and the vector."""
-    heads = (f".balign 16\n stub_{n}:" + ("" if n in with_error else " push 0\n") for n in range(32))
-    return "\n".join(f"{head} push {n}\n jmp common" for n, head in enumerate(heads))
-
-
 STUBS = stubs(HAS_ERROR)
 SOURCE = f"""
 .code16
@@ -356,20 +322,7 @@ report:
     add dword ptr [v_at], {SIZE}
     cmp dword ptr [v_at], 0xF0000 + {{end}}
     jne next
-    mov esi, 0xF0000 + offset shutdown
-    mov ecx, 8
-    mov edx, 0x8900
-    rep outsb
-    mov al, 0
-    out 0xF4, al
-    hlt
-shutdown: .ascii "Shutdown"
-sum: xor eax, eax
-more: rol eax, 1
-    add eax, [esi]
-    add esi, 4
-    loop more
-    ret
+    {closing("esi", 0xF0000)}
 gdtr: .word {FIRST + 8 * N_RANDOM - 1}
     .long {GDT}
 idtr: .word {8 * 0x41 - 1}
@@ -377,8 +330,7 @@ idtr: .word {8 * 0x41 - 1}
 .balign 8
 fixed: .byte {", ".join(str(b) for b in FIXED)}
 {STUBS}
-{"".join(f".equ v_{name}, {VARIABLES + 4 * k}{chr(10)}" for k, name in enumerate(FIELDS))}
-.equ v_end, {VARIABLES + 4 * len(FIELDS)}
+{places(FIELDS, VARIABLES, 4)}
 .equ v_at, {PREPARED}
 .equ v_pointer, {PREPARED + 8}
 """
@@ -387,5 +339,4 @@ fixed: .byte {", ".join(str(b) for b in FIXED)}
 def image(folder: Path, vectors: Sequence[bytes]) -> Path:
     """The ROM that runs these packed vectors."""
     code = assemble(SOURCE.format(end=TABLE + SIZE * len(vectors)), 0, 16)
-    assert len(code) <= TABLE, len(code)
-    return rom_of(folder, code.ljust(TABLE, b"\0") + b"".join(vectors))
+    return image_of(folder, code, TABLE, vectors)

@@ -42,9 +42,8 @@ from tests.isa.protected_mode_rom import (
     TSS_C,
     VECTOR_CODE_0,
     VM,
-    descriptor,
-    gate,
 )  # fmt: skip
+from tests.isa.vector_rom import descriptor, gate
 
 OFFSETS = (
     0, 1, 0x7F0, 0xFFE, 0xFFF, 0x1000, 0x2345, 0x7FFF, 0x8000, 0xEFFF, 0xFFFC, 0xFFFD, 0xFFFE, 0xFFFF, 0x10000, 0xFFFFFFFC,

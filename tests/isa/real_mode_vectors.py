@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import iced_x86 as ix
 
-from tests.boot.guests import RESET_VECTOR, ROM_SIZE
 from tests.engine.assembler import assemble
+from tests.isa.vector_rom import DIGIT, image_of
 
 TABLE, SIZE = 0x1000, 64
 N_VECTORS = (0xFFE0 - TABLE) // SIZE
@@ -151,15 +150,7 @@ common:
     mov ebx, eax
     mov cx, 8
 5:  rol ebx, 4
-    mov al, bl
-    and al, 15
-    add al, '0'
-    cmp al, '9'
-    jbe 6f
-    add al, 39
-6:  out dx, al
-    loop 5b
-    cmp si, v_end
+    {DIGIT}    cmp si, v_end
     jne 4b
     mov al, 10
     out dx, al
@@ -283,19 +274,4 @@ def image(folder: Path, vectors: list[Vector]) -> Path:
     """The ROM that runs them."""
     code = assemble(SOURCE.format(end=TABLE + SIZE * len(vectors)), 0, 16)
     assert len(code) <= VARIABLES
-    return rom_of(folder, code.ljust(TABLE, b"\0") + b"".join(v.pack() for v in vectors))
-
-
-def rom_of(folder: Path, content: bytes) -> Path:
-    """A ROM that begins with `content`, where it starts."""
-    whole = bytearray(content.ljust(ROM_SIZE, b"\0"))
-    whole[0xFFF0 : 0xFFF0 + len(RESET_VECTOR)] = RESET_VECTOR
-    path = folder / "vectors.bin"
-    path.write_bytes(whole)
-    return path
-
-
-def parse(output: str, fields: Sequence[str] = FIELDS, digits: int = 8) -> list[dict[str, int]]:
-    """What such a ROM wrote: a dict a vector."""
-    lines = [line for line in output.splitlines() if len(line) == digits * len(fields)]
-    return [{name: int(line[digits * k : digits * (k + 1)], 16) for k, name in enumerate(fields)} for line in lines]
+    return image_of(folder, code, TABLE, [v.pack() for v in vectors])
