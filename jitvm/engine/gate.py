@@ -20,13 +20,14 @@ from jitvm.isa.words import W0, W1, W2, W3, W4, W6, W7, W8, u64
 
 GATE, PAD = u64(16), u64(64)
 """Bytes."""
-H_HOT, H_ENTER, H_OUT, H_PAD = u64(at("h_hot")), u64(at("h_enter")), u64(at("h_out")), u64(at("h_pad"))
+H_HOT, H_ENTER, H_PAD = u64(at("h_hot")), u64(at("h_enter")), u64(at("h_pad"))
 H_PIN = u64(at("h_pin"))
 PAD_AT = u64(at("pad_at"))
 DISP, REST = u64(UOP_DISP), u64(UOP_REST)
 LINK_PADS = u64(OPT_PADS)
 OUT_AT = u64(36)
-"""Where a linked pad goes on that is out of budget."""
+"""Where a linked pad goes on that is out of budget: it takes back what it charged, and `h_enter` charges what the block has
+by now, which may have been rewritten."""
 
 
 # ---- gates ----------------------------------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ def link_pad(c, u):
     n = peek(u + REST, W2)
     pad = c.pad_at - c.code_shift
     jump(set_uop(charge(pad, n, pad + OUT_AT), u), gate)
-    jump_by_record(set_uop(pad + OUT_AT, u), H_OUT)
+    closed_gate(set_uop(pad + OUT_AT, u), n)
     c.stat_linked += W1
     serialize()
     return W0

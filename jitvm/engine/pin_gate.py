@@ -3,8 +3,8 @@
 A pinned block's code, from its lowest address on:
 
     entry from code that is not pinned: the registers are loaded; jump to the gate
-    the way back: the charge is taken back, then as below to `h_enter` (the gate leads here when the block was dropped)
-    the way out: out of budget, by `h_spill` to `h_out`
+    the way back: the charge is taken back, then by `h_spill` to `h_enter`, which charges what the block has by now: the gate
+        leads here when the block was dropped, and who is out of budget comes here
     entry of indirect jumps: charge, question for the budget
     gate: stencils, pads
 
@@ -15,7 +15,7 @@ Registers: as `pinned.ARGUMENTS` says; encodings as in `jitvm/engine/host_code.p
 
 from __future__ import annotations
 
-from jitvm.engine.gate import H_ENTER, H_OUT, LINK_PADS, PAD_AT
+from jitvm.engine.gate import H_ENTER, LINK_PADS, PAD_AT
 from jitvm.engine.host_code import change_budget, charge, jump, jump_by_record, rax_to_record, record_to_rax, set_rax
 from jitvm.engine.layout import at
 from jitvm.isa.host import poke, serialize
@@ -27,8 +27,8 @@ OUT_U, OUT_TO = u64(at("out_u")), u64(at("out_to"))
 H_SPILL, H_SETTLE, H_PIN_PAD = u64(at("h_spill")), u64(at("h_settle")), u64(at("h_pin_pad"))
 AUX = u64(at("lazy") + 8)
 PAD = u64(80)
-BACK, OUT, INDIRECT = u64(49 + 42 + 21), u64(42 + 21), u64(21)
-"""How far before the gate the way back, the way out and the entry of indirect jumps begin."""
+BACK, INDIRECT = u64(49 + 21), u64(21)
+"""How far before the gate the way back and the entry of indirect jumps begin."""
 
 
 def host_register(k):
@@ -65,10 +65,10 @@ def store_registers(to):
     return move_registers(to, u64(0x89))
 
 
-def spill_to(to, u, field):
-    """To the handler whose address is in the record at `field`, with micro-op u: 42 bytes."""
-    to = rax_to_record(set_rax(to, u), OUT_U)
-    to = rax_to_record(record_to_rax(to, field), OUT_TO)
+def take_back(to, u, n):
+    """The charge of n instructions is taken back, and h_enter charges the entry record u anew: 49 bytes."""
+    to = rax_to_record(set_rax(change_budget(to, u64(0xC6), n), u), OUT_U)
+    to = rax_to_record(record_to_rax(to, H_ENTER), OUT_TO)
     return jump_by_record(to, H_SPILL)
 
 
@@ -82,10 +82,8 @@ def spill_at(to, u):
 def entries(to, u, n):
     """All that comes before the stencils of a block of n instructions with entry record u; the gate's address."""
     gate = to + u64(64 + 5) + BACK
-    to = jump(load_registers(to), gate)
-    to = spill_to(change_budget(to, u64(0xC6), n), u, H_ENTER)
-    out = to
-    return charge(spill_to(to, u, H_OUT), n, out)
+    back = jump(load_registers(to), gate)
+    return charge(take_back(back, u, n), n, back)
 
 
 def close_pinned(c, b):
@@ -139,4 +137,4 @@ def make_direct(pad, u, n, gate):
     """A pad from now on jumps to a gate, with the charge of its n instructions; u is that block's entry record."""
     out = pad + u64(26)
     jump(charge(pad, n, out), gate)
-    return spill_to(out, u, H_OUT)
+    return take_back(out, u, n)
