@@ -13,7 +13,8 @@ from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_DATA_KNOWN, N_JUMP_CAC
 from jitvm.engine.pin_gate import close_pinned
 from jitvm.isa.host import peek, poke
 from jitvm.isa.paging_entry import PAGE_OFFSET
-from jitvm.isa.shared import pieces
+from jitvm.isa.shared import need_code, pieces
+from jitvm.isa.state import OK
 from jitvm.isa.tlb import PARTS, WRITE, tlb_slot
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W8, W12, u64
 
@@ -111,6 +112,29 @@ def data_slot(offset):
     return (offset ^ (offset >> W4)) & (DATA_KNOWN - W1)
 
 
+def look_at_stores(c, page):
+    """Page `page` holds code from now on: stores to it are made one by one, and looked at."""
+    flag = c.code_pages + page
+    v = peek(flag, W1)
+    if v & OWN_CODE == W0:
+        poke(flag, W1, v | OWN_CODE)
+        unmap_writes(c, page)
+    return W0
+
+
+def look_at_lone(c, host):
+    """The same for the instruction that was decoded last, of which nothing is kept: a REP that overwrites itself is fetched
+    again.  `host`: of its first byte, 0: no memory is there.  Status."""
+    if host == W0:
+        return OK
+    if c.shared != W0 and need_code(c, host - c.ram) != OK:
+        return c.status
+    look_at_stores(c, (host - c.ram) >> W12)
+    if c.second_host != W0:
+        look_at_stores(c, (c.second_host - c.ram) >> W12)
+    return OK
+
+
 def list_block(c, b, which, page, first, n):
     """Let page `page` know that block b covers n bytes of it from byte `first`."""
     bit = BLOCK_LISTED << which
@@ -123,12 +147,7 @@ def list_block(c, b, which, page, first, n):
     poke(bits, W8, peek(bits, W8) | pieces(first, n))
     if c.any_data != W0:
         forget_data(c)
-    flag = c.code_pages + page
-    v = peek(flag, W1)
-    if v & OWN_CODE == W0:
-        poke(flag, W1, v | OWN_CODE)
-        unmap_writes(c, page)
-    return W0
+    return look_at_stores(c, page)
 
 
 def unlist_second(c, b):

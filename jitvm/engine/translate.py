@@ -19,6 +19,7 @@ from jitvm.engine.blocks import (
     jump_slot,
     known_block,
     list_block,
+    look_at_lone,
     new_block,
     unlist_second,
 )
@@ -560,7 +561,7 @@ def find_block(c):
         if b == NO_BLOCK:
             if c.status != OK or c.why != WHY_EXIT:
                 return W0
-            return emit_lone(c, lin)
+            return emit_lone(c, host, lin)
     u = c.block_uop[b]
     if c.mode & (MODE_TF | MODE_ALONE) == W0 and held == W0 and c.options & JUMP_CACHE != W0:
         c.jump_cache[k] = rip  # at a breakpoint a jump that hits here would pass by the trap
@@ -570,8 +571,10 @@ def find_block(c):
     return u
 
 
-def emit_lone(c, lin):
-    """Micro-op of the one instruction that was decoded, in the scratch buffer; 0 with c.why."""
+def emit_lone(c, host, lin):
+    """Micro-op of the one instruction that was decoded, in the scratch buffer; 0 with c.status or c.why."""
+    if look_at_lone(c, host) != OK:
+        return W0
     if emit_block(c, W1, c.scratch_address, lin, W1, NO_BLOCK) == W0:
         return W0
     return c.scratch_address
@@ -581,7 +584,7 @@ def lone_instruction(c, host, rip, lin):
     """Micro-op of one instruction, whose first byte is at `host` (0: no memory is there); 0 as find_block."""
     if c.status != OK or decode_block(c, host, rip, W1) == W0:
         return W0
-    return emit_lone(c, lin)
+    return emit_lone(c, host, lin)
 
 
 def short_block(c):
@@ -593,5 +596,4 @@ def short_block(c):
         fault(c, GP, W0)
         return W0
     lin = code_linear(c, rip)
-    host = fetch_host(c, lin)
-    return lone_instruction(c, host, rip, lin)
+    return lone_instruction(c, fetch_host(c, lin), rip, lin)

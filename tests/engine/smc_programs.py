@@ -225,6 +225,35 @@ PROGRAMS = {
         .fill 20, 1, 0x90
         hlt
     """,
+    "REP STOSB over itself on a page whose code is forgotten": """
+        mov edx, 5
+    1:  mov dword ptr [0x2000], 0xC390AAF3  # rep stosb, nop, ret
+        mov dword ptr [0x2004], 0           # no block is left on the page
+        mov edi, 0x2000
+        mov ecx, 3
+        mov al, 0x40
+        call 0x2000
+        dec edx
+        jnz 1b
+        hlt
+    """,
+    "a block that becomes shorter, and longer": """
+        mov ecx, 24
+    1:  jmp target
+        .org 0x20
+    target:
+        inc eax
+        inc eax
+        inc eax
+        inc eax
+        dec ecx
+        jz 2f
+        test cl, 7
+        jnz 1b
+        xor dword ptr [target], 0x000100CD  # lea eax, [eax + 1]; inc eax
+        jmp 1b
+    2:  hlt
+    """,
     "a PUSH onto the code behind it": """
         mov esp, offset target + 4
         push 0x40404040

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jitvm.bare import Bare, accelerator
+from jitvm.bare import ENGINES, Bare, accelerator
 from jitvm.engine import accel as accel_module
 from jitvm.engine import blocks
 from jitvm.engine.accel import Options
 from jitvm.isa.state import CS
 from tests.engine.guest import CODE, DATA, Guest, same
 from tests.engine.smc_programs import PROGRAMS
+from tests.engine.test_counts import Restart
 from tests.fast_set import share
 
 LIMIT = 4000
@@ -50,14 +51,29 @@ def test_handlers_equal_plain(name: str) -> None:
 
 @pytest.mark.parametrize("name", share(PROGRAMS, 8))
 def test_interrupted_equals_plain(name: str) -> None:
-    """One instruction at a time, and a cut at every count."""
+    """One instruction at a time, and some more."""
     plain = plain_state(name)
     for first in (1, 2, 3, 5, 8):
-        guest = Guest("handlers", options=Options(hot=1 + first % 3))
-        guest.load(PROGRAMS[name])
-        while guest.go(first) == "limit":
-            assert guest.retired < LIMIT
-        same(guest.state(), plain, f"{name}, {first} at a time")
+        for options in (Options(hot=1 + first % 3), ENGINES["pinned"]):
+            guest = Guest("handlers", options=options)
+            guest.load(PROGRAMS[name])
+            while guest.go(first) == "limit":
+                assert guest.retired < LIMIT
+            same(guest.state(), plain, f"{name}, {first} at a time with {options}")
+
+
+@pytest.mark.parametrize("engine", ["handlers", "stencils", "pinned"])
+@pytest.mark.parametrize("name", share(PROGRAMS, 4))
+def test_cut_anywhere_equals_plain(name: str, engine: str) -> None:
+    plain = plain_state(name)
+    guest = Guest(engine)
+    guest.load(PROGRAMS[name])
+    again = Restart(guest)
+    for k in range(0, plain["retired"], 1 + plain["retired"] // 70):
+        again()
+        assert guest.go(k) == "limit"
+        assert guest.go(LIMIT) == "hlt"
+        same(guest.state(), plain, f"{name} on {engine}, {k} and the rest")
 
 
 def test_stores_beside_code_look_through_its_blocks_once() -> None:
