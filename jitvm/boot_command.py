@@ -212,9 +212,14 @@ def _run_machine(cfg: MachineConfig, debug: bool) -> int:
         from gdbstub.patience import Patience
         from jitvm.machine import Machine
 
+        def step(what: str) -> None:
+            ends.go_on()
+            progress.step(what)
+
         with Patience() if cfg.gdb == "-" else contextlib.nullcontext():
-            machine = Machine(cfg, on_progress=progress.step, console=console)
+            machine = Machine(cfg, on_progress=step, console=console)
         stack.callback(machine.close)
+        ends.go_on()
         if cfg.gdb is not None:
             stack.enter_context(_gdb(cfg, machine))
         ends.machine = machine
@@ -278,6 +283,20 @@ class Ends:
         self.machine: Machine | None = None
         self.signal: int | None = None
 
+    def go_on(self) -> None:
+        """Before there is a machine to end: unless a signal came that could not say so."""
+        if self.signal is not None and self.machine is None:
+            raise KeyboardInterrupt
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Whether an exception here may be one of a function that LLVM calls back, and printed and forgotten by ctypes."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("llvmlite."):
+            return True
+        frame = frame.f_back
+    return False
+
 
 @contextlib.contextmanager
 def _signals(console: Console | None) -> Iterator[Ends]:
@@ -288,9 +307,10 @@ def _signals(console: Console | None) -> Iterator[Ends]:
         if console is not None:
             console.restore()
         again, ends.signal = ends.signal is not None, number
-        if ends.machine is None or again:
+        if ends.machine is not None and not again:
+            ends.machine.quit()
+        elif again or not _would_be_lost(frame):
             raise KeyboardInterrupt
-        ends.machine.quit()
 
     wanted = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     old = {number: signal.signal(number, handle) for number in wanted}

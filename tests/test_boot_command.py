@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -249,6 +250,27 @@ def test_ctrl_c_ends_the_machine_and_gives_130(machine: type[FakeMachine]) -> No
     machine.script = interrupted
     assert cli.main(["boot", "--serial", "null"]) == 130
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_where_llvm_calls_back_is_not_lost(
+    machine: type[FakeMachine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ctypes prints what is raised there, and goes on."""
+    steps: list[str] = []
+    called_by_llvm: dict[str, Any] = {"__name__": "llvmlite.binding.executionengine", "os": os, "signal": signal}
+    exec("def notify():\n os.kill(os.getpid(), signal.SIGINT)\n signal.getsignal(signal.SIGINT)\n", called_by_llvm)
+
+    class Compiling(FakeMachine):
+        def __init__(self, config: MachineConfig, *, on_progress: Callable[[str], None], console: Any) -> None:
+            ctypes.CFUNCTYPE(None)(called_by_llvm["notify"])()
+            steps.append("next")
+            super().__init__(config, on_progress=on_progress, console=console)
+            steps.append("made")
+
+    sys.modules["jitvm.machine"].Machine = Compiling  # type: ignore[attr-defined]  # a stand-in
+    assert cli.main(["boot", "--serial", "null"]) == 130
+    assert steps == ["next"], "the next step ends it"
+    assert capsys.readouterr().err == "jitvm: interrupted\n"
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_machine(
