@@ -14,7 +14,7 @@ import pytest
 
 from jitvm import bare
 from jitvm.engine.accel import Accelerator
-from tests.engine.guest import Guest, same
+from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, looping
 from tests.engine.test_compiler import PATIENCE
 from tests.engine.test_counts import LIMIT, Restart, to_the_end
@@ -57,3 +57,27 @@ def test_random(seed: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     in_steps(warm, chance)
     same(warm.state(), end, f"warm\n{source}\n")
     assert accel.code.tallies["regions"].from_cache > 0
+
+
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_a_region_is_installed_only_if_its_bytes_are_still_there(rewritten: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the question and the answer of the compiler the guest's code is written to."""
+    cpus = {engine: Guest(engine, options=BESIDE) for engine in ("plain", "handlers")}
+    vcpu = cpus["handlers"].bare.vcpu
+    accel, asked = vcpu.accel, []
+    monkeypatch.setattr(accel.code, "find_region", lambda nodes, modes: None)
+    monkeypatch.setattr(accel.compiler, "submit", lambda *question: asked.append(question))
+    for guest in cpus.values():
+        guest.load("1: add eax, 1\n dec ecx\n jnz 1b\n hlt")
+        guest.registers(eax=0, ecx=5000)
+        assert guest.go(6000) == "limit"
+    ((nodes, done, modes),) = asked
+    if rewritten:
+        for guest in cpus.values():
+            guest.bare.write(CODE + 2, b"\2")  # add eax, 2
+    done(accel.code.region(nodes, modes))
+    for guest in cpus.values():
+        assert guest.go(LIMIT) == "hlt"
+    assert vcpu.regions.installed == (not rewritten)
+    same(cpus["handlers"].state(), cpus["plain"].state(), "with a region that came late")
+    assert int(cpus["handlers"].c.gpr[0]) == (8000 if rewritten else 5000)
