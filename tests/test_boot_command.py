@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import os
 import signal
 import sys
 import types
@@ -241,8 +240,7 @@ def test_the_console_is_there_only_when_the_terminal_is_the_guests(machine: type
 
 def test_ctrl_c_ends_the_machine_and_gives_130(machine: type[FakeMachine]) -> None:
     def interrupted(made: FakeMachine) -> Result:
-        os.kill(os.getpid(), signal.SIGINT)
-        signal.getsignal(signal.SIGINT)  # a bytecode for the handler to run at
+        signal.raise_signal(signal.SIGINT)  # this thread gets it
         assert made.quits == 1
         return Result("quit")
 
@@ -257,8 +255,8 @@ def test_ctrl_c_where_llvm_calls_back_is_not_lost(
 ) -> None:
     """ctypes prints what is raised there, and goes on."""
     steps: list[str] = []
-    called_by_llvm: dict[str, Any] = {"__name__": "llvmlite.binding.executionengine", "os": os, "signal": signal}
-    exec("def notify():\n os.kill(os.getpid(), signal.SIGINT)\n signal.getsignal(signal.SIGINT)\n", called_by_llvm)
+    called_by_llvm: dict[str, Any] = {"__name__": "llvmlite.binding.executionengine", "signal": signal}
+    exec("def notify():\n signal.raise_signal(signal.SIGINT)\n", called_by_llvm)
 
     class Compiling(FakeMachine):
         def __init__(self, config: MachineConfig, *, on_progress: Callable[[str], None], console: Any) -> None:
@@ -278,8 +276,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_machine(
 ) -> None:
     def stuck(made: FakeMachine) -> Result:
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.getsignal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # this thread gets it
         raise AssertionError("the second signal raises")
 
     machine.script = stuck
