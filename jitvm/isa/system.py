@@ -174,8 +174,8 @@ def lidt(c, size, seg, off):
     return serialize_memory(c)
 
 
-def store_table(c, size, seg, off, limit, base):
-    """Write limit and base; a 16-bit operand size gives 24 bits of base and a byte of 0.  UMIP keeps them secret."""
+def store_table(c, seg, off, limit, base):
+    """Write limit and base: all 32 bits, whatever the operand size (SDM vol. 2, SGDT).  UMIP keeps them secret."""
     second, width = beside(c, off, W2), base_size(c)
     if umip(c) != OK:
         return c.status
@@ -183,19 +183,17 @@ def store_table(c, size, seg, off, limit, base):
         return c.status
     if store(c, seg, off, W2, limit) != OK:
         return c.status
-    if size == W2 and width != W8:
-        base = base & M24
     return store(c, seg, second, width, base)
 
 
-def sgdt(c, size, seg, off):
+def sgdt(c, seg, off):
     """SGDT, allowed at every level without UMIP."""
-    return store_table(c, size, seg, off, c.gdt_limit, c.gdt_base)
+    return store_table(c, seg, off, c.gdt_limit, c.gdt_base)
 
 
-def sidt(c, size, seg, off):
+def sidt(c, seg, off):
     """SIDT, allowed at every level without UMIP."""
-    return store_table(c, size, seg, off, c.idt_limit, c.idt_base)
+    return store_table(c, seg, off, c.idt_limit, c.idt_base)
 
 
 # ---- memory and caches ----------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_table_registers_have_ten_bytes() -> None:
     memory.put(0x9000, "HQ", 0x1FF, HIGH | GDT)
     assert run(system.lgdt, c, memory, 8, DS, 0x9000) == OK
     assert (c.gdt_base, c.gdt_limit) == (HIGH | GDT, 0x1FF)
-    assert run(system.sgdt, c, memory, 8, DS, 0x9100) == OK
+    assert run(system.sgdt, c, memory, DS, 0x9100) == OK
     assert memory.get(0x9100, "HQ") == (0x1FF, HIGH | GDT)
     for value in (1 << 47, 0x7FFF << 48):
         memory.put(0x9000, "HQ", 0x1FF, value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jitvm.bare import ENGINES, Bare
 from jitvm.isa import control, mode, smm, state, system
 from jitvm.isa.cpuid import FEATURE_DE, FEATURE_PGE, FEATURE_PSE, FEATURE_TSC, cpuid_table, feature_words
 from jitvm.isa.mode import PERMITTED_TLB
@@ -238,22 +239,34 @@ def test_lgdt_and_lidt_by_operand_size(size: int, base: int) -> None:
     assert (c.gdt_limit, c.gdt_base) == (c.idt_limit, c.idt_base) == (0x7FF, base)
 
 
-@pytest.mark.parametrize(("size", "base"), [(2, 0x345678), (4, 0x12345678)])
-def test_sgdt_and_sidt_at_every_level(size: int, base: int) -> None:
+def test_sgdt_and_sidt_at_every_level() -> None:
     c, memory = flat(3)
     c.gdt_base = c.idt_base = 0x12345678
     memory.write(0x8000, b"\xff" * 16)
-    assert run(system.sgdt, c, memory, size, DS, 0x8000) == OK
-    assert run(system.sidt, c, memory, size, DS, 0x8008) == OK
-    assert memory.get(0x8000, "HI") == (c.gdt_limit, base)
-    assert memory.get(0x8008, "HI") == (c.idt_limit, base)
+    assert run(system.sgdt, c, memory, DS, 0x8000) == OK
+    assert run(system.sidt, c, memory, DS, 0x8008) == OK
+    assert memory.get(0x8000, "HI") == (c.gdt_limit, 0x12345678)
+    assert memory.get(0x8008, "HI") == (c.idt_limit, 0x12345678)
     assert memory.read(0x8006, 2) == b"\xff\xff"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("mode", "prefix"), [("real", ""), ("prot16", ""), ("prot32", "66")])
+def test_sgdt_with_an_operand_size_of_16_bits_stores_the_whole_base(mode: str, prefix: str, engine: str) -> None:
+    cpu = Bare(engine)
+    cpu.set_mode(mode)
+    code, asize = prefix + "0f0107" + prefix + "0f014f10", "edi" if mode == "prot32" else "ebx"
+    cpu.write(0x1000, bytes.fromhex(code))
+    cpu.set_registers({"eip": 0x1000, asize: 0x2000})
+    cpu.c.gdt_base, cpu.c.gdt_limit, cpu.c.idt_base, cpu.c.idt_limit = 0x12345678, 0x77, 0xFEDCBA98, 0x3FF
+    assert cpu.run(2).reason == "limit"
+    assert cpu.read(0x2000, 6) + cpu.read(0x2010, 6) == bytes.fromhex("7700 78563412 ff03 98badcfe")
 
 
 def test_sgdt_stores_nothing_when_its_second_part_faults() -> None:
     c, memory = flat()
     page_tables(c, memory, absent=(0x9000,))
-    assert call(system.sgdt, c, 4, DS, 0x8FFE) == FAULT
+    assert call(system.sgdt, c, DS, 0x8FFE) == FAULT
     assert fault_of(c) == (PF_FAULT, 2)
     assert memory.read(0x8FFE, 2) == b"\0\0"
 
