@@ -100,6 +100,14 @@ def code16(code: str, flags: int = 0, **values: int) -> Case:
     return Case(16, bytes.fromhex(code), registers(**values), flags | IF | 2)
 
 
+@pytest.mark.parametrize("layout", [Layout.FLAT, Layout.WINDOW])
+def test_the_stack_pointer_may_have_any_value(layout: Layout) -> None:
+    """Also those of addresses at which the harness lies."""
+    native.need(32, layout)
+    cases = [Case(32, b"\x90", registers(esp=esp), layout=layout) for esp in range(0x40_0000, 0x44_0000, 0x80)]
+    assert [result.regs for result in native.NativeCpu().run(cases)] == [case.regs for case in cases]
+
+
 def test_availability_is_said_aloud() -> None:
     """What this host cannot run is a warning in the report, not a silent skip."""
     for mode, layout in ((16, Layout.WINDOW), (32, Layout.WINDOW), (32, Layout.FLAT), (64, Layout.FLAT)):

@@ -410,7 +410,6 @@ static void make_segments(void)
 
 __attribute__((used)) void start(const u64 *stack)
 {
-    static u8 handler_stack[1 << 16] __attribute__((aligned(64)));
     const u64 *p = stack + 2 + stack[0];
     while (*p)
         p++; /* the environment */
@@ -431,7 +430,14 @@ __attribute__((used)) void start(const u64 *stack)
     memcpy(expected, first, WINDOW_SIZE);
     memcpy(window, first, WINDOW_SIZE);
 
-    stack_t alternate = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
+    /* Above 4 GiB, where the kernel places it: it takes a guest's ESP that lies in this stack for a handler's. */
+    const u64 size = 1 << 16;
+    at = sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at < 0) {
+        complain("cannot map a stack for signals\n");
+        leave(2);
+    }
+    stack_t alternate = {.ss_sp = (void *)at, .ss_size = size};
     sys(__NR_sigaltstack, (long)&alternate, 0, 0, 0, 0, 0);
     struct sigaction action;
     memset(&action, 0, sizeof action);
