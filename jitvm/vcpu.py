@@ -323,7 +323,7 @@ class Vcpu:
                     self.attention = False
                     if self.registers_dirty:
                         self.push_registers()
-                    if (self.exit_request or self._end <= self._retired) and not self.half_done:
+                    if (self.exit_request or self._end <= self._retired or self.takes_init()) and not self.half_done:
                         self.exit_request = False
                         return Outcome.INTERRUPT
                     due, end = self.pre_run()
@@ -415,7 +415,7 @@ class Vcpu:
 
     def process_async_events(self) -> bool:
         """Asynchronous events first: True while the vCPU is halted and nothing wakes it."""
-        if self.init_pending and not self.half_done and not self._words[SMM]:
+        if self.takes_init() and not self.half_done:
             self._init()
         if not self._words[HALTED] or self.exit_request or self._end <= self.retired:
             return False
@@ -441,7 +441,7 @@ class Vcpu:
 
     def pre_run(self) -> tuple[int, int]:
         """Offer what is pending; virtual time and `retired` at which this entry ends: next timer and limit."""
-        alone = self.urgent() and self.offer_urgent()
+        alone = self.init_pending or (self.urgent() and self.offer_urgent())
         if (self.interrupts.pending or self._window_asked) and self.offer_interrupt():
             alone = True
         if alone or self._window_asked or self.exit_request or self.urgent() or self.engine.injecting:
@@ -449,6 +449,10 @@ class Vcpu:
         if alone or (self.half_done and self.exit_request):
             return self.clock.due, self._retired + 1
         return self.clock.due, self._end
+
+    def takes_init(self) -> bool:
+        """Whether an INIT waits that RSM need not let in."""
+        return self.init_pending and not self._words[SMM]
 
     def urgent(self) -> bool:
         """Whether an SMI or an NMI waits."""

@@ -289,3 +289,25 @@ def test_two_runs_with_timers_and_interrupts_give_the_same_trace() -> None:
         traces.append(([(retired, repr(run)) for retired, run in guest.runs], guest.state()))
     assert traces[0] == traces[1] and len(traces[0][0]) > 1000
     assert len(guest.interrupts.taken) > 50
+
+
+def test_init_and_sipi_during_system_management_mode_wait_for_rsm() -> None:
+    """SDM vol. 3, 34.3.1: neither ends the handler, and neither is lost."""
+    guest = Guest(code("90 ; nop", "f4 ; hlt"))
+    guest.memory.write(0x38000, code("e4 60 ; in al, 60h", "e4 61 ; in al, 61h", "0f aa ; rsm"))
+    guest.memory.write(0x2000, code("bb 34 12 ; mov bx, 1234h", "f4 ; hlt"))
+    guest.vcpu.index = 1
+    seen: list[int] = []
+
+    def init() -> None:
+        seen.append(int(guest.c.smm))
+        if len(seen) == 1:
+            guest.vcpu.assert_init()
+            guest.vcpu.startup(2)
+
+    guest.card.on_access = init
+    guest.vcpu.assert_smi()
+    while guest.execute() is Outcome.INTERRUPT:
+        assert guest.vcpu.retired < 100
+    assert seen == [1, 1], "the handler went on to its end"
+    assert (int(guest.c.smm), guest.reg("bx"), int(guest.c.sel[1]), int(guest.c.rip)) == (0, 0x1234, 0x200, 4)
