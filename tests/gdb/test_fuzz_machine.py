@@ -189,8 +189,8 @@ def push(connection: socket.socket, data: bytes, answers: Answers) -> bool:
 
 
 def pause(connection: socket.socket, answers: Answers) -> bool:
-    """Wait a moment for a stop; False when the server has hung up."""
-    if select.select([connection], [], [], 0.05)[0]:
+    """Wait a moment for a stop, which may have come already, or not come at all; False when the server has hung up."""
+    if select.select([connection], [], [], 0.01)[0]:
         return push(connection, b"+", answers)
     return True
 
