@@ -19,7 +19,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of our own."""
-    parser.addoption("--prove-ir", action="store_true", help="make handlers, stencils and regions anew, to prove them all")
+    parser.addoption(
+        "--prove-ir", action="store_true", help="make handlers, stencils and regions anew, to prove them all"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

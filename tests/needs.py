@@ -45,7 +45,9 @@ def missing(*things: str | Path) -> list[str]:
 
 def missing_of_all() -> list[str]:
     """What this host lacks of all that any test asks for."""
-    return missing(*PROGRAMS, *GRUB_RESCUE, *FILES) + [name for name in MODULES if importlib.util.find_spec(name) is None]
+    return missing(*PROGRAMS, *GRUB_RESCUE, *FILES) + [
+        name for name in MODULES if importlib.util.find_spec(name) is None
+    ]
 
 
 def lacking(reason: str) -> NoReturn:

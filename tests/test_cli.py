@@ -253,7 +253,9 @@ def test_signals_end_a_real_run(tmp_path: Path, number: signal.Signals, status: 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job begins with it ignored
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job begins with it ignored
     ) as child:
         try:
             assert child.stdout is not None

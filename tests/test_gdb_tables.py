@@ -65,7 +65,7 @@ def test_4_levels(long: Guest) -> None:
     ]
     assert long.memory.read(0x12_3000, 4) == b"", "nothing is mapped there"
     long.put(0x12_3FF8, 0x1122334455667788)
-    assert long.memory.read(0x40_0FF8, 16) == 0x1122334455667788 .to_bytes(8, "little"), "the next page is not there"
+    assert long.memory.read(0x40_0FF8, 16) == 0x1122334455667788.to_bytes(8, "little"), "the next page is not there"
 
 
 def test_large_pages_of_long_mode(long: Guest) -> None:
@@ -192,7 +192,9 @@ def test_the_same_bytes_outside_of_long_mode(tables: Guest) -> None:
 
 def test_a_table_that_ends_in_the_middle_of_a_descriptor(tables: Guest) -> None:
     tables.c.gdt_limit = 4 * 8 - 1
-    assert gdt(tables.c, tables.memory, []).endswith("0018: 64-bit TSS, free, base 0000000012123456, limit 00000067, dpl 0")
+    assert gdt(tables.c, tables.memory, []).endswith(
+        "0018: 64-bit TSS, free, base 0000000012123456, limit 00000067, dpl 0"
+    )
 
 
 # ---- places ---------------------------------------------------------------------------------------------------------

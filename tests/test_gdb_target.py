@@ -81,7 +81,13 @@ def test_the_program_counter_is_linear_or_raw(tmp_path: Path) -> None:
 def test_a_linear_program_counter_takes_cs_along_in_real_mode(tmp_path: Path) -> None:
     with bench(rom(tmp_path, "90")) as b:
         assert b.pc == 0xFFFF_FFF0, "which no selector reaches"
-        for address, cs in ((0x7C00, 0), (0x12345, 0x1000), (0xFFFFF, 0xF000), (0x10_0000, 0xFFFF), (0x10_FFEF, 0xFFFF)):
+        for address, cs in (
+            (0x7C00, 0),
+            (0x12345, 0x1000),
+            (0xFFFFF, 0xF000),
+            (0x10_0000, 0xFFFF),
+            (0x10_FFEF, 0xFFFF),
+        ):
             b.write({"rip": address})
             assert (b.pc, b.read("cs"), b.read("cs_base")) == (address, cs, cs << 4)
         b.write({"cs": 0x1234, "rip": 0x12345})

@@ -165,7 +165,9 @@ def test_apics_in_words(guest: Callable[..., Guest]) -> None:
     board = g.machine.board
     first, second = board.apic_bus.locals
     assert board.ioapic is not None
-    assert "lapic0: disabled (SVR), tpr 00, irr none isr none\n  lint0 ExtINT edge\n" in g.ask("irq"), "as reset leaves it"
+    assert "lapic0: disabled (SVR), tpr 00, irr none isr none\n  lint0 ExtINT edge\n" in g.ask("irq"), (
+        "as reset leaves it"
+    )
     with g.machine.lock:
         first.write(0xF0, 4, 0x1FF)
         first.write(0x320, 4, 0x200EC)

@@ -53,7 +53,9 @@ def test_a_missing_tool_is_an_error_where_all_are_required(monkeypatch: pytest.M
         lacking("another version")
 
 
-@pytest.mark.parametrize(("required", "outcome"), [("", {"passed": 1, "skipped": 1}), ("1", {"passed": 1, "errors": 1})])
+@pytest.mark.parametrize(
+    ("required", "outcome"), [("", {"passed": 1, "skipped": 1}), ("1", {"passed": 1, "errors": 1})]
+)
 def test_the_mark_comes_before_fixtures(
     required: str, outcome: dict[str, int], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

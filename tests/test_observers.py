@@ -107,7 +107,19 @@ def test_linux_perf_names_guest_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
         host_cannot("this kernel lets no user measure (perf_event_paranoid)")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     image = bench_image(tmp_path, "sieve", 20_000)
-    boot = (sys.executable, "-m", "jitvm", "boot", image, "--serial", "null", "--device", "isa-debug-exit", "--jit", "sync")
+    boot = (
+        sys.executable,
+        "-m",
+        "jitvm",
+        "boot",
+        image,
+        "--serial",
+        "null",
+        "--device",
+        "isa-debug-exit",
+        "--jit",
+        "sync",
+    )
     done = perf(*record, "-o", data, "--", *boot, "--perf-map")
     assert "jitvm: warning" not in done.stderr, done.stderr
     pids = set(perf("script", "-i", data, "-F", "pid").stdout.split())

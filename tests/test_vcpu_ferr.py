@@ -38,7 +38,9 @@ def guest_with_irq13(program: bytes, handler: bytes, flags: int = IF) -> Guest:
 
 CLEARING = {
     "clears the exception": code("30 c0 ; xor al, al", "e6 f0 ; out f0h, al", "db e2 ; fnclex", "cf ; iret"),
-    "waits under IGNNE#": code("e6 f0 ; out f0h, al", "9b ; wait", "d9 c0 ; fld st0", "dd d8 ; fstp st0", "db e2", "cf"),
+    "waits under IGNNE#": code(
+        "e6 f0 ; out f0h, al", "9b ; wait", "d9 c0 ; fld st0", "dd d8 ; fstp st0", "db e2", "cf"
+    ),
 }
 
 

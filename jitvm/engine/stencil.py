@@ -234,10 +234,11 @@ def cut(data: bytes) -> dict[str, Stencil | None]:
 def _one(code: bytearray, relocations: list[tuple[int, str, int, int]]) -> Stencil | None:
     """A stencil of one function, None where it has other relocations than holes and ways out.
 
-    A jump at its end falls away (to `next`, or to the pad that then stands there first).
+    A jump at its end falls away (to `next`, or to the pad that then stands there first).  LLVM may drop a way out that is
+    never gone (JO behind a logic instruction): the pads are those up to the last one that is.
     """
     end = len(code)
-    exits = len({name for _, name, _, _ in relocations if name in EXITS})
+    exits = max((EXITS.index(name) + 1 for _, name, _, _ in relocations if name in EXITS), default=0)
     last = relocations[-1][1] if relocations and relocations[-1][0] == end - 4 and code[end - 5] == 0xE9 else ""
     if last == "next" or last in EXITS[:exits]:
         end -= 5

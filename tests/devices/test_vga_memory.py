@@ -169,7 +169,9 @@ def test_blocks_are_the_same_as_single_accesses() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 15), st.integers(0, 3), st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.integers(0, 255))))
+@given(
+    st.integers(0, 15), st.integers(0, 3), st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.integers(0, 255)))
+)
 def test_the_short_way_of_plain_16_colour_modes_is_the_long_one(
     mask: int, read_map: int, accesses: list[tuple[bool, int, int]]
 ) -> None:
@@ -185,4 +187,6 @@ def test_the_short_way_of_plain_16_colour_modes_is_the_long_one(
             long.memory.write(at, 1, value)
         else:
             assert short.memory.read(at, 1) == long.memory.read(at, 1)
-    assert (short.memory.vram == long.memory.vram).all() and short.memory.state()["latch"] == long.memory.state()["latch"]
+    assert (short.memory.vram == long.memory.vram).all() and short.memory.state()["latch"] == long.memory.state()[
+        "latch"
+    ]

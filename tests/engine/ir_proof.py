@@ -39,7 +39,18 @@ BLOCK_BYTES = (lay.BLOCK_MAX + 4) * lay.UOP_SIZE + 64
 TABLE_BYTES = 1 << 14
 TRUSTED = {"tlb_off": (0, TLB_PARTS * TLB_KINDS * TLB_ENTRIES * 16)}
 """Words of the record that the engine keeps within bounds: which part of the TLB is looked into."""
-SIZES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "ptr": 8, "<2 x i64>": 16, "double": 8, "float": 4, "x86_fp80": 16}
+SIZES = {
+    "i1": 1,
+    "i8": 1,
+    "i16": 2,
+    "i32": 4,
+    "i64": 8,
+    "ptr": 8,
+    "<2 x i64>": 16,
+    "double": 8,
+    "float": 4,
+    "x86_fp80": 16,
+}
 ACCESS = re.compile(
     r"(?:(?P<to>%[\w.]+) = load (?P<lv>volatile )?(?P<lt><[^>]+>|\w+)|store (?P<sv>volatile )?(?P<st><[^>]+>|\w+) \S.*?),"
     r" ptr (?P<p>%[\w.]+|@[\w.]+|null)(?:,|$)"
@@ -292,8 +303,12 @@ class Function:
     def kept(self, k: str, write: bool) -> bool:
         """Whether what is remembered as page number k, if anything, was always looked up (for stores: in the write kind)."""
         for name, block in self.blocks.items():
-            hosts = [m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %host{k}$", line))]
-            pages = [m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %page{k}$", line))]
+            hosts = [
+                m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %host{k}$", line))
+            ]
+            pages = [
+                m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %page{k}$", line))
+            ]
             if len(hosts) != len(pages):
                 return False
             for host, page in zip(hosts, pages, strict=True):
@@ -314,7 +329,9 @@ class Function:
     def wrong(self, line: str, block: str) -> str:
         """Why an access is not one that may be, "" when it may."""
         if m := MEMCPY.match(line):
-            return self._unlike(m[1], block, int(m[3]), True, False) or self._unlike(m[2], block, int(m[3]), False, False)
+            return self._unlike(m[1], block, int(m[3]), True, False) or self._unlike(
+                m[2], block, int(m[3]), False, False
+            )
         if m := SWAP.match(line):
             return self._unlike(m[2], block, SIZES[m[3]], True, bool(m[1]))
         m = ACCESS.match(line)

@@ -92,7 +92,9 @@ class LongGenerator(Generator):
         ]
 
     def segments(self, depth: int) -> list[str]:
-        return self.pick("push rax\n mov ax, ds\n mov es, ax\n pop rax", "push fs\n pop fs", "push gs\n pop gs").split("\n")
+        return self.pick("push rax\n mov ax, ds\n mov es, ax\n pop rax", "push fs\n pop fs", "push gs\n pop gs").split(
+            "\n"
+        )
 
     def arithmetic(self, depth: int) -> list[str]:
         a, b = self.wide(), self.wide()

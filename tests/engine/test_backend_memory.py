@@ -34,7 +34,12 @@ def in_use() -> int:
 
 @pytest.mark.parametrize(
     "compiled",
-    [backend.simplify, backend.compile_object, lambda text: backend.compile_quickly(text, "f"), backend.compile_relocatable],
+    [
+        backend.simplify,
+        backend.compile_object,
+        lambda text: backend.compile_quickly(text, "f"),
+        backend.compile_relocatable,
+    ],
     ids=["simplify", "object", "quickly", "relocatable"],
 )
 def test_compilations_leave_nothing_behind(compiled: Callable[[str], object]) -> None:

@@ -206,6 +206,8 @@ def test_damaged_entries_are_made_anew(turn: int, cold: tuple[Path, dict[str, An
     again = run(home)
     assert again["compiled"] == 0
     assert again["end"] == cold[1]["end"]
+
+
 @pytest.mark.slow
 def test_damaged_text_of_a_unit(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """Only that unit goes through Numba again."""

@@ -22,7 +22,9 @@ def _x86_64() -> None:
 
 def assembled(name: str, *lines: str) -> bytes:
     """An object file with one function."""
-    text = "\\0A".join((".intel_syntax noprefix", f".type {name}, @function", f"{name}:", *"\n".join(lines).split("\n")))
+    text = "\\0A".join(
+        (".intel_syntax noprefix", f".type {name}, @function", f"{name}:", *"\n".join(lines).split("\n"))
+    )
     return compile_object(f'module asm "{text}\\0A.size {name}, . - {name}\\0A.att_syntax"')
 
 

@@ -37,7 +37,12 @@ def test_a_dropped_machine_is_freed_without_the_collector(engine: str) -> None:
     m.write(PAGE, LOOP)
     m.set_registers({"eip": PAGE, "ebx": 1})
     assert m.run(100).reason == "limit"
-    held: list[weakref.ref[Any]] = [weakref.ref(m), weakref.ref(m.vcpu), weakref.ref(m.vcpu.array), weakref.ref(m.memory)]
+    held: list[weakref.ref[Any]] = [
+        weakref.ref(m),
+        weakref.ref(m.vcpu),
+        weakref.ref(m.vcpu.array),
+        weakref.ref(m.memory),
+    ]
     del m
     assert [reference() for reference in held] == [None] * 4
 
@@ -56,7 +61,14 @@ def test_what_is_large_goes_back_to_the_host_at_once() -> None:
     """Not to the heap, which keeps it, 34 MiB of each machine, and fills it with zeros for the next one."""
     m = Bare(memory=4 << 20)
     engine, memory = m.vcpu, m.memory
-    tables = [engine.array, engine._arena, *engine.page_tables.values(), memory.page_read, memory.page_write, memory.bytes]
+    tables = [
+        engine.array,
+        engine._arena,
+        *engine.page_tables.values(),
+        memory.page_read,
+        memory.page_write,
+        memory.bytes,
+    ]
     held = [weakref.ref(mapping_of(table)) for table in tables]
     assert len({reference() for reference in held}) == len(tables)
     del m, engine, memory, tables

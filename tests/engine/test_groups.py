@@ -12,7 +12,9 @@ from jitvm.engine.layout import GROUP_BIT, UOP_SIZE
 from tests.engine.guest import CODE, DATA, MEMORY, STACK, Guest, same
 from tests.engine.ir_proof import prove
 
-LOOP = "1: add eax, ebx\n mov [esi], eax\n xor edx, [esi]\n push edx\n pop edi\n in al, 0x60\n lea ebp, [eax + edx * 2]\n"
+LOOP = (
+    "1: add eax, ebx\n mov [esi], eax\n xor edx, [esi]\n push edx\n pop edi\n in al, 0x60\n lea ebp, [eax + edx * 2]\n"
+)
 LOOP += " adc edx, ebp\n dec ecx\n jnz 1b\n hlt"
 OUTSIDE = {
     "first": "1: mov eax, [esi]\n add ebx, eax\n inc edx\n add esi, 0x400\n jmp 1b",

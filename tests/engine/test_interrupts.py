@@ -49,7 +49,9 @@ def take(guest: Guest, vector: int, *, plain: bool) -> None:
         guest.c.status = OK
 
 
-def interrupted(engine: str, source: str, bits: int, counts: list[int], options: Options | None = None) -> tuple[Guest, int]:
+def interrupted(
+    engine: str, source: str, bits: int, counts: list[int], options: Options | None = None
+) -> tuple[Guest, int]:
     """A run to the end with interrupts at these counts, where they are let in; how many came."""
     guest, n = loaded(engine, source, bits, options), 0
     for k, count in enumerate(counts):

@@ -56,7 +56,10 @@ WAYS: dict[str, tuple[Callable[[Guest], None], str]] = {
     "INVLPG": (page_on, "invlpg [0x8000]\n add edx, [0x8000]"),
     "protected mode off and on": (nothing, "mov eax, cr0\n and al, 0xFE\n mov cr0, eax\n or al, 1\n mov cr0, eax"),
     "task switched flag": (nothing, "clts\n mov eax, cr0\n or al, 8\n mov cr0, eax"),
-    "descriptor tables and segments": (flat_tables, f"lgdt [0x8000]\n mov eax, {FLAT_DATA}\n mov es, eax\n lidt [0x8008]"),
+    "descriptor tables and segments": (
+        flat_tables,
+        f"lgdt [0x8000]\n mov eax, {FLAT_DATA}\n mov es, eax\n lidt [0x8008]",
+    ),
     "REP MOVS, STOS, CMPS, SCAS over pages": (
         nothing,
         """push ecx
@@ -114,7 +117,9 @@ def test_rounds_bring_nothing_back(tier: str, way: str) -> None:
 def test_a_repeated_out_is_one_exit_a_run_of_elements() -> None:
     """Sixty-four bytes to a port leave once."""
     guest = Guest("handlers", options=TIERS["regions"])
-    guest.load("mov dx, 0xE9\n1: push ecx\n mov esi, 0x8000\n mov ecx, 64\n rep outsb\n pop ecx\n dec ecx\n jnz 1b\n hlt")
+    guest.load(
+        "mov dx, 0xE9\n1: push ecx\n mov esi, 0x8000\n mov ecx, 64\n rep outsb\n pop ecx\n dec ecx\n jnz 1b\n hlt"
+    )
     guest.registers(ecx=50)
     counts: list[int] = []
     serve = guest._serve

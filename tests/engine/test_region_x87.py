@@ -195,7 +195,15 @@ def test_the_flags_of_a_compare_are_kept_by_what_keeps_carry() -> None:
     for first in (b"\xd9\xe8\xd9\xee", b"\xd9\xee\xd9\xe8"):  # fld1; fldz: less; the other way round: greater
         body = first + b"\x31\xc0\xdb\xe9\x49"  # xor eax, eax; fucomi st(1); dec ecx
         pops = b"\xdd\xd8\xdd\xd8"  # fstp st(0), twice
-        code = b"\xb9" + struct.pack("<I", TURNS) + body + pops + b"\x75" + struct.pack("b", -len(body + pops) - 2) + b"\xf4"
+        code = (
+            b"\xb9"
+            + struct.pack("<I", TURNS)
+            + body
+            + pops
+            + b"\x75"
+            + struct.pack("b", -len(body + pops) - 2)
+            + b"\xf4"
+        )
         assert compare(code, Fx(0x37F, 0, 0, 0, 0, 0, [(0, 0)] * 8), bytes(0x80), [5000]) > 20
 
 

@@ -81,7 +81,9 @@ inner:
 
 
 @pytest.mark.parametrize("access", ["add ebx, [esi]", "add [esi], edx", "mul edx", "add ebx, [esi + 0x20000]"])
-def test_what_two_blocks_hold_is_compiled_once_and_counted_exactly(access: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_two_blocks_hold_is_compiled_once_and_counted_exactly(
+    access: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each way out of a block that ends where another goes on: a miss, an access of the outside, the end of the budget."""
     grown = note_grown(monkeypatch)
     check(NEST.format(access=access), 32, SOON, 150)
@@ -225,7 +227,9 @@ def test_a_loop_over_what_ends_a_block(source: str, bits: int, monkeypatch: pyte
     e = {16: "", 32: "e", 64: "r"}[bits]
     check(source.format(e=e, data=DATA), bits, SOON, 50)
     held = {op.shape.unit for one in grown for node in one.nodes if node.ends for op in node.ops[-1:]}
-    wanted = "string.movs string.stos string.cmps string.scas" if source == STRINGS else "io.port_in io.port_out system.popf"
+    wanted = (
+        "string.movs string.stos string.cmps string.scas" if source == STRINGS else "io.port_in io.port_out system.popf"
+    )
     assert held >= set(wanted.split())
 
 

@@ -60,7 +60,9 @@ def test_random(seed: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-def test_a_region_is_installed_only_if_its_bytes_are_still_there(rewritten: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_region_is_installed_only_if_its_bytes_are_still_there(
+    rewritten: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the question and the answer of the compiler the guest's code is written to."""
     cpus = {engine: Guest(engine, options=BESIDE) for engine in ("plain", "handlers")}
     vcpu = cpus["handlers"].bare.vcpu

@@ -29,8 +29,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ctypes.CDLL]
         host_cannot("the host has no SSE2")
     folder = tmp_path_factory.mktemp("simd")
     script = folder / "order.lds"
-    script.write_text("SECTIONS { . = 0x10000; .text : { *(.start) *(.text*) *(.rodata*) *(.data*) *(.bss*) } "
-                      "/DISCARD/ : { *(*) } }\n")
+    script.write_text(
+        "SECTIONS { . = 0x10000; .text : { *(.start) *(.text*) *(.rodata*) *(.data*) *(.bss*) } "
+        "/DISCARD/ : { *(*) } }\n"
+    )
     guest, library = folder / "guest.bin", folder / "native.so"
     subprocess.run(["gcc", *FLAGS, *GUEST, *LINK, f"-Wl,-T{script}", "-o", str(guest), str(SOURCE)], check=True)
     subprocess.run(["gcc", *FLAGS, "-shared", "-fPIC", "-o", str(library), str(SOURCE)], check=True)
@@ -55,5 +57,9 @@ def test_a_program_computes_what_it_computes_natively(
     machine.write(ROUNDS, rounds.to_bytes(4, "little"))
     machine.set_registers({"eip": START, "esp": STACK, "cr4": 0x600})
     stop = machine.run(ENOUGH)
-    assert stop.reason == "hlt", (stop, hex(machine.registers()["eip"]), machine.read(machine.registers()["eip"], 8).hex())
+    assert stop.reason == "hlt", (
+        stop,
+        hex(machine.registers()["eip"]),
+        machine.read(machine.registers()["eip"], 8).hex(),
+    )
     assert machine.read(RESULTS, BYTES) == truth.raw

@@ -78,7 +78,9 @@ def test_cut_anywhere_equals_plain(name: str, engine: str) -> None:
 
 def test_stores_beside_code_look_through_its_blocks_once() -> None:
     """Of what overlaps no block note is taken, until there is another block."""
-    source = "1: inc dword ptr [data]\n loop 1b\n jmp 2f\n data: .long 0\n 2: call 3f\n inc dword ptr [data]\n hlt\n 3: ret"
+    source = (
+        "1: inc dword ptr [data]\n loop 1b\n jmp 2f\n data: .long 0\n 2: call 3f\n inc dword ptr [data]\n hlt\n 3: ret"
+    )
     guest = Guest("handlers")
     guest.load(f"mov ecx, 50\n {source}")
     assert guest.go(101) == "limit"

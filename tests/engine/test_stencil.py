@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -60,6 +61,27 @@ def test_a_wide_hole_takes_nothing_off() -> None:
     assert one(4, "hole_next", R_64, 1 << 32) is None
     below = one(4, "hole_disp", R_32S, -1)
     assert below is not None and below.blob()[-4:] == struct.pack("<i", -1)
+
+
+def test_a_way_out_that_llvm_dropped_keeps_its_pad() -> None:
+    """A jump to the second pad finds it there, though nothing goes to the first."""
+    alone = one(4, "fall", R_PLT32)
+    assert alone is not None and alone.exits == 2
+
+
+@pytest.mark.parametrize("pins", [False, True])
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_a_jump_whose_outcome_the_instruction_before_decides(bits: int, pins: bool) -> None:
+    """Behind a logic instruction OF and CF are 0."""
+    options, stack = replace(SOON, pins=pins, pin_hot=1), "rsp" if bits == 64 else "esp"
+    for op, jump in product(("and", "or", "xor", "test"), ("jo", "jno", "jb", "jae")):
+        source = (
+            f"mov ecx, 9\nagain: call f\ndec ecx\njnz again\nhlt\nf: {op} eax, [{stack}]\n{jump} on\ninc ebx\non: ret"
+        )
+        ends = [loaded(*way) for way in (("plain", source, bits), ("handlers", source, bits, options))]
+        for end in ends:
+            to_the_end(end, LIMIT)
+        same(ends[1].state(), ends[0].state(), source)
 
 
 def test_what_llvm_writes_of_tables_and_calls_is_refused() -> None:

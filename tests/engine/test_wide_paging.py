@@ -72,7 +72,9 @@ ACCESSES = {
 }
 
 
-def refused(entries: tuple[int, ...], ring: int, way: str, *, wp: bool, nxe: bool, cr4: int, ac: bool = False) -> int | None:
+def refused(
+    entries: tuple[int, ...], ring: int, way: str, *, wp: bool, nxe: bool, cr4: int, ac: bool = False
+) -> int | None:
     """Error code of an access through these entries, None when it is allowed (SDM vol. 3, 4.6.1, 4.7)."""
     code = (2 if way == "w" else 0) | (4 if ring == 3 else 0)
     if way == "x" and (nxe or cr4 & SMEP):
@@ -217,7 +219,9 @@ def test_pdptes_are_loaded_with_cr3(engine: str) -> None:
         assert run(guest, "mov eax, cr3\n mov cr3, eax\n hlt") == "fault 13 0", bit
         assert run(guest, f"mov eax, cr4\n xor eax, {PGE}\n mov cr4, eax\n hlt") == "fault 13 0", bit
         put(guest, PDPT + 16, DIRECTORY | 1 << bit)
-        assert run(guest, "mov eax, cr3\n mov cr3, eax\n hlt") == "hlt", "an entry that is not present has no reserved bits"
+        assert run(guest, "mov eax, cr3\n mov cr3, eax\n hlt") == "hlt", (
+            "an entry that is not present has no reserved bits"
+        )
     assert run(guest, f"mov eax, [{2 << 30:#x}]\n hlt") == "fault 14 0"
     put(guest, PDPT + 24, P | 2)
     assert run(guest, f"mov eax, {PE}\n mov cr0, eax\n mov eax, {PG | PE}\n mov cr0, eax\n hlt") == "fault 13 0"
@@ -336,7 +340,9 @@ def test_stac_and_clac(engine: str, paging: str) -> None:
     guest.update()
     look = f"mov eax, [{WINDOW + PAGE:#x}]\n"
     assert run(guest, f"stac\n {look} mov [{WINDOW + PAGE + 4:#x}], eax\n hlt") == "hlt"
-    assert run(guest, f"mov ecx, 20\n 1: stac\n {look} {look} clac\n dec ecx\n jnz 1b\n {look} hlt", 500) == "fault 14 1"
+    assert (
+        run(guest, f"mov ecx, 20\n 1: stac\n {look} {look} clac\n dec ecx\n jnz 1b\n {look} hlt", 500) == "fault 14 1"
+    )
     popf = f"pushf\n and dword ptr [esp], {~AC & 0xFFFFFFFF:#x}\n popf\n"
     assert run(guest, f"stac\n {look} {popf} {look} hlt") == "fault 14 1"
     guest.c.gdt_base, guest.c.gdt_limit = WINDOW + PAGE, 0xFF

@@ -20,9 +20,13 @@ from tests.needs import need
 BASE = 0xF0000
 VECTORS = {0x02: "N", 0x20: "x", 0x31: "q", 0x40: "A", 0x41: "t", 0x42: "T", 0x43: "p", 0x50: "5", 0x61: "6", 0xFF: "s"}
 LAPIC, IOAPIC = 0xFEE00000, 0xFEC00000
-PROGRAM = START + """idtr: .word 0x7FF
+PROGRAM = (
+    START
+    + """idtr: .word 0x7FF
     .long 0x1000
-""" + FLAT + """    {gates}
+"""
+    + FLAT
+    + """    {gates}
     lidt [idtr]
     mov dx, 0xE9
     mov edi, 0xFEE00000
@@ -34,6 +38,7 @@ PROGRAM = START + """idtr: .word 0x7FF
     hlt
 {handlers}
 """
+)
 GATE = """
     mov eax, offset on_{v}
     and eax, 0xFFFF

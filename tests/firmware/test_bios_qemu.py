@@ -28,10 +28,7 @@ the diskette drive, and keeps a KiB of low memory.  INT 15h AH=88 says 63 MiB at
 
 def results(run: Run) -> dict[str, str]:
     """The self-test's lines: name to result."""
-    return {
-        match[1].rstrip(): match[2]
-        for match in re.finditer(r"^test (.{31}) (.*)$", run.serial, re.MULTILINE)
-    }
+    return {match[1].rstrip(): match[2] for match in re.finditer(r"^test (.{31}) (.*)$", run.serial, re.MULTILINE)}
 
 
 def test_without_disk_it_tests_the_board_and_powers_off(tmp_path: Path) -> None:
@@ -61,9 +58,7 @@ def test_banner_and_summary_are_on_the_vga_screen(tmp_path: Path) -> None:
         QEMU, "-M", "pc", "-accel", "tcg", "-display", "none", "-bios", str(BIOS),
         "-serial", f"file:{tmp_path / 'serial.txt'}", "-monitor", "stdio", "-no-shutdown",
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as machine:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as machine:
         try:
             assert machine.stdin is not None
             serial = tmp_path / "serial.txt"
@@ -108,9 +103,7 @@ def test_disks_are_found_and_a_disk_without_signature_is_not_booted(tmp_path: Pa
     assert run.status == 0
     assert "Disk 80: 1 MiB" in run.serial
     assert "Disk 81: 1 MiB" in run.serial
-    assert [results(run)[f"IDE: {name}"] for name in ("identify", "interrupt", "read")] == [
-        "PASS"
-    ] * 3
+    assert [results(run)[f"IDE: {name}"] for name in ("identify", "interrupt", "read")] == ["PASS"] * 3
     assert run.serial.endswith(POWER_OFF)
 
 

@@ -38,7 +38,9 @@ BOCHS_DIFFERS = {
     "rep movsb, in the middle": "RF is set in the image of a trap between two iterations (vol. 3, 17.3.1.1; as on silicon)",
     "general detect": "a fault, in whose image RF is set (vol. 3, 17.3.1.1, 17.3.1.3; QEMU does so)",
 }
-PROGRAM = START + """idt: .fill 8, 1, 0
+PROGRAM = (
+    START
+    + """idt: .fill 8, 1, 0
     .word on_db - start, 8, 0x8E00, 0xF
     .fill 32, 1, 0
     .word on_ud - start, 8, 0x8E00, 0xF
@@ -47,9 +49,12 @@ idtr: .word 55
     .code32
 on_db: {db}
 on_ud: {ud}
-""" + FLAT + """    lidt [idtr]
+"""
+    + FLAT
+    + """    lidt [idtr]
     {case}
 """
+)
 
 
 def image(folder: Path, case: Case) -> Path:

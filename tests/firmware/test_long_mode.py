@@ -209,9 +209,7 @@ def test_a_cpu_without_long_mode() -> None:
 
 def test_qemu(tmp_path: Path) -> None:
     need("qemu-system-x86_64")
-    run = run_qemu(
-        tmp_path, ROM, *DEBUG_EXIT, "-cpu", "Nehalem,+pdpe1gb,+rdtscp", program="qemu-system-x86_64"
-    )
+    run = run_qemu(tmp_path, ROM, *DEBUG_EXIT, "-cpu", "Nehalem,+pdpe1gb,+rdtscp", program="qemu-system-x86_64")
     assert run.status == 1
     found, wanted = run.debug.replace("\r\n", "\n").splitlines(), expected_of_qemu()
     assert [name_of(line) for line in found] == [name_of(line) for line in wanted]

@@ -265,9 +265,7 @@ def image_and_options(kind: str, folder: Path) -> tuple[Path, tuple[str, ...]]:
     return rom(folder, GUEST), ()
 
 
-def fuzz(
-    boot: Start, folder: Path, seed: int, n_packets: int, arch: str, policy: str, *, kind: str = "real16"
-) -> None:
+def fuzz(boot: Start, folder: Path, seed: int, n_packets: int, arch: str, policy: str, *, kind: str = "real16") -> None:
     """Attack, look, and see that memory has not grown; another machine where the guest has ended one."""
     rng = random.Random(seed)
     image, more = image_and_options(kind, folder)
@@ -300,7 +298,13 @@ def fuzz(
 @pytest.mark.parametrize(
     ("seed", "n", "arch", "policy"),
     share(
-        [(11, 300, "i386", "stop"), (1, 1500, "x86-64", "stop"), (11, 1500, "i386", "stop"), (21, 1500, "i8086", "run")], 1
+        [
+            (11, 300, "i386", "stop"),
+            (1, 1500, "x86-64", "stop"),
+            (11, 1500, "i386", "stop"),
+            (21, 1500, "i8086", "run"),
+        ],
+        1,
     ),
 )
 def test_random_packets(boot: Start, tmp_path: Path, seed: int, n: int, arch: str, policy: str) -> None:

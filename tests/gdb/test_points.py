@@ -254,7 +254,9 @@ def test_dma_by_a_device_stops_the_machine(tmp_path: Path, kind: Kind, first: in
         debugger = Debugger.of(b.machine)
         debugger.watch_physical(first, length, kind)
         stop = b.run()
-        assert isinstance(stop, Signalled) and f"a device has made a {kind} access to physical {told:#x}" in stop.message
+        assert (
+            isinstance(stop, Signalled) and f"a device has made a {kind} access to physical {told:#x}" in stop.message
+        )
         assert b.target.read_memory(1, 0x600, 4) == b"QEMU"
         out = START + 4 + 4 * 9 + 6 + 3 + 3
         assert out <= b.pc <= out + 3

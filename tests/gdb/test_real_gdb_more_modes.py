@@ -241,7 +241,9 @@ def test_breakpoints_stay_over_monitor_reset(boot: Start, tmp_path: Path) -> Non
 
 
 def test_a_reset_by_the_guest_keeps_breakpoints(boot: Start, tmp_path: Path) -> None:
-    program = assembler_program(tmp_path, START_16 + "incw 0x500\n mov $0xfe, %al\n out %al, $0x64\n hang: hlt\n jmp hang\n")
+    program = assembler_program(
+        tmp_path, START_16 + "incw 0x500\n mov $0xfe, %al\n out %al, $0x64\n hang: hlt\n jmp hang\n"
+    )
     gdb = boot(program.image, "-S").gdb()
     gdb.cli(f"break *{BASE:#x}")
     for n in range(4):

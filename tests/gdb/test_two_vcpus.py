@@ -286,5 +286,3 @@ def test_real_gdb_locks_the_scheduler(served: int) -> None:
         assert gdb.wait_stop(start)["signal-name"] == "SIGINT"
     finally:
         gdb.close()
-
-

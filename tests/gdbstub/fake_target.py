@@ -221,8 +221,10 @@ class FakeTarget(MandatoryTarget):
 
     def threads(self) -> Sequence[ThreadInfo]:
         return [
-            ThreadInfo(cpu.thread, f"CPU{cpu.thread - 1} long64 {'halted' if cpu.halted else 'running'}", cpu.thread -
-            1) for cpu in self.cpu.values()
+            ThreadInfo(
+                cpu.thread, f"CPU{cpu.thread - 1} long64 {'halted' if cpu.halted else 'running'}", cpu.thread - 1
+            )
+            for cpu in self.cpu.values()
         ]
 
     def insert_breakpoint(self, kind: BreakpointKind, address: int, size: int) -> None:
@@ -257,8 +259,11 @@ class FakeTarget(MandatoryTarget):
             raise TargetError(f"unknown command {command}")
 
     def memory_map(self) -> Sequence[MemoryRegion]:
-        return [MemoryRegion(0, RAM), MemoryRegion(RAM, (1 << 32) - RAM, "rom"), MemoryRegion(1 << 32, (1 << 64) - (1 <<
-        32))]
+        return [
+            MemoryRegion(0, RAM),
+            MemoryRegion(RAM, (1 << 32) - RAM, "rom"),
+            MemoryRegion(1 << 32, (1 << 64) - (1 << 32)),
+        ]
 
     def exec_file(self) -> str | None:
         return self.file

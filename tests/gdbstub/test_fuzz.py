@@ -32,7 +32,9 @@ ENDS = [b"qRcmd," + b"quit".hex().encode(), b"k", b"D", b"vKill;1"]
 
 
 VALID = [
-    *(b"? g p10 p0;thread:2; m1000,20 mfff0,20 x4000,10 M1008,2:9090 P0=0000000000000000 H g0 Hgp1.2 Hc2 Hc-1 T1".split()),
+    *(
+        b"? g p10 p0;thread:2; m1000,20 mfff0,20 x4000,10 M1008,2:9090 P0=0000000000000000 H g0 Hgp1.2 Hc2 Hc-1 T1".split()
+    ),
     *(b"c s vCont;c vCont;s:1 vCont;s:p1.2;c vCont;r1000,1006:1 vCont;t S05 C0b bs bc vRun; vAttach;1 R00 !".split()),
     *(b"Z0,1003,1 z0,1003,1 Z1,1005,1 Z2,4000,4 Z3,4000,1 Z4,7ff8,8 z2,4000,4 qCRC:1000,10 Qqemu.sstep=3".split()),
     *(b"qSupported:multiprocess+;swbreak+ qXfer:threads:read::0,20 qRcmd,68656c70 qSearch:memory:0;10000;xx".split()),

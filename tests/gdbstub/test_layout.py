@@ -12,7 +12,9 @@ from gdbstub.x86 import LAYOUTS
 CORE_64 = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags cs ss ds es fs gs".split()
 CORE_32 = "eax ecx edx ebx esp ebp esi edi eip eflags cs ss ds es fs gs".split()
 FLOAT = [*(f"st{n}" for n in range(8)), *"fctrl fstat ftag fiseg fioff foseg fooff fop".split()]
-SYSTEM = "cr0 cr2 cr3 cr4 efer ip cs_base cs_limit cs_attr tr tr_base gdtr_base gdtr_limit idtr_base ldtr dr0 dr7".split()
+SYSTEM = (
+    "cr0 cr2 cr3 cr4 efer ip cs_base cs_limit cs_attr tr tr_base gdtr_base gdtr_limit idtr_base ldtr dr0 dr7".split()
+)
 
 
 def features(layout: Layout) -> dict[str, ET.Element]:

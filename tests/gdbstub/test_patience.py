@@ -80,7 +80,12 @@ def test_gdb_waits_for_a_program_that_takes_longer_than_its_patience(tmp_path: P
     """gdb's patience is cut to a second here, four times; without acknowledgments it gives up asking what there is."""
     program = tmp_path / "slow.py"
     program.write_text(SLOW)
-    script = ["set remotetimeout 1", f"target remote | {sys.executable} {program} {way} {ROOT}", "p/x $gdtr_base", "detach"]
+    script = [
+        "set remotetimeout 1",
+        f"target remote | {sys.executable} {program} {way} {ROOT}",
+        "p/x $gdtr_base",
+        "detach",
+    ]
     done = subprocess.run(
         ["gdb", "-q", "-nx", "-batch", *(word for each in script for word in ("-ex", each))],
         capture_output=True,

@@ -79,7 +79,9 @@ def test_every_layout_is_accepted(setup: Callable[..., Setup], arch: str) -> Non
     assert f"{pc} " in text and "0x1000" in text and "cr0_bits" in text
     assert "[ ET NW CD ]" in text
     assert LAYOUTS[arch].architecture in s.gdb.cli("show architecture")
-    assert all(f"\n{name} " in "\n" + s.gdb.cli("info all-registers") for name in ("st7", "ftag", "mxcsr", "xmm7", "dr7"))
+    assert all(
+        f"\n{name} " in "\n" + s.gdb.cli("info all-registers") for name in ("st7", "ftag", "mxcsr", "xmm7", "dr7")
+    )
     numbers = [name for name in s.gdb.mi("-data-list-register-names")["register-names"] if name]
     assert set(LAYOUTS[arch].numbers) <= set(numbers)
 

@@ -129,7 +129,9 @@ def test_a_targets_refusal_reaches_the_user(client: Client) -> None:
     assert client.ask(f"P{N['tsc_aux']}=0000000000000000") == "E.this processor has no tsc_aux"
 
 
-def test_a_bug_in_the_target_costs_one_packet(target: FakeTarget, make: Callable[..., Session], bugs: list[str]) -> None:
+def test_a_bug_in_the_target_costs_one_packet(
+    target: FakeTarget, make: Callable[..., Session], bugs: list[str]
+) -> None:
     client = Client(make(target))
     del target.cpu[1].values["rax"]
     assert client.ask("p0").startswith("E.internal error: KeyError")

@@ -129,7 +129,13 @@ def test_bad_addresses_are_one_line(text: str) -> None:
     ("text", "warns"),
     [
         *((":0", False), ("localhost:0", False), ("127.0.0.1:0", False), ("127.9.9.9:0", False), ("[::1]:0", False)),
-        *(("0.0.0.0:0", True), ("192.0.2.1:1", True), ("127.example.org:1", True), ("[::]:1", True), ("unix:/x", False)),
+        *(
+            ("0.0.0.0:0", True),
+            ("192.0.2.1:1", True),
+            ("127.example.org:1", True),
+            ("[::]:1", True),
+            ("unix:/x", False),
+        ),
     ],
 )
 def test_warning(text: str, warns: bool, target: ThreadedTarget) -> None:
@@ -331,7 +337,9 @@ def test_disconnects_anywhere_leave_the_next_client_in_order(
 ) -> None:
     rng = random.Random(5)
     server = serve(running=True)
-    stream = b"+" + b"".join(map(frame, (b"?", b"Z0,9000,1", b"X4000,3:abc", b"vCont;c", b"g"))) + b"\x03" + frame(b"D;1")
+    stream = (
+        b"+" + b"".join(map(frame, (b"?", b"Z0,9000,1", b"X4000,3:abc", b"vCont;c", b"g"))) + b"\x03" + frame(b"D;1")
+    )
     for _ in range(n):
         with connected(server) as gdb:
             gdb.socket.sendall(stream[: rng.randrange(len(stream))])
@@ -439,5 +447,7 @@ def test_a_process_ends_although_its_server_was_never_closed() -> None:
         "s = Server(Session(FakeTarget()), ':0'); s.open(); s.start(); print('done')"
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=30, check=True
+    )
     assert (done.stdout, done.stderr) == ("done\n", "")

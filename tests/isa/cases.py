@@ -180,9 +180,7 @@ def _opcode(info: OpCodeInfo) -> bytes:
     return escape + info.op_code.to_bytes(info.op_code_len, "big")
 
 
-def generate(
-    mode: int, count: int, seed: int, layouts: Sequence[Layout] = tuple(Layout)
-) -> Iterator[Case]:
+def generate(mode: int, count: int, seed: int, layouts: Sequence[Layout] = tuple(Layout)) -> Iterator[Case]:
     """`count` cases for code of `mode` bits, going round all its forms."""
     order = list(forms(mode))
     random.Random(f"{seed}/{mode}").shuffle(order)
@@ -210,9 +208,7 @@ def builder(mode: int) -> type[Builder]:
 class Builder:
     """Puts one case together: registers, then operands, then what the form asks for."""
 
-    def __init__(
-        self, form: Form, mode: int, layout: Layout, rng: random.Random, *, plain: bool = False
-    ) -> None:
+    def __init__(self, form: Form, mode: int, layout: Layout, rng: random.Random, *, plain: bool = False) -> None:
         self.form, self.mode, self.layout, self.rng, self.plain = form, mode, layout, rng, plain
         self.operand_size = form.operand_size or min(mode, 32)
         self.address_size = form.address_size or mode

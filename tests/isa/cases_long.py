@@ -21,9 +21,7 @@ M64 = (1 << 64) - 1
 class LongBuilder(Builder):
     """Puts one case of 64-bit code together."""
 
-    def __init__(
-        self, form: Form, mode: int, layout: Layout, rng: random.Random, *, plain: bool = False
-    ) -> None:
+    def __init__(self, form: Form, mode: int, layout: Layout, rng: random.Random, *, plain: bool = False) -> None:
         self.fs_base, self.gs_base = rng.choice(BASES), rng.choice(BASES)
         needed = form.operand_size == 64 and not form.wide
         self.rex = REX if needed or (not plain and rng.random() < 0.6) else 0
@@ -87,9 +85,7 @@ class LongBuilder(Builder):
             at = len(code) - self.n_behind - 4
             disp = (self.relative - (WINDOW + ip + len(code))) % (1 << 32)
             code = code[:at] + disp.to_bytes(4, "little") + code[at + 4 :]
-        return Case(
-            64, code, tuple(self.regs), flags, self.memory, count, Layout.FLAT, ip, self.fs_base, self.gs_base
-        )
+        return Case(64, code, tuple(self.regs), flags, self.memory, count, Layout.FLAT, ip, self.fs_base, self.gs_base)
 
     def _memory_32(self, aligned: bool) -> tuple[int, bytes, str, int, int]:
         mod, rm = self.rng.randrange(3), self.rng.randrange(8)

@@ -64,7 +64,9 @@ MSRS = {
     0x176: CODE + 0x900, 0xC0000102: HIGH + 0x777,
 }  # fmt: skip
 """STAR (SYSRET: 20h + 16), LSTAR, CSTAR, SYSENTER's, KERNEL_GS_BASE."""
-SET_MSRS = "\n".join(f"mov ecx, {n:#x}; mov eax, {v & 0xFFFFFFFF:#x}; mov edx, {v >> 32:#x}; wrmsr" for n, v in MSRS.items())
+SET_MSRS = "\n".join(
+    f"mov ecx, {n:#x}; mov eax, {v & 0xFFFFFFFF:#x}; mov edx, {v >> 32:#x}; wrmsr" for n, v in MSRS.items()
+)
 SOURCE = f"""
 .code16
     cli

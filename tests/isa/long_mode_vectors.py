@@ -58,7 +58,19 @@ STARTS = ((CODE_0, DATA_0), (CODE_0, 0), (CODE_3, DATA_3), (CODE_3, DATA_3), (NA
 CALL_GATE, INT_GATES = 12, (14, 15)
 MEMORY = (b"\x8b", b"\x89", b"\x87", b"\x01", b"\x8a")
 STACKED = (b"\x50", b"\x58", b"\x9c", b"\x9d", b"\x9d", b"\x68\x01\x02\x03\x04", b"\xc9", b"\xff\x36", b"\x8f\x06")
-PLAIN = (b"\xfa", b"\xfb", b"\x0f\x06", b"\x0f\x0b", b"\xd6", b"\x27", b"\x60", b"\x9a", b"\xea", b"\xc4\xc0", b"\xc5\x00")
+PLAIN = (
+    b"\xfa",
+    b"\xfb",
+    b"\x0f\x06",
+    b"\x0f\x0b",
+    b"\xd6",
+    b"\x27",
+    b"\x60",
+    b"\x9a",
+    b"\xea",
+    b"\xc4\xc0",
+    b"\xc5\x00",
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +208,9 @@ def make_vector(rng: random.Random) -> Vector:
     code = code_of(rng, bits)
     while len(code) > 15 or (code == b"\xf4" and starts[0] & 3 == 0):
         code = code_of(rng, bits)
-    values = [rng.choice((*PLACES, *TARGETS, selector_of(rng), selector_of(rng), rng.getrandbits(64))) for _ in REGISTERS]
+    values = [
+        rng.choice((*PLACES, *TARGETS, selector_of(rng), selector_of(rng), rng.getrandbits(64))) for _ in REGISTERS
+    ]
     values[1] = rng.choice((0, 1, CODE + 0x800, 1 << 47, HIGH | CODE + 0x900, values[1] & 0xFF))
     values[5], values[6] = rng.choice(PLACES), rng.choice(PLACES)
     if bits != 64:

@@ -213,7 +213,9 @@ def make_vector(rng: random.Random) -> Vector:
     code = code_of(rng, cs16, gates)
     while (code == b"\xf4" and not (virtual or starts[0] & 3)) or len(code) > 15:
         code = code_of(rng, cs16, gates)
-    values = [rng.choice((selector_of(rng), selector_of(rng), rng.choice(OFFSETS), rng.getrandbits(32))) for _ in REGISTERS]
+    values = [
+        rng.choice((selector_of(rng), selector_of(rng), rng.choice(OFFSETS), rng.getrandbits(32))) for _ in REGISTERS
+    ]
     values[1] = rng.choice((0, 1, 5, 0x10, values[1] & 0xFF))
     flags = rng.getrandbits(12) & 0xCD5 | TF | 2 | rng.choice((0, 0x3000, 0x1000)) | (NT if rng.random() < 0.12 else 0)
     flags |= VM if virtual else 0

@@ -58,7 +58,9 @@ def test_alignment_checks_are_those_of_silicon(mode: int, engine: str, times: in
     truths = native.NativeCpu().run(cases)
     cpu = UserCpu(engine)
     failures, misaligned, compared = [], 0, 0
-    plain = CASES * times  # of which every tenth or more is misaligned; SIMD operands of 16 bytes are #GP in place of #AC
+    plain = (
+        CASES * times
+    )  # of which every tenth or more is misaligned; SIMD operands of 16 bytes are #GP in place of #AC
     for case, truth in zip(cases, truths, strict=True):
         if truth.fault is not None and truth.fault.vector == PAGE:
             continue

@@ -146,7 +146,9 @@ def test_without_the_feature_tzcnt_is_bsf(engine: str, model: str) -> None:
             assert stop.fault is None or stop.fault.vector == UD
 
 
-@pytest.mark.parametrize("code", ["c5 f8 77", "c4 e2 74 f2 c1", "c4 e3 73 f0 c1 05", "66 c4 e2 70 f2 c1", "c4 e2 71 f2 c1"])
+@pytest.mark.parametrize(
+    "code", ["c5 f8 77", "c4 e2 74 f2 c1", "c4 e3 73 f0 c1 05", "66 c4 e2 70 f2 c1", "c4 e2 71 f2 c1"]
+)
 def test_what_vex_does_not_have(code: str) -> None:
     """AVX; ANDN with VEX.L, with prefix 66, with pp; RORX with vvvv: #UD, on silicon too but for AVX."""
     machine = Bare(engine="handlers")

@@ -443,7 +443,6 @@ def test_nmi_blocks_further_ones_until_iret() -> None:
     assert (c.nmi_blocked, c.rip) == (0, CODE)
 
 
-
 # ---- double and triple faults ---------------------------------------------------------------------------------------
 def test_fault_in_the_delivery_of_a_contributory_fault_is_a_double_fault() -> None:
     c, memory = protected()

@@ -154,7 +154,6 @@ def test_call_without_room_on_the_stack() -> None:
     assert fault_of(c) == (SS_FAULT, 0)
 
 
-
 # ---- call gates -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("attr", "size"), [(CALL32, 4), (CALL16, 2)])
 @pytest.mark.parametrize("params", [0, 1, 31])

@@ -159,7 +159,6 @@ def test_return_outside_the_limit() -> None:
     assert fault_of(c) == (GP, 0)
 
 
-
 @pytest.mark.parametrize("iopl", [0, 3])
 def test_iret_in_v86_mode(iopl: int) -> None:
     c, memory = protected()

@@ -42,7 +42,6 @@ RSP, RCX, RDX, R11 = 4, 1, 2, 11
 HANDLER = 0x5800
 
 
-
 # ---- segments --------------------------------------------------------------------------------------------------------
 def test_null_stack_segment() -> None:
     """64-bit mode takes one below level 3, with RPL = CPL."""

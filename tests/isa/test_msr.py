@@ -188,7 +188,9 @@ def test_reset() -> None:
         reset_cpu(c)
     before = {n: read(c, memory, n) for n in numbers}
     for n in numbers:
-        assert write(c, memory, n, 0x800 if n in (0x201, 0x2FF, 0xC0000080) else 0x0606_0606_0606_0606 if n == 0x250 else 6)
+        assert write(
+            c, memory, n, 0x800 if n in (0x201, 0x2FF, 0xC0000080) else 0x0606_0606_0606_0606 if n == 0x250 else 6
+        )
         assert read(c, memory, n) != before[n], hex(n)
     with np.errstate(over="ignore"):
         reset_cpu(c)

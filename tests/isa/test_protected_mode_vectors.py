@@ -47,7 +47,9 @@ def is_settled(v: Vector, ours: dict[str, int], theirs: dict[str, int], fields: 
     if ins.mnemonic in (ix.Mnemonic.IRET, ix.Mnemonic.IRETD) and (ours["vector"], theirs["vector"]) == (GP, DEBUG):
         return bool(theirs["eflags"] & VM or v.eflags & VM)
     if ins.mnemonic == ix.Mnemonic.LAR:
-        return fields == {next(iter(fields))} and not (ours[next(iter(fields))] ^ theirs[next(iter(fields))]) & ~LIMIT_BITS
+        return (
+            fields == {next(iter(fields))} and not (ours[next(iter(fields))] ^ theirs[next(iter(fields))]) & ~LIMIT_BITS
+        )
     if ours["tr"] != TSS and {ours["vector"], theirs["vector"]} <= NEW_TASK:
         return fields <= {"vector", "error"}
     return ours["tr"] != TSS and bool((ours["dr6"] ^ theirs["dr6"]) & SINGLE_STEP)

@@ -21,7 +21,9 @@ from tests.oracle.case import IF, PAGE, UD, WINDOW, Case, Layout, Result
 from tests.oracle.compare import describe
 
 CASES, MANY = 800, 20_000
-LEAVE = {getattr(ix.Mnemonic, name) for name in "SYSCALL SYSENTER SYSRET INT INT1 INT3 INTO SGDT SIDT SLDT STR SMSW".split()}
+LEAVE = {
+    getattr(ix.Mnemonic, name) for name in "SYSCALL SYSENTER SYSRET INT INT1 INT3 INTO SGDT SIDT SLDT STR SMSW".split()
+}
 BY_LEVEL = {ix.Mnemonic.STAC, ix.Mnemonic.CLAC}
 """#UD above privilege level 0 (SDM vol. 2, STAC): where the host's code runs, but not ours."""
 VMCALL = b"\x0f\x01\xc1"
@@ -32,7 +34,9 @@ NAME = {v: k for k, v in vars(ix.Code).items() if isinstance(v, int)}
 
 def case_of(mode: int, rng: random.Random) -> Case:
     """Fifteen bytes, often with an escape or a prefix before them."""
-    head = rng.choice((b"", b"", b"\x0f", b"\x0f", b"\x0f\x38", b"\x0f\x3a", b"\x66\x0f", b"\xf3\x0f", b"\xf2\x0f", b"\xf0"))
+    head = rng.choice(
+        (b"", b"", b"\x0f", b"\x0f", b"\x0f\x38", b"\x0f\x3a", b"\x66\x0f", b"\xf3\x0f", b"\xf2\x0f", b"\xf0")
+    )
     code = (head + rng.randbytes(15))[:15]
     base = WINDOW if mode == 64 else 0
     regs = [base + 0x2000 + 0x40 * k for k in range(16 if mode == 64 else 8)]

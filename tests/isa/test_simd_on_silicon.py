@@ -58,8 +58,8 @@ def test_every_simd_form_does_what_silicon_does(
         if lines:
             by_mnemonic[mnemonic] += 1
             failures.append(describe(case, [*lines, fx.describe(case.fx)], ("silicon", engine)))
-    assert not failures, (
-        f"{len(failures)} of {compared} cases differ (seed {seed}): {dict(by_mnemonic)}\n" + "\n".join(failures[:SHOWN])
+    assert not failures, f"{len(failures)} of {compared} cases differ (seed {seed}): {dict(by_mnemonic)}\n" + "\n".join(
+        failures[:SHOWN]
     )
     assert compared > 0.9 * count
     assert faults[13] > 0.02 * count  # alignment and limits

@@ -18,10 +18,20 @@ EM, MP, TS, PG = 1 << 2, 1 << 1, 1 << 3, 1 << 31
 OSFXSR, OSXMMEXCPT = 1 << 9, 1 << 10
 UD, NM, GP, PF, MF, XM = 6, 7, 13, 14, 16, 19
 RAM = 1 << 20
-SSE = {"addps xmm0, xmm1": "0f58c1", "movaps xmm0, [ebx]": "0f2803", "ldmxcsr [ebx]": "0fae13", "movd xmm0, eax": "660f6ec0"}
+SSE = {
+    "addps xmm0, xmm1": "0f58c1",
+    "movaps xmm0, [ebx]": "0f2803",
+    "ldmxcsr [ebx]": "0fae13",
+    "movd xmm0, eax": "660f6ec0",
+}
 MMX = {"paddb mm0, mm1": "0ffcc1", "emms": "0f77", "movq mm0, [ebx]": "0f6f03"}
 FXSR = {"fxsave [ebx]": "0fae03", "fxrstor [ebx]": "0fae0b"}
-FREE = {"movnti [ebx], eax": "0fc303", "mfence": "0faef0", "crc32 eax, ecx": "f20f38f1c1", "popcnt eax, ecx": "f30fb8c1"}
+FREE = {
+    "movnti [ebx], eax": "0fc303",
+    "mfence": "0faef0",
+    "crc32 eax, ecx": "f20f38f1c1",
+    "popcnt eax, ecx": "f30fb8c1",
+}
 
 
 def machine(engine: str, cr0: int = 0, cr4: int = OSFXSR | OSXMMEXCPT, cpu: str = "max", without: str = "") -> Bare:

@@ -52,5 +52,7 @@ def test_undefined_is_as_on_intels_cores(mode: int, engine: str, seed: int, requ
         if wrong or (ours.regs, ours.memory) != (truth.regs, truth.memory):
             failures.append(f"{case.code.hex()} {case.instruction()}: flags {wrong:#x}, {truth.regs} {ours.regs}")
     assert not failures, f"{len(failures)} of {mnemonics.total()} differ\n" + "\n".join(failures[:12])
-    absent = {Mnemonic.AAA, Mnemonic.AAS, Mnemonic.AAM, Mnemonic.AAD, Mnemonic.DAA, Mnemonic.DAS} if mode == 64 else set()
+    absent = (
+        {Mnemonic.AAA, Mnemonic.AAS, Mnemonic.AAM, Mnemonic.AAD, Mnemonic.DAA, Mnemonic.DAS} if mode == 64 else set()
+    )
     assert mnemonics.keys() >= RULES.keys() - absent - {Mnemonic.BSWAP, Mnemonic.SAL}

@@ -64,9 +64,7 @@ def test_without_an_fpu_nothing_is_written() -> None:
 
 IP, OPERAND, OPCODE = 0x1_2345, 0xA_BCDE, 0x5A5
 ENVIRONMENT_16 = (0x37B, 0x4700, 0x3FFF, 0x2345, 0x1000 | OPCODE, 0xBCDE, 0xA000)
-ENVIRONMENT_32 = (
-    *(0xFFFF_037B, 0xFFFF_4700, 0xFFFF_3FFF, 0xFFFF_2345, 0x1000 | OPCODE, 0xFFFF_BCDE, 0xA000),
-)
+ENVIRONMENT_32 = (*(0xFFFF_037B, 0xFFFF_4700, 0xFFFF_3FFF, 0xFFFF_2345, 0x1000 | OPCODE, 0xFFFF_BCDE, 0xA000),)
 """As the figures 8-10 and 8-12 of the manual have it, of an instruction at 1000h:2345h with an operand at A000h:BCDEh - the
 upper four bits lie behind each other; in 32 bits bits 16 to 31 of the address lie in bits 12 to 27."""
 

@@ -94,6 +94,6 @@ def test_every_form_does_what_silicon_does(
         if lines:
             by_mnemonic[str(case.instruction()).split()[0]] += 1
             failures.append(describe(case, lines, ("silicon", engine_name)))
-    assert not failures, (
-        f"{len(failures)} of {count} cases differ (seed {seed}): {dict(by_mnemonic)}\n" + "\n".join(failures[:SHOWN])
+    assert not failures, f"{len(failures)} of {count} cases differ (seed {seed}): {dict(by_mnemonic)}\n" + "\n".join(
+        failures[:SHOWN]
     )

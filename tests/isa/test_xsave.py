@@ -20,13 +20,20 @@ COMPACTED = 1 << 63
 XGETBV, XSETBV = "0f01d0", "0f01d1"
 AREA = {"xsave": "0fae23", "xsaveopt": "0fae33", "xsavec": "0fc723", "xrstor": "0fae2b"}
 """Operand [EBX], [RBX]."""
-BASES = {"rdfsbase rax": "f3480faec0", "rdgsbase eax": "f30faec8", "wrfsbase rax": "f3480faed0", "wrgsbase eax": "f30faed8"}
+BASES = {
+    "rdfsbase rax": "f3480faec0",
+    "rdgsbase eax": "f30faec8",
+    "wrfsbase rax": "f3480faed0",
+    "wrgsbase eax": "f30faed8",
+}
 INVPCID = "660f388203"
 """INVPCID EAX, [EBX]; of 64-bit code RAX, [RBX]."""
 TRIED = (XGETBV, XSETBV, INVPCID, *BASES.values())
 
 
-def machine(engine: str = "handlers", mode: str = "long", cr0: int = 0, cr4: int = OSXSAVE | OSFXSR, **cpu: Any) -> Bare:
+def machine(
+    engine: str = "handlers", mode: str = "long", cr0: int = 0, cr4: int = OSXSAVE | OSFXSR, **cpu: Any
+) -> Bare:
     """Code of a mode with EBX at `DATA`, where there is an area with nothing in it, and all components enabled."""
     m = Bare(engine=engine, memory=1 << 20)
     m.vcpu.set_cpu("max", **cpu)
@@ -55,7 +62,12 @@ def header(m: Bare) -> tuple[int, ...]:
 def test_control_registers_allow_or_refuse(engine: str, mode: str) -> None:
     """SDM vol. 2: #UD without CR4.OSXSAVE, #NM under CR0.TS, which XGETBV and XSETBV do not mind."""
     codes = [*AREA.values()] if mode != "prot16" else ["0fae27", "0fae37", "0fc727", "0fae2f"]
-    for cr0, cr4, wanted, register in ((0, OSXSAVE, None, None), (TS, OSXSAVE, NM, None), (TS, 0, UD, UD), (0, 0, UD, UD)):
+    for cr0, cr4, wanted, register in (
+        (0, OSXSAVE, None, None),
+        (TS, OSXSAVE, NM, None),
+        (TS, 0, UD, UD),
+        (0, 0, UD, UD),
+    ):
         m = machine(engine, mode, cr0, cr4)
         assert [run(m, code) for code in codes] == [wanted] * 4
         assert [run(m, code, rax=3, rdx=0, rcx=0) for code in (XGETBV, XSETBV)] == [register] * 2
@@ -68,7 +80,14 @@ def test_xcr0(engine: str) -> None:
     m.set_registers({"cr4": m.registers()["cr4"] | OSXSAVE})
     assert run(m, XGETBV, rcx=0, rdx=7) is None
     assert (m.registers()["rax"], m.registers()["rdx"]) == (1, 0)
-    for low, high, n, wanted in ((3, 0, 0, None), (0, 0, 0, GP), (2, 0, 0, GP), (7, 0, 0, GP), (1, 1, 0, GP), (3, 0, 1, GP)):
+    for low, high, n, wanted in (
+        (3, 0, 0, None),
+        (0, 0, 0, GP),
+        (2, 0, 0, GP),
+        (7, 0, 0, GP),
+        (1, 1, 0, GP),
+        (3, 0, 1, GP),
+    ):
         assert run(m, XSETBV, rax=low | 0xFF << 32, rdx=high, rcx=n | 0x100 << 32) == wanted
         assert int(m.c.xcr0) == 3
     assert run(m, XGETBV, rcx=2) == GP

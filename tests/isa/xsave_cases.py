@@ -41,7 +41,7 @@ def header(rng: random.Random) -> bytes:
 def area(rng: random.Random) -> bytes:
     """An area in memory: MXCSR has reserved bits now and then."""
     legacy = bytearray(rng.randbytes(HEADER))
-    legacy[: FX_SIZE] = state(rng)
+    legacy[:FX_SIZE] = state(rng)
     if rng.random() < 0.1:
         struct.pack_into("<I", legacy, 24, rng.getrandbits(32))
     return bytes(legacy) + header(rng)

@@ -147,9 +147,7 @@ def execute(machine: Any, case: Case, steps: int) -> Result | Failure:
     registers = dict(zip(names, case.regs, strict=True))
     if case.mode == 64:
         registers |= {"fs_base": case.fs_base, "gs_base": case.gs_base}
-    machine.set_registers(
-        registers | {"rip": case.address, "eflags": case.flags & COMPARED_FLAGS | IF | 2}
-    )
+    machine.set_registers(registers | {"rip": case.address, "eflags": case.flags & COMPARED_FLAGS | IF | 2})
     if case.fx:
         fx.put(machine.c, case.fx)
     stop = machine.run(steps)

@@ -50,15 +50,12 @@ def differences(case: Case, one: Result, other: Result) -> list[str]:
     return lines
 
 
-def _ignored(
-    case: Case, instruction: Instruction, undef: Undefined, result: Result
-) -> tuple[dict[int, int], set[int]]:
+def _ignored(case: Case, instruction: Instruction, undef: Undefined, result: Result) -> tuple[dict[int, int], set[int]]:
     """Register bits (a mask by register number) and memory offsets not to compare."""
     registers: dict[int, int] = {}
     memory: set[int] = set()
     selector = any(
-        instruction.op_kind(i) == OpKind.REGISTER
-        and instruction.op_register(i) in _SEGMENT_REGISTERS
+        instruction.op_kind(i) == OpKind.REGISTER and instruction.op_register(i) in _SEGMENT_REGISTERS
         for i in range(instruction.op_count)
     )
     if not (selector or undef.destination):

@@ -127,7 +127,9 @@ def _repeat_of_0(case: Case, instruction: Instruction, _truth: Result | None) ->
 
 def _relative_before_an_immediate(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
     counted = instruction.mnemonic in (Mnemonic.SHLD, Mnemonic.SHRD) and instruction.op2_kind == OpKind.IMMEDIATE8
-    return case.mode == 64 and instruction.is_ip_rel_memory_operand and (counted or instruction.mnemonic == Mnemonic.RORX)
+    return (
+        case.mode == 64 and instruction.is_ip_rel_memory_operand and (counted or instruction.mnemonic == Mnemonic.RORX)
+    )
 
 
 def _vector(result: Result | None) -> int | None:

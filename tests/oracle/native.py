@@ -42,8 +42,7 @@ from tests.oracle.case import (
 
 SOURCE = Path(__file__).with_name("native") / "harness.c"
 FLAGS = (
-    "-O2 -Wall -Wextra -Werror -static -nostdlib -ffreestanding -fno-stack-protector"
-    " -fno-pie -no-pie -mno-red-zone"
+    "-O2 -Wall -Wextra -Werror -static -nostdlib -ffreestanding -fno-stack-protector -fno-pie -no-pie -mno-red-zone"
 ).split()
 SECONDS_PER_BATCH = 120
 

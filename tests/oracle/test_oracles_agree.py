@@ -268,9 +268,7 @@ def test_multiplication_tells_what_does_not_fit(run: Runner) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 10, 18, 31, 32, 33, 40, 255])
-def test_rotates_through_carry_mask_the_count_by_31_and_then_by_width_plus_1(
-    run: Runner, count: int
-) -> None:
+def test_rotates_through_carry_mask_the_count_by_31_and_then_by_width_plus_1(run: Runner, count: int) -> None:
     result = run(code32("d2d0", CF, eax=0x81, ecx=count))  # RCL AL, CL
     turns = (count & 31) % 9
     ring = 0x181
@@ -300,9 +298,7 @@ def test_scan_of_zero_leaves_the_destination(run: Runner) -> None:
 
 def test_bit_offset_reaches_below_the_operand(run: Runner) -> None:
     values = registers(eax=-1 & 0xFFFFFFFF, ebx=0x204)
-    assert run(Case(32, bytes.fromhex("0fab03"), values, memory={0x200: bytes(8)})).memory == {
-        0x203: 0x80
-    }
+    assert run(Case(32, bytes.fromhex("0fab03"), values, memory={0x200: bytes(8)})).memory == {0x203: 0x80}
 
 
 @pytest.mark.parametrize(
@@ -318,9 +314,7 @@ def test_bit_offset_reaches_below_the_operand(run: Runner) -> None:
         ("620500020000", BR, {"eax": 0x7FFFFFFF}),
     ],
 )
-def test_faults_leave_the_state(
-    run: Runner, code: str, vector: int, values: dict[str, int]
-) -> None:
+def test_faults_leave_the_state(run: Runner, code: str, vector: int, values: dict[str, int]) -> None:
     memory = {0x200: bytes(8)}
     case = Case(32, bytes.fromhex(code), registers(**values), memory=memory)
     result = run(case)
@@ -330,12 +324,8 @@ def test_faults_leave_the_state(
     assert not result.memory
 
 
-@pytest.mark.parametrize(
-    ("code", "flags", "vector"), [("cc", 0, 3), ("ce", OF, 4)], ids=["INT3", "INTO"]
-)
-def test_traps_point_behind_the_instruction(
-    run: Runner, code: str, flags: int, vector: int
-) -> None:
+@pytest.mark.parametrize(("code", "flags", "vector"), [("cc", 0, 3), ("ce", OF, 4)], ids=["INT3", "INTO"])
+def test_traps_point_behind_the_instruction(run: Runner, code: str, flags: int, vector: int) -> None:
     result = run(code32(code, flags))
     assert result.fault is not None
     assert (result.fault.vector, result.ip_delta) == (vector, 1)
@@ -420,9 +410,7 @@ def test_64_bit_code(run: Runner) -> None:
     result = run(Case(64, bytes.fromhex("4901cf"), values, layout=Layout.FLAT))
     assert result.regs[15] == 6
     code = bytes.fromhex("64488b042500000000")  # MOV RAX, FS:[0]
-    case = Case(
-        64, code, values, memory={0x40: b"12345678"}, layout=Layout.FLAT, fs_base=WINDOW + 0x40
-    )
+    case = Case(64, code, values, memory={0x40: b"12345678"}, layout=Layout.FLAT, fs_base=WINDOW + 0x40)
     assert run(case).regs[0] == int.from_bytes(b"12345678", "little")
 
 

@@ -44,18 +44,14 @@ VERSION = "2.1.4"
 _GDT = 0x1000
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 _SEGMENT_IDS = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in _SEGMENTS}
-_GPRS_32 = tuple(
-    getattr(x86, f"UC_X86_REG_E{name}") for name in ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI")
-)
+_GPRS_32 = tuple(getattr(x86, f"UC_X86_REG_E{name}") for name in ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI"))
 _GPRS_64 = tuple(
     getattr(x86, f"UC_X86_REG_R{name}")
     for name in ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI", *map(str, range(8, 16)))
 )
 _FETCHES = {unicorn.UC_MEM_FETCH_UNMAPPED, unicorn.UC_MEM_FETCH_PROT}
 
-_COMPARING = {
-    getattr(Mnemonic, name + size) for name in ("CMPS", "SCAS") for size in ("B", "W", "D", "Q")
-}
+_COMPARING = {getattr(Mnemonic, name + size) for name in ("CMPS", "SCAS") for size in ("B", "W", "D", "Q")}
 
 
 def available() -> str | None:
@@ -93,9 +89,7 @@ class UnicornCpu:
 class _Machine:
     def __init__(self, case: Case) -> None:
         self._long = case.mode == 64
-        self._uc = unicorn.Uc(
-            unicorn.UC_ARCH_X86, unicorn.UC_MODE_64 if self._long else unicorn.UC_MODE_32
-        )
+        self._uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64 if self._long else unicorn.UC_MODE_32)
         uc = self._uc
         uc.mem_map(WINDOW, WINDOW_SIZE)
         uc.mem_write(WINDOW, BACKGROUND)
@@ -130,9 +124,7 @@ class _Machine:
         self._vector = vector
         uc.emu_stop()
 
-    def _on_unmapped(
-        self, _uc: Any, access: int, address: int, _size: int, _value: int, _data: object
-    ) -> bool:
+    def _on_unmapped(self, _uc: Any, access: int, address: int, _size: int, _value: int, _data: object) -> bool:
         self._vector = PAGE
         self._address = address
         self._fetching = access in _FETCHES
@@ -205,6 +197,4 @@ class _Machine:
 
 def _is_repeated(case: Case) -> bool:
     instruction = case.instruction()
-    return instruction.is_string_instruction and (
-        instruction.has_rep_prefix or instruction.has_repne_prefix
-    )
+    return instruction.is_string_instruction and (instruction.has_rep_prefix or instruction.has_repne_prefix)

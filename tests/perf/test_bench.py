@@ -133,9 +133,7 @@ def test_checksum(emulator: str, name: str, scratch: Path) -> None:
 def test_jitvm_counts_what_the_table_says(name: str, scratch: Path) -> None:
     workload = next(w for w in WORKLOADS if w.name == name)
     counts = [
-        jitvm_stats.retired_between_marks(
-            jitvm_stats.document(_run(runners.Jitvm(), name, iterations, scratch))
-        )
+        jitvm_stats.retired_between_marks(jitvm_stats.document(_run(runners.Jitvm(), name, iterations, scratch)))
         for iterations in (2, 5)
     ]
     assert counts[0] is not None and counts[1] is not None, "jitvm's statistics have no marks"
@@ -500,9 +498,7 @@ def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str])
     assert captured.err.count("\n") == 1
 
 
-def test_nothing_installed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_nothing_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for runner in (runners.Jitvm, runners.Qemu, runners.Bochs, runners.Unicorn, runners.Native):
         monkeypatch.setattr(runner, "missing", lambda _self: "not installed")
     out = tmp_path / "bench.json"
