@@ -112,7 +112,6 @@ class Machine(Access):
             self.clock = Clock()
             self.trace = self._open_trace()
             watchers = Watchers(config, self._resources)
-            self.accel = watchers.observed(accel, on_progress)
             self._console = console
             interrupts = Interrupts()
             self._has_apic = bool(is_announced(feature_words(cpuid_table(*self._cpu())), "apic"))
@@ -128,6 +127,7 @@ class Machine(Access):
             if config.smp > 1 and not self._has_apic:
                 raise ConfigError(f"--smp: {config.smp} CPUs need a local APIC each, which --cpu {config.cpu} lacks")
             parts = self._parts()
+            self.accel = watchers.observed(accel, on_progress)  # what can't be opened is told before anything is compiled
             self.board = Board(parts, self.clock, lines, self.trace)
             interrupts.inta = self.board.pic.acknowledge
             self.memory = self.board.memory

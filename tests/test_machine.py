@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jitvm.backends.chardev import MemoryBackend
 from jitvm.board import VGA_ROM_PATHS
 from jitvm.config import DriveConfig
-from jitvm.errors import BackendError, ConfigError, ImageError
+from jitvm.errors import BackendError, ConfigError, ImageError, JitvmError
 from jitvm.machine import RTC_BASE, Machine
+from jitvm.observe import Watchers
 from jitvm.run_result import RunResult
 from tests.boot.guests import (
     BIOS,
@@ -238,6 +241,26 @@ def test_bad_files_are_errors(tmp_path: Path) -> None:
         Machine(config(tmp_path / "missing.bin"))
     with pytest.raises(BackendError, match="can't be written"):
         Machine(config(BIOS, trace="exit", trace_file=tmp_path / "no" / "trace.txt"))
+
+
+def test_what_cannot_be_opened_is_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        raise AssertionError("the engine was started")
+
+    monkeypatch.setattr(Watchers, "observed", start)
+    path = tmp_path / "no" / "such"
+    wrong: list[dict[str, Any]] = [
+        {"serials": (f"file:{path}",)},
+        {"debugcons": ((0x402, f"file:{path}"),)},
+        {"drives": (DriveConfig(str(path)),)},
+        {"kernel": path},
+        {"bios": path},
+    ]
+    for options in wrong:
+        with pytest.raises(JitvmError, match="such"):
+            Machine(replace(config(BIOS), **options))
 
 
 # ---- pause, reset ---------------------------------------------------------------------------------------------------
