@@ -8,7 +8,7 @@ access, it began with RF set, or a #DB was held off by a load of SS before it.  
 RF is taken out of EFLAGS meanwhile and put back unless the instruction is complete.
 
 Traps wait in `step_armed`: TRAP_STEP for TF, TRAP_TASK for the T bit of a new task, B0-B3 above them.  DR6
-takes them at delivery; nothing here clears DR6.
+takes them at delivery: B0-B3 are those of this #DB, what else was set stays (17.2.3).
 
 Source: Intel SDM vol. 3, 17.2 (debug registers), 17.3.1 (#DB: which are faults, which traps), 6.8.3 (MOV SS, POP SS),
 2.3 (RF); vol. 3, 6.9 (priority of traps, interrupts and faults).
@@ -221,6 +221,12 @@ def code_bits(c, lin):
     return bits
 
 
+def tell_reasons(c, bits):
+    """Status of a #DB for the reasons `bits` of DR6: B0-B3 of an earlier one go, its other bits only software clears."""
+    c.dr[DR6] = (c.dr[DR6] & ~DR6_B) | bits
+    return fault0(c, DB)
+
+
 def raise_trap(c, trap):
     """The #DB of the traps in `trap`; between two iterations RF is set in its image (SDM vol. 3, 17.3.1.1).
 
@@ -233,11 +239,10 @@ def raise_trap(c, trap):
         bits = bits | DR6_BT
     if c.code_breaks != W0:
         bits = bits | code_bits(c, cut_linear(c, c.base[CS] + c.rip))
-    c.dr[DR6] = c.dr[DR6] | bits
     c.trap_rf = W0
     if c.again_at == retired(c):
         c.trap_rf = RF
-    return fault0(c, DB)
+    return tell_reasons(c, bits)
 
 
 def code_break(c, lin):
@@ -245,9 +250,8 @@ def code_break(c, lin):
     bits = code_bits(c, lin)
     if bits == W0:
         return OK
-    c.dr[DR6] = c.dr[DR6] | bits
     c.trap_rf = W0
-    return fault0(c, DB)
+    return tell_reasons(c, bits)
 
 
 def is_code_break(c, lin):

@@ -402,11 +402,11 @@ def scas(c, size, asize, rep):
 
 
 def cmps_one(c, size, asize, seg):
-    """One pair of elements."""
-    a = load(c, seg, get_reg(c, RSI, asize), size)
+    """One pair of elements; of two that fault it is ES:DI's fault (measured on silicon)."""
+    b = load(c, ES, get_reg(c, RDI, asize), size)
     if c.status != OK:
         return c.status
-    b = load(c, ES, get_reg(c, RDI, asize), size)
+    a = load(c, seg, get_reg(c, RSI, asize), size)
     if c.status != OK:
         return c.status
     string_flags(c, size, a, b)
@@ -435,11 +435,11 @@ def cmps_run(c, size, asize, seg, n, want):
     si, di = get_reg(c, RSI, asize), get_reg(c, RDI, asize)
     n = run_length(c, seg, si, size, asize, n)
     n = run_length(c, ES, di, size, asize, n)
-    a = run_host(c, seg, si, size, n, W0)
-    if a == W0:
-        return W0
     b = run_host(c, ES, di, size, n, W0)
     if b == W0:
+        return W0
+    a = run_host(c, seg, si, size, n, W0)
+    if a == W0:
         return W0
     n = cmps_pieces(c, a, b, size, n, want)
     advance_index(c, RSI, size, asize, n)

@@ -10,7 +10,7 @@ Not modelled: caches (INVD and WBINVD only check the privilege).
 
 from __future__ import annotations
 
-from jitvm.isa.debug import DR6, DR6_BD, DR7, DR7_GD, update_debug
+from jitvm.isa.debug import DR6, DR6_BD, DR7, DR7_GD, tell_reasons, update_debug
 from jitvm.isa.flags import AC, ARITHMETIC, DF, ID, IF, IOPL, NT, RESERVED, RF, TF, VM, put_flags
 from jitvm.isa.io import iopl
 from jitvm.isa.memory import (
@@ -32,7 +32,6 @@ from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import (
     CR4_DE,
     CR4_PCIDE,
-    DB,
     EXIT_HLT,
     GP,
     MODE_CODE64,
@@ -86,9 +85,8 @@ def debug_register(c, reg):
     if check_privilege(c) != OK:
         return W0
     if c.dr[DR7] & DR7_GD != W0:
-        c.dr[DR6] = c.dr[DR6] | DR6_BD
         c.trap_rf = RF
-        fault0(c, DB)
+        tell_reasons(c, DR6_BD)
         return W0
     return n
 

@@ -47,6 +47,8 @@ RF, UD = 0x10000, 0x60000000
 CODE, WRITE, PORT, ACCESS = range(4)
 LENGTHS = {1: 0, 2: 1, 4: 3}
 ON = "pushfd\n or dword ptr [esp], 0x100\n popfd\n"
+OLD = "mov eax, 0xFFFF4FFA\n mov dr6, eax\n"
+"""DR6 tells of B1, B3 and BS of before."""
 DE = "mov eax, cr4\n or eax, 8\n mov cr4, eax\n"
 
 
@@ -144,6 +146,18 @@ CASES = {
         ".byte 0xF1\n a: nop",
         "a:0",
         qemu=False,  # #UD on QEMU; vol. 2, INT1
+    ),
+    "data takes the place of earlier ones, and leaves BS": Case(
+        points((V, WRITE, 4)) + f"{OLD} mov [{V}], eax\n a: nop", "a:0x4001"
+    ),
+    "code takes the place of earlier ones, and leaves BS": Case(points(("a", CODE, 1)) + f"{OLD} a: nop", "a:0x4001"),
+    "a step takes earlier ones away, and leaves BS": Case(
+        f"{OLD}{ON} a: push 2\n b: popfd\n c: nop", "b:0x4000 c:0x4000"
+    ),
+    "general detect takes away earlier ones": Case(
+        OLD + points(extra=0x2000) + "a: mov eax, dr0\n nop",
+        f"a:{0x6000 | RF:#x}",
+        qemu=False,  # QEMU has no general detect; vol. 3, 17.2.4
     ),
     "RF of an IRET lets one instruction pass": Case(
         points(("a", CODE, 1)) + "mov ecx, 2\n pushfd\n or dword ptr [esp], 0x10000\n push cs\n push offset a\n iretd\n"

@@ -88,9 +88,10 @@ CASES = {
     "rep stosd over the end of RAM": Case("mov ecx, 4\n rep stosd", each(WRITE, MEMORY, 4, 2), {"edi": MEMORY - 8}),
     "repe cmpsb": Case(
         "mov ecx, 3\n repe cmpsb",
-        [mmio(READ, M, 1), mmio(READ, M + 64, 1)],
+        [mmio(READ, M + 64, 1), mmio(READ, M, 1)],
         {"esi": M, "edi": M + 64},
     ),
+    "cmpsw": Case("cmpsw", [mmio(READ, M + 64, 2), mmio(READ, M, 2)], {"esi": M, "edi": M + 64}),
     "repne scasb": Case("mov ecx, 4\n mov al, 99\n repne scasb", each(READ, M, 1, 4), {"edi": M}),
     "rep lodsd": Case("mov ecx, 3\n rep lodsd", each(READ, M, 4, 3), {"esi": M}),
     "call": Case("call 1f\n hlt\n1:", [mmio(WRITE, M - 4, 4)], {"esp": M}),

@@ -203,6 +203,23 @@ def test_missing_page(source: str, first: bool) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("compare", ["cmpsb", "repe cmpsb", "std\n repne cmpsd"])
+def test_comparison_with_two_bad_pages(engine: str, compare: str) -> None:
+    """ES:DI is looked at first: the fault is its page's, and the other's entry stays untouched (measured on silicon)."""
+    guest = Guest(engine)
+    page_on(guest)
+    guest.load(f"mov esi, 0x8010\n mov edi, 0x9020\n mov ecx, 3\n {compare}\n ud2")
+    set_entry(guest, 8, 0)
+    set_entry(guest, 9, 0)
+    assert (guest.go(), int(guest.c.cr2)) == ("fault 14 0", 0x9020)
+    set_entry(guest, 8, 0x8000 | P)
+    assert (guest.go(), int(guest.c.cr2), entry(guest, 8)) == ("fault 14 0", 0x9020, 0x8000 | P)
+    set_entry(guest, 8, 0)
+    set_entry(guest, 9, 0x9000 | P)
+    assert (guest.go(), int(guest.c.cr2), entry(guest, 9)) == ("fault 14 0", 0x8010, 0x9000 | P | A)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_pages_that_are_not_neighbours(engine: str) -> None:
     """The second page of a straddling access lies elsewhere in physical memory."""
     guest = Guest(engine)
