@@ -22,6 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--prove-ir", action="store_true", help="make handlers, stencils and regions anew, to prove them all"
     )
+    group = parser.getgroup("random programs and instruction forms")
+    group.addoption("--cases", type=int, default=None, help="random cases of a test, per mode and engine")
+    group.addoption("--seed", type=int, default=1, help="seed of the random cases")
+
+
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of the random cases."""
+    return int(request.config.getoption("seed"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,6 +39,9 @@ SSE = (
 class FlagLoops:
     """One program; `text` is its source."""
 
+    data = DATA
+    """Where the operands are."""
+
     def __init__(self, seed: int, bits: int, blocks: int, *, extra: bool = False) -> None:
         self.rng = random.Random(f"{seed} {bits}")
         self.bits, self.e, self.extra, self.faults = bits, {16: "", 32: "e", 64: "r"}[bits], extra, 0
@@ -61,8 +64,8 @@ class FlagLoops:
 
     def mem(self, size: int) -> str:
         """A memory operand; one of three lies on two pages."""
-        far = f"{self.e}bp + {0xBF8 + self.rng.randrange(12)}", str(DATA + 0x1000 - self.rng.randrange(1, 16))
-        near = f"{self.e}bp + {self.rng.randrange(-0x80, 0x80)}", str(DATA + 0x100 + self.rng.randrange(64))
+        far = f"{self.e}bp + {0xBF8 + self.rng.randrange(12)}", str(self.data + 0x1000 - self.rng.randrange(1, 16))
+        near = f"{self.e}bp + {self.rng.randrange(-0x80, 0x80)}", str(self.data + 0x100 + self.rng.randrange(64))
         return f"{POINTER_TO[size]}[{self.pick(*far, *near, *near)}]"
 
     def any(self, size: int) -> str:
@@ -110,7 +113,7 @@ class FlagLoops:
         """A string instruction, alone or repeated a few times."""
         e, alone = self.e, self.pick("lodsb", "stosb", "scasb", "cmpsb", "movsb")
         repeated = self.pick("repe cmpsb", "repne scasb", "rep stosb", "rep movsb", "rep lodsb")
-        where = f"mov {e}si, {DATA + 0x500}; mov {e}di, {DATA + 0x600}"
+        where = f"mov {e}si, {self.data + 0x500}; mov {e}di, {self.data + 0x600}"
         return self.pick(
             f"{alone}; {where}", f"push {e}cx; {where}; mov {e}cx, {self.rng.randrange(4)}; {repeated}; pop {e}cx"
         )

@@ -64,6 +64,7 @@ class Guest:
         self.c.deliver = int(deliver)
         self.bare.set_registers({"esp": STACK})
         self._start = self.bare.vcpu.retired()
+        self.engine = engine
         self.ends: list[tuple[str, int]] = []
         """Why runs ended, and at which count; a limit is no end."""
         self._memory = b""
