@@ -10,8 +10,8 @@ framebuffer: stores to the screen cost no exit.  RAM has precedence over windows
 
 Every source of reset resets the whole board and the CPU, as on QEMU's "pc"; RAM and CMOS keep what they hold.
 
-Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; floppy
-drives; parallel ports; memory above 4 GiB.
+Not modelled: the CPU-only reset that port 92h, the keyboard controller and CF9h give on real boards; parallel ports;
+memory above 4 GiB; a floppy controller without a floppy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from jitvm.backends.blockdev import BlockDevice
 from jitvm.backends.chardev import CharBackend
 from jitvm.bus import Bus, Region
 from jitvm.bus import Mapping as BusMapping
@@ -33,6 +34,8 @@ from jitvm.devices.ata_disk import HEADS, SECTORS_PER_TRACK, AtaDisk
 from jitvm.devices.base import Device
 from jitvm.devices.debugcon import DebugCon, Sink
 from jitvm.devices.dma8237 import DmaPair
+from jitvm.devices.floppy import FloppyController
+from jitvm.devices.floppy_media import FloppyDrive
 from jitvm.devices.fwcfg import BOOT_MENU, E820_RAM, IRQ0_OVERRIDE, FwCfg, e820
 from jitvm.devices.i440fx import SEGMENTS, I440fx
 from jitvm.devices.i8042 import I8042
@@ -44,6 +47,7 @@ from jitvm.devices.lapic import SIZE as LAPIC_SIZE
 from jitvm.devices.lapic import LocalApic, Processor
 from jitvm.devices.numeric_error import NumericError
 from jitvm.devices.pci import Bar, PciBus
+from jitvm.devices.pflash import Pflash
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.piix3 import Piix3Isa
 from jitvm.devices.piix4_pm import Piix4Pm
@@ -70,7 +74,7 @@ BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
 
 # ---- interrupts -----------------------------------------------------------------------------------------------------
 IRQ_PIT, IRQ_KEYBOARD, IRQ_COM2, IRQ_COM1, IRQ_RTC, IRQ_SCI, IRQ_MOUSE, IRQ_IDE = 0, 1, 3, 4, 8, 9, 12, (14, 15)
-IRQ_NUMERIC_ERROR = 13
+IRQ_FLOPPY, IRQ_NUMERIC_ERROR = 6, 13
 
 PIN_PIT = 2
 """The I/O APIC's pin of the timer; every other ISA interrupt has its own number there."""
@@ -88,11 +92,12 @@ SLOT_HOST, SLOT_PIIX, SLOT_VGA = 0, 1, 2
 PIIX_ISA, PIIX_IDE, PIIX_PM = 0, 1, 3
 
 # ---- CMOS bytes that firmware reads ---------------------------------------------------------------------------------
-CMOS_DISK_TYPES, CMOS_EQUIPMENT, CMOS_BASE_KB, CMOS_EXTENDED_KB, CMOS_TYPE_C = 0x12, 0x14, 0x15, 0x17, 0x19
+CMOS_FLOPPIES, CMOS_DISK_TYPES, CMOS_EQUIPMENT = 0x10, 0x12, 0x14
+CMOS_BASE_KB, CMOS_EXTENDED_KB, CMOS_TYPE_C = 0x15, 0x17, 0x19
 CMOS_GEOMETRY = (0x1B, 0x24)
 CMOS_EXTENDED_KB_FOUND, CMOS_ABOVE_16M, CMOS_BOOT_LOW, CMOS_TRANSLATION = 0x30, 0x34, 0x38, 0x39
 CMOS_BOOT_HIGH, CMOS_ABOVE_4G, CMOS_CPUS = 0x3D, 0x5B, 0x5F
-EQUIPMENT_FPU, EQUIPMENT_MOUSE_PORT = 0x02, 0x04
+EQUIPMENT_FLOPPIES, EQUIPMENT_FPU, EQUIPMENT_MOUSE_PORT, EQUIPMENT_MORE_FLOPPIES = 0x01, 0x02, 0x04, 0x40
 USER_DISK_TYPE, NO_PRECOMPENSATION = 47, 0xFFFF
 BASE_MEMORY_KB = 640
 BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
@@ -134,10 +139,11 @@ class Wire:
 class Parts:
     """What is plugged in.
 
-    `bios` is the image; `vga_rom` an option ROM or b""; `drives` four IDE drives (primary and secondary, master and
-    slave) or None; `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of
-    an isa-debug-exit or None; `boot` letters as in --boot; `linux` a kernel that comes before them; `rtc_base` the time at
-    virtual time 0; `fpu`: the processor has one; `apic`: it has a local APIC, and the board an I/O APIC.
+    `bios` is the image, or `flashes` are (the first one ends at 4 GiB, the second one below it); `vga_rom` an option ROM or
+    b""; `drives` four IDE drives (primary and secondary, master and slave) or None; `floppies` drives A and B or None;
+    `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of an isa-debug-exit or
+    None; `boot` letters as in --boot; `linux` a kernel that comes before them; `rtc_base` the time at virtual time 0; `fpu`:
+    the processor has one; `apic`: it has a local APIC, and the board an I/O APIC.
     """
 
     ram_size: int
@@ -145,7 +151,9 @@ class Parts:
     rtc_base: datetime
     vga_rom: bytes = b""
     drives: Sequence[AtaDevice | None] = (None, None, None, None)
+    floppies: Sequence[FloppyDrive | None] = (None, None)
     serials: Sequence[CharBackend] = ()
+    flashes: Sequence[BlockDevice] = ()
     debugcons: Sequence[tuple[int, Sink]] = ()
     debug_exit: tuple[int, int] | None = None
     boot: str = ""
@@ -175,7 +183,10 @@ def cmos_bytes(parts: Parts) -> dict[int, int]:
         CMOS_EXTENDED_KB_FOUND: extended,
         CMOS_ABOVE_16M: min(max(parts.ram_size - (16 << 20) >> 16, 0), 0xFFFF),
     }
-    found = {CMOS_EQUIPMENT: EQUIPMENT_MOUSE_PORT | EQUIPMENT_FPU * parts.fpu, CMOS_CPUS: parts.n_cpus - 1}
+    first, second = (0 if floppy is None else floppy.form.drive for floppy in parts.floppies)
+    equipment = EQUIPMENT_MOUSE_PORT | EQUIPMENT_FPU * parts.fpu | EQUIPMENT_FLOPPIES * bool(first or second)
+    equipment |= EQUIPMENT_MORE_FLOPPIES * bool(first and second)
+    found = {CMOS_EQUIPMENT: equipment, CMOS_CPUS: parts.n_cpus - 1, CMOS_FLOPPIES: first << 4 | second}
     for index, value in words.items():
         found |= {index: value & 0xFF, index + 1: value >> 8}
     found |= dict.fromkeys(range(CMOS_ABOVE_4G, CMOS_ABOVE_4G + 3), 0)
@@ -222,10 +233,12 @@ class Board:
         self._make_pci()
         self._make_serials()
         self._make_firmware_ports()
+        self._make_flashes()
         self._devices: list[Device] = [
             self.pic, self.pit, self.rtc, self.keyboard, self.i8042, self.sysctl, self.dma, self.numeric_error,
             self.fw_cfg, *self.uarts,
             self.pci, *self.pci.functions.values(), *self.debug_ports, *([self.ioapic] if self.ioapic else []),
+            *([self.floppy] if self.floppy else []), *self.flashes,
         ]  # fmt: skip
         self._map_memory()
 
@@ -277,9 +290,11 @@ class Board:
         """The host mapping: RAM, then ROMs, then the VGA's two memories."""
         parts = self.parts
         rom_size = 1 << max(len(parts.vga_rom) - 1, PAGE - 1).bit_length() if parts.vga_rom else 0
-        extra = len(parts.bios) + rom_size + TEXT_SIZE + DEFAULT_VRAM
+        firmware = parts.bios or b"".join(flash.read(0, flash.size) for flash in reversed(parts.flashes))
+        self._bios_size = len(firmware)
+        extra = self._bios_size + rom_size + TEXT_SIZE + DEFAULT_VRAM
         self.memory = GuestMemory(parts.ram_size, extra)
-        self._bios = self.memory.add_rom(parts.bios)
+        self._bios = self.memory.add_rom(firmware)
         self._vga_rom = self.memory.add_rom(parts.vga_rom.ljust(rom_size, b"\0"))
         self._vram = self.memory.size - DEFAULT_VRAM
         self._text = self._vram - TEXT_SIZE
@@ -288,7 +303,7 @@ class Board:
 
     def _map_memory(self) -> None:
         """RAM, the BIOS below 4 GiB, and what PAM and the VGA say of the first megabyte."""
-        memory, size = self.memory, len(self.parts.bios)
+        memory, size = self.memory, self._bios_size
         memory.map(0, self.parts.ram_size, 0)
         memory.map(BIOS_TOP - size, size, self._bios)
         memory.map(BIOS_TOP - size, size, None, read=False)
@@ -298,8 +313,8 @@ class Board:
 
     def _low_rom(self, gpa: int) -> int | None:
         """Offset of what PCI shows at an address below 1 MiB: the BIOS image's end, or nothing."""
-        offset = self._bios + len(self.parts.bios) - (LOW_BIOS_TOP - gpa)
-        return offset if gpa >= LOW_BIOS_TOP - min(LOW_BIOS_SIZE, len(self.parts.bios)) else None
+        offset = self._bios + self._bios_size - (LOW_BIOS_TOP - gpa)
+        return offset if gpa >= LOW_BIOS_TOP - min(LOW_BIOS_SIZE, self._bios_size) else None
 
     def _map_segment(self, gpa: int, size: int, read_ram: bool, write_ram: bool) -> None:
         """PAM: reads from RAM or the ROM, writes to RAM or nowhere."""
@@ -343,6 +358,11 @@ class Board:
         self.i8042 = I8042(clock, self.keyboard, keys, mouse, lines.on_a20, lines.on_reset, trace)
         self.sysctl = SystemControl(clock, self.pit, lines.on_a20, lines.on_reset, trace)
         self.dma = DmaPair(self.memory, trace)
+        self.floppy: FloppyController | None = None
+        if any(self.parts.floppies):
+            self.floppy = FloppyController(clock, self.irq(IRQ_FLOPPY, "floppy"), self.dma, self.parts.floppies, trace)
+            put("floppy", 0x3F0, 6, self.floppy.ports, "floppy")
+            put("floppy", 0x3F7, 1, self.floppy.dir_ccr, "floppy dir")
         self.numeric_error = NumericError(self.irq(IRQ_NUMERIC_ERROR, "numeric-error"), lines.on_ignne)
         put("dma", 0x000, 16, self.dma.low, "dma-1")
         put("pic", 0x020, 2, self.pic.master, "pic-master")
@@ -432,6 +452,25 @@ class Board:
             debug_exit = IsaDebugExit(self._lines.on_debug_exit)
             self._put(debug_exit.name, port, size, debug_exit, debug_exit.name, size)
             self.debug_ports.append(debug_exit)
+
+    def _make_flashes(self) -> None:
+        """Flashes from 4 GiB downwards: what they hold is memory to readers, writes are theirs."""
+        self.flashes: list[Pflash] = []
+        base = BIOS_TOP
+        for number, disk in enumerate(self.parts.flashes):
+            base -= disk.size
+            place = base, disk.size, self._bios + self._bios_size - (BIOS_TOP - base)
+            flash = Pflash(f"pflash{number}", disk, *self._flash_memory(*place), self.trace)
+            self.mmio.map(base, disk.size, flash, name=flash.name)
+            self.owners[flash.name] = flash.name
+            self.flashes.append(flash)
+
+    def _flash_memory(self, gpa: int, size: int, offset: int) -> tuple[Callable[[int, bytes], None], Callable[[bool], None]]:
+        """How a flash's bytes change, and how they are shown or hidden."""
+        return (
+            lambda at, data: self.memory.patch(offset + at, data),
+            lambda seen: self.memory.map(gpa, size, offset if seen else None, write=False),
+        )
 
     # PCI windows
 

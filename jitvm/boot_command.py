@@ -45,12 +45,15 @@ def boot_parser() -> Parser:
     add("smp-threads", "each CPU on a thread of its own, at the same time: faster, but no two runs are the same")
     add("cpu", "CPU model, with features: pentiumpro,-cmov", "MODEL[,+F][,-F]")
     add("bios", "firmware image, a multiple of 64 KiB (default: the embedded one)", "IMAGE")
-    add("drive", "disk: file=...,format=raw,if=ide,index=N,media=disk|cdrom,readonly=on,snapshot=on", "KEYS",
+    add("drive", "disk: file=...,format=raw,if=ide|floppy|pflash,index=N,media=disk|cdrom,readonly=on,snapshot=on", "KEYS",
         action="append", default=[])  # fmt: skip
     for place, letter in enumerate("abcd"):
         add(f"hd{letter}", f"disk, the same as --drive file=FILE,index={place}", "FILE")
     add("cdrom", "CD image, the same as --drive file=FILE,index=2,media=cdrom", "FILE")
-    add("fda", "floppy disk (not yet)", "FILE")
+    for place, letter in enumerate("ab"):
+        add(f"fd{letter}", f"floppy disk, the same as --drive file=FILE,if=floppy,index={place}", "FILE")
+    add("pflash", "flash with firmware, then one with its variables; the same as --drive file=FILE,if=pflash", "FILE",
+        action="append", default=[])  # fmt: skip
     add("boot", "boot order (c disk, d CD, ...)", "[order=]LETTERS[,menu=on]")
     add("kernel", "Linux kernel (bzImage) that the firmware starts", "FILE")
     add("initrd", "its initial RAM disk", "FILE")
@@ -124,7 +127,6 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         cpu_features=features,
         bios=Path(bios) if bios is not None else None,
         drives=_drives(options),
-        floppies=() if options.fda is None else (options.fda,),
         kernel=kernel,
         initrd=initrd,
         append=options.append,
@@ -164,10 +166,15 @@ def _drives(options: argparse.Namespace) -> tuple[config.DriveConfig, ...]:
     for place, name in enumerate((options.hda, options.hdb, options.hdc, options.hdd)):
         if name is not None:
             drives.append(config.DriveConfig(name, index=place))
+    for place, name in enumerate((options.fda, options.fdb)):
+        if name is not None:
+            drives.append(config.DriveConfig(name, interface="floppy", index=place))
     if options.cdrom is not None:
         drives.append(config.DriveConfig(options.cdrom, index=2, media="cdrom", readonly=True))
+    for place, name in enumerate(options.pflash):
+        drives.append(config.DriveConfig(name, interface="pflash", index=place))
     for text in options.drive:
-        drives.append(values.parse_drive(text, [drive.index for drive in drives]))
+        drives.append(values.parse_drive(text, drives))
     return tuple(drives)
 
 

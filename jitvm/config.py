@@ -4,7 +4,7 @@
 are looked at by `check_files`, or when they are opened.  Every complaint is a `ConfigError` or `ImageError` of one
 line: what, where, what to do.
 
-Not modelled: disk formats but raw, drive interfaces but IDE, `-chardev`, `-machine`, `-accel`.
+Not modelled: disk formats but raw, drive interfaces but IDE, floppy and pflash, `-chardev`, `-machine`, `-accel`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MAX_CPUS = 16
 BIOS_UNIT, MAX_BIOS = 64 * KIB, 16 * MIB
 DEFAULT_CODE_CACHE, MIN_CODE_CACHE = 256 * MIB, MIB
 N_IDE = 4
+PLACES: Mapping[str, int] = {"ide": N_IDE, "floppy": 2, "pflash": 2}
+"""Interfaces of drives, and how many each has."""
 N_SERIALS = 4
 DEBUGCON_PORT = 0xE9
 EMBEDDED_BIOS = "jitvm-bios.bin"
@@ -75,7 +77,9 @@ GDB_POLICIES = ("run", "stop", "exit")
 
 @dataclass(frozen=True)
 class DriveConfig:
-    """One disk or CD: `index` 0..3 is primary master, primary slave, secondary master, secondary slave."""
+    """One disk or CD: `index` 0..3 is primary master, primary slave, secondary master, secondary slave; of floppies A and B;
+    of flashes the one at 4 GiB, the one below.
+    """
 
     file: str
     format: str = "raw"
@@ -93,10 +97,13 @@ class DriveConfig:
             fail(f"{where}: media '{self.media}' is neither disk nor cdrom")
         if self.format != "raw":
             fail(f"{where}: format '{self.format}' is not yet supported; convert it to raw (qemu-img convert -O raw)")
-        if self.interface != "ide":
+        if self.interface not in PLACES:
             fail(f"{where}: interface '{self.interface}' is not yet supported; use if=ide")
-        if not 0 <= self.index < N_IDE:
-            fail(f"{where}: index {self.index} is not 0 to {N_IDE - 1} (two IDE channels with two drives each)")
+        if not 0 <= self.index < PLACES[self.interface]:
+            of = {"ide": "two IDE channels with two drives each"}.get(self.interface, f"two drives of if={self.interface}")
+            fail(f"{where}: index {self.index} is not 0 to {PLACES[self.interface] - 1} ({of})")
+        if self.media == "cdrom" and self.interface != "ide":
+            fail(f"{where}: a CD is read by if=ide, not if={self.interface}")
 
 
 @dataclass(frozen=True)
@@ -130,8 +137,7 @@ class MachineConfig:
         smp: CPUs; they take turns, or `smp_threads`: they run at the same time, which no second run repeats.
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
         bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
-        drives: IDE disks and CDs, each with its own index.
-        floppies: for later versions; a value is a `ConfigError` in this one.
+        drives: disks, CDs, floppies and flashes, each with its own index among those of its interface.
         kernel: a Linux kernel that firmware starts (`jitvm.linux_boot`), with its initial RAM disk `initrd` and its command
             line `append`.
         boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
@@ -158,7 +164,6 @@ class MachineConfig:
     cpu_features: tuple[tuple[str, bool], ...] = ()
     bios: Path | None = None
     drives: tuple[DriveConfig, ...] = ()
-    floppies: tuple[str, ...] = ()
     kernel: Path | None = None
     initrd: Path | None = None
     append: str | None = None
@@ -200,8 +205,6 @@ class MachineConfig:
             fail(f"--smp: {self.smp} CPUs; give 1 to {MAX_CPUS}")
         if self.smp_threads and platform.machine() != "x86_64":
             fail(f"--smp-threads: memory has x86's order only on x86-64 hosts, not on {platform.machine()}; leave it out")
-        if self.floppies:
-            not_yet("--fda", "floppy disks are", "use --drive file=FILE")
         for option, value in (("--initrd", self.initrd), ("--append", self.append)):
             if value is not None and self.kernel is None:
                 fail(f"{option}: there is no kernel for it; give --kernel FILE")
@@ -237,12 +240,18 @@ class MachineConfig:
             Trace(self.trace)
 
     def _check_drives(self) -> None:
-        taken: dict[int, str] = {}
+        taken: dict[tuple[str, int], str] = {}
         for drive in self.drives:
-            if drive.index in taken:
-                other = taken[drive.index]
-                fail(f"drive '{drive.file}': index {drive.index} is taken by '{other}'; give another index=")
-            taken[drive.index] = drive.file
+            place = drive.interface, drive.index
+            if place in taken:
+                fail(f"drive '{drive.file}': index {drive.index} is taken by '{taken[place]}'; give another index=")
+            taken[place] = drive.file
+        if ("pflash", 1) in taken and ("pflash", 0) not in taken:
+            fail(f"drive '{taken['pflash', 1]}': the second flash alone has no reset vector; give if=pflash,index=0 too")
+        if ("pflash", 0) in taken and self.bios is not None:
+            fail(f"--bios '{self.bios}' and the flash '{taken['pflash', 0]}' are in the same place; give one of them")
+        if ("floppy", 0) in taken and self.bios is None and self.kernel is None and ("pflash", 0) not in taken:
+            fail("--fda: the embedded firmware reads no floppies; give one that does: /usr/share/seabios/bios-256k.bin")
 
     def _check_gdb(self) -> None:
         if self.gdb_arch not in GDB_ARCHS:
@@ -278,11 +287,6 @@ class MachineConfig:
 def fail(message: str) -> NoReturn:
     """A bad value."""
     raise ConfigError(message)
-
-
-def not_yet(option: str, what: str, instead: str) -> NoReturn:
-    """A good value that a later version serves."""
-    raise ConfigError(f"{option}: {what} not yet supported in this version; {instead}")
 
 
 def show_size(size: int) -> str:

@@ -178,23 +178,23 @@ class Machine(Access):
                 sink = self.marks = stats.Marks(backend, lambda: self.vcpus[0].retired)
             debugcons.append((port, sink))
         exits = [d for d in config.devices if d.name == "isa-debug-exit"]
-        drives, self.disks = open_drives(config.drives, self._resources, self.trace)
+        drives = open_drives(config.drives, self._resources, self.trace)
+        self.disks = drives.disks
         return Parts(
             ram_size=config.memory,
-            bios=read_bios(config.bios),
+            bios=b"" if drives.flashes else read_bios(config.bios),
             rtc_base=datetime.now(UTC).replace(tzinfo=None) if config.clock == "realtime" else RTC_BASE,
             vga_rom=find_vga_rom(),
-            drives=drives,
+            drives=drives.ide, floppies=drives.floppies, flashes=drives.flashes,
             serials=self.serial_tails,
             debugcons=debugcons,
             debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
-            boot=config.boot,
-            boot_menu=config.boot_menu,
+            boot=config.boot, boot_menu=config.boot_menu,
             linux=load_linux(config),
             n_cpus=config.smp,
             apic=self._has_apic,
             fpu=is_announced(feature_words(cpuid_table(*self._cpu())), "fpu"),
-        )
+        )  # fmt: skip
 
     def _cpu(self) -> tuple[str, list[str], list[str]]:
         """Model, features added and removed."""

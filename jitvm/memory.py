@@ -122,6 +122,12 @@ class GuestMemory:
         self.bytes[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
         return offset
 
+    def patch(self, offset: int, data: bytes) -> None:
+        """Change bytes of the host mapping from outside: RAM, or what is no RAM to the guest."""
+        self.bytes[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+        for listener in self.on_write:
+            listener(offset, len(data))
+
     def map(self, gpa: int, size: int, offset: int | None, *, read: bool = True, write: bool = True) -> None:
         """Let the physical range show the bytes at `offset` (None: the MMIO bus) for reads, writes or both."""
         if gpa % PAGE or size % PAGE or (offset or 0) % PAGE:
@@ -177,7 +183,5 @@ class GuestMemory:
             n = min(len(data) - at, PAGE - gpa % PAGE)
             offset = self.offset(gpa, write=True)
             if offset is not None:
-                self.bytes[offset : offset + n] = np.frombuffer(data[at : at + n], np.uint8)
-                for listener in self.on_write:
-                    listener(offset, n)
+                self.patch(offset, data[at : at + n])
             gpa, at = gpa + n, at + n

@@ -17,7 +17,7 @@ from jitvm.config import (
     GIB,
     KIB,
     MIB,
-    N_IDE,
+    PLACES,
     DeviceConfig,
     DriveConfig,
     check_chardev,
@@ -160,24 +160,27 @@ def parse_cpu(text: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
 DRIVE_KEYS = ("file", "format", "if", "index", "bus", "unit", "media", "readonly", "snapshot")
 
 
-def parse_drive(text: str, taken: Iterable[int] = ()) -> DriveConfig:
-    """--drive; without an index the drive gets the first one that is not in `taken`."""
+def parse_drive(text: str, others: Iterable[DriveConfig] = ()) -> DriveConfig:
+    """--drive; without an index the drive gets the first one that none of `others` has."""
     found = parse_keys("--drive", text, "file")
-    free = next((k for k in range(N_IDE) if k not in set(taken)), N_IDE)
+    interface = found.pop("if", "ide")
+    places = PLACES.get(interface, 0)
+    taken = {drive.index for drive in others if drive.interface == interface}
+    free = next((k for k in range(places) if k not in taken), places)
     bus = _take(found, "bus", "--drive", parse_number, -1)
     unit = _take(found, "unit", "--drive", parse_number, -1)
     if (bus >= 0 or unit >= 0) and "index" in found:
         fail("--drive: give index=, or bus= and unit=, not both")
-    if bus > 1 or unit > 1:
-        fail("--drive: IDE has bus 0 and 1 with unit 0 and 1")
+    if bus > (interface == "ide") or unit > 1:
+        fail("--drive: IDE has bus 0 and 1 with unit 0 and 1, other interfaces have bus 0")
     index = max(bus, 0) * 2 + max(unit, 0) if bus >= 0 or unit >= 0 else free
     index = _take(found, "index", "--drive", parse_number, index)
-    if index == N_IDE and free == N_IDE:
-        fail(f"--drive: all {N_IDE} places are taken")
+    if places and index == places == free:
+        fail(f"--drive: all {places} places are taken")
     drive = DriveConfig(
         file=found.pop("file", ""),
         format=found.pop("format", "raw"),
-        interface=found.pop("if", "ide"),
+        interface=interface,
         index=index,
         media=found.pop("media", "disk"),
         readonly=_take(found, "readonly", "--drive", parse_switch, False),

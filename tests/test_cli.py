@@ -79,7 +79,7 @@ MISTAKES = [
     ("boot --gdb :1234 --gdb-on-disconnect sulk", "'sulk'"),
     ("boot --gdb - --serial stdio", "--gdb -"),
     ("boot --gdb-wait", "give --gdb too"),
-    ("boot --fda floppy.img", "not yet"),
+    ("boot --fda floppy.img", "the embedded firmware reads no floppies"),
     ("boot --symbols missing.elf", "symbols 'missing.elf' does not exist"),
     ("boot --symbols .", "is a folder"),
     ("boot --symbols odd.bin", "no ELF file"),

@@ -22,7 +22,7 @@ from jitvm.errors import BackendError, ConfigError, ImageError, JitvmError
         ({"memory": MIB + 1}, "whole 4 KiB pages"),
         ({"smp": 0}, "--smp"),
         ({"smp": 17}, "--smp: 17 CPUs; give 1 to 16"),
-        ({"floppies": ("a",)}, "--fda.*not yet"),
+        ({"drives": (DriveConfig("a", interface="floppy"),)}, "--fda: the embedded firmware reads no floppies"),
         ({"initrd": Path("i")}, "--initrd: there is no kernel"),
         ({"append": ""}, "--append: there is no kernel"),
         ({"gdb": ":1234", "gdb_arch": "z80"}, "--gdb-arch.*x86-64"),

@@ -70,10 +70,16 @@ def test_numbers(text: str, number: int) -> None:
     assert values.parse_number("-x", text) == number
 
 
+def disk(index: int) -> DriveConfig:
+    return DriveConfig("other", index=index)
+
+
 def test_a_drive_takes_the_first_free_place() -> None:
-    drive = values.parse_drive("file=my,,disk.img,format=raw,if=ide,readonly=on", taken=[0, 2])
+    drive = values.parse_drive("file=my,,disk.img,format=raw,if=ide,readonly=on", map(disk, (0, 2)))
     assert drive == DriveConfig("my,disk.img", index=1, readonly=True)
     assert values.parse_drive("file=a,bus=1,unit=1").index == 3
+    floppy = values.parse_drive("a.img,if=floppy", [DriveConfig("b", interface="floppy"), disk(1)])
+    assert floppy == DriveConfig("a.img", interface="floppy", index=1)
     assert values.parse_drive("a.iso,media=cdrom,index=2,snapshot=on") == DriveConfig(
         "a.iso", index=2, media="cdrom", snapshot=True
     )
@@ -101,7 +107,7 @@ def test_bad_drives_are_refused(text: str, word: str) -> None:
 
 def test_a_fifth_drive_and_a_taken_place_are_refused() -> None:
     with pytest.raises(ConfigError, match="all 4 places are taken"):
-        values.parse_drive("file=e", taken=range(4))
+        values.parse_drive("file=e", map(disk, range(4)))
     with pytest.raises(ConfigError, match="index 1 is taken by 'a'"):
         MachineConfig(drives=(DriveConfig("a", index=1), DriveConfig("b", index=1)))
 

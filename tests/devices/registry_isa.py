@@ -6,13 +6,17 @@ import random
 from datetime import datetime
 from typing import Any
 
+from jitvm.backends.blockdev import MemoryDisk
 from jitvm.backends.chardev import MemoryBackend
 from jitvm.devices.base import Registers
 from jitvm.devices.debugcon import DebugCon
 from jitvm.devices.dma8237 import DmaPair
+from jitvm.devices.floppy import FloppyController
+from jitvm.devices.floppy_media import FloppyDrive
 from jitvm.devices.i8042 import I8042
 from jitvm.devices.isa_debug_exit import IsaDebugExit
 from jitvm.devices.numeric_error import NumericError
+from jitvm.devices.pflash import Pflash
 from jitvm.devices.pic8259 import PicPair
 from jitvm.devices.pit8254 import Pit8254
 from jitvm.devices.ps2keyboard import KEYS, Ps2Keyboard
@@ -85,6 +89,11 @@ def _stir_dma(dma: Any, rng: random.Random) -> None:
     dma.read_channel(channel, rng.randrange(600))
 
 
+def _floppy(rig: Rig) -> FloppyController:
+    drive = FloppyDrive(MemoryDisk(bytes(1440 << 10)))
+    return FloppyController(rig.clock, rig.line(), DmaPair(rig.memory, rig.trace), (None, drive), rig.trace)
+
+
 def devices() -> list[Entry]:
     """All entries of this module."""
     return [
@@ -137,5 +146,16 @@ def devices() -> list[Entry]:
             lambda rig: DmaPair(rig.memory, rig.trace),
             lambda d: [Range("low", d.low, 16), Range("high", d.high, 32), Range("pages", d.pages, 15)],
             stir=_stir_dma,
+        ),
+        Entry(
+            "pflash",
+            lambda rig: Pflash("pflash0", MemoryDisk(bytes(1 << 16)), lambda *_: None, lambda _seen: None, rig.trace),
+            lambda d: [Range("flash", d, 1 << 16)],
+        ),
+        Entry(
+            "floppy",
+            _floppy,
+            lambda d: [Range("ports", d.ports, 6), Range("dir", d.dir_ccr, 1)],
+            kept=frozenset(("cylinders",)),
         ),
     ]
