@@ -101,6 +101,57 @@ def parse_address(text: str) -> Address:
     return TcpAddress(host.removeprefix("[").removesuffix("]"), int(port))
 
 
+def check_address(text: str) -> None:
+    """Raise `ServerError` if a server could not take an address now: a mistake is told before much is done."""
+    address = parse_address(text)
+    if not isinstance(address, StdioAddress):
+        _listen(address).close()
+        if isinstance(address, UnixAddress):
+            Path(address.path).unlink()
+
+
+def _listen(address: TcpAddress | UnixAddress) -> socket.socket:
+    try:
+        return _listen_unix(address.path) if isinstance(address, UnixAddress) else _listen_tcp(address)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        raise ServerError(f"gdb: can't listen on {address}: {why}") from error
+
+
+def _listen_tcp(address: TcpAddress) -> socket.socket:
+    family, kind, protocol, _, where = socket.getaddrinfo(
+        address.host or "127.0.0.1", address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(8)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """A socket file that nobody listens on any more is replaced; nothing else is."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            listener.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_dead_socket(path):
+                raise
+            Path(path).unlink()
+            listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(8)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def without_given_up(data: bytes) -> bytes:
     """What came before the server could answer, as a program that a debugger starts may take longer than its patience.
 
@@ -242,51 +293,11 @@ class Server:
             if _ready((stdin,), (), 0):
                 self._session.feed(without_given_up(wire.read() or b""))
             return str(self.address)
-        try:
-            self._listener = self._listen()
-        except (OSError, UnicodeError) as error:
-            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            raise ServerError(f"gdb: can't listen on {self.address}: {why}") from error
+        self._listener = _listen(self.address)
         self._listener.setblocking(False)
         if isinstance(self.address, TcpAddress):
             self.address = TcpAddress(self.address.host or "localhost", self._listener.getsockname()[1])
         return str(self.address)
-
-    def _listen(self) -> socket.socket:
-        if isinstance(self.address, UnixAddress):
-            return self._listen_unix(self.address.path)
-        assert isinstance(self.address, TcpAddress)
-        host = self.address.host or "127.0.0.1"
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            host, self.address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(where)
-            listener.listen(8)
-        except OSError:
-            listener.close()
-            raise
-        return listener
-
-    def _listen_unix(self, path: str) -> socket.socket:
-        """A socket file that nobody listens on any more is replaced; nothing else is."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            try:
-                listener.bind(path)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or not _is_dead_socket(path):
-                    raise
-                Path(path).unlink()
-                listener.bind(path)
-            os.chmod(path, 0o600)
-            listener.listen(8)
-        except OSError:
-            listener.close()
-            raise
-        return listener
 
     def start(self) -> None:
         """Serve from now on, in a thread."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -39,25 +38,23 @@ def bench(argv: Sequence[str], debug: bool) -> int:
 
 def cache(argv: Sequence[str], debug: bool) -> int:
     """`jitvm cache info|clear`."""
-    from jitvm.engine.cache import default_folder
+    from jitvm.engine.cache import clear, default_folder, file_sizes
 
     parser = Parser("jitvm cache", description="The folder in which compiled code is kept ($XDG_CACHE_HOME/jitvm).")
     parser.add_argument("action", choices=("info", "clear"), help="show what is in it, or empty it")
     action = parser.parse_args(argv).action
     folder = default_folder()
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    size = sum(path.stat().st_size for path in files)
+    sizes = file_sizes(folder)
     if action == "info":
-        print(f"{folder}: {len(files)} files, {size / MIB:.1f} MiB" if files else f"{folder}: empty")
+        print(f"{folder}: {len(sizes)} files, {sum(sizes) / MIB:.1f} MiB" if sizes else f"{folder}: empty")
         return Exit.OK
     if folder.is_symlink():
         raise ConfigError(f"cache folder {folder} is a symbolic link; empty what it points to by hand")
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
+        clear(folder)
     except OSError as error:
         raise ConfigError(f"cache folder {folder} can't be removed: {error.strerror}") from None
-    print(f"{folder}: {len(files)} files removed, {size / MIB:.1f} MiB")
+    print(f"{folder}: {len(sizes)} files removed, {sum(sizes) / MIB:.1f} MiB")
     return Exit.OK
 
 

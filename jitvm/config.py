@@ -307,6 +307,21 @@ def check_chardev(option: str, spec: str) -> None:
     fail(f"{option}: unknown character device '{spec}'; known: {', '.join(CHARDEVS)}")
 
 
+def gdb_error(error: Exception) -> ConfigError:
+    """What gdbstub says of an address, as a mistake in an option."""
+    return ConfigError(str(error).replace("gdb:", "--gdb:", 1))
+
+
+def _check_gdb_address(address: str) -> None:
+    from gdbstub.errors import ServerError
+    from gdbstub.server import check_address
+
+    try:
+        check_address(address)
+    except ServerError as error:
+        raise gdb_error(error) from None
+
+
 # ---- firmware --------------------------------------------------------------------------------------------------------
 def firmware_image(name: str = EMBEDDED_BIOS) -> Path:
     """A file of `firmware/images`: beside the package in a checkout, inside it when installed.
@@ -350,13 +365,16 @@ def read_bios(path: Path | None) -> bytes:
 
 
 def check_files(config: MachineConfig) -> None:
-    """Look at the files that a run needs, before anything is started.
+    """Look at the files that a run needs, and at gdb's address, before anything is started.
 
     Raises:
         ImageError: the BIOS can't be used.
         BackendError: a disk can't be opened.
+        ConfigError: gdb can't be served at its address.
     """
     read_bios(config.bios)
+    if config.gdb is not None:
+        _check_gdb_address(config.gdb)
     for drive in config.drives:
         where, make = f"disk image '{drive.file}'", f"make one with: truncate -s 64M '{drive.file}'"
         if drive.media == "cdrom":

@@ -50,6 +50,7 @@ from gdbstub.target import (
     Step,
     ThreadInfo,
 )
+from jitvm.config import gdb_error
 from jitvm.debugger import Debugger
 from jitvm.errors import ConfigError, JitvmError
 from jitvm.exits import Outcome
@@ -404,7 +405,7 @@ def serve(
         server.open()
     except ServerError as e:
         resources.close()
-        raise ConfigError(str(e).replace("gdb:", "--gdb:", 1)) from None
+        raise gdb_error(e) from None
     target.watched = lambda: session.attached
     machine.gate.held = wait
     machine.gate.debugger = target

@@ -130,14 +130,24 @@ def parse_memory(text: str) -> int:
 
 
 def parse_smp(text: str) -> int:
-    """--smp: a number, or cpus=..., with QEMU's topology: how many CPUs there could be."""
+    """--smp: a number, or cpus=..., with QEMU's topology, which must be of as many CPUs, or of maxcpus (none is added)."""
     found = parse_keys("--smp", text, "cpus")
     topology = ("sockets", "dies", "cores", "threads")
     known = ("cpus", "maxcpus", *topology)
     _refuse_rest("--smp", {key: value for key, value in found.items() if key not in known}, known)
     counts = {key: parse_number("--smp", value) for key, value in found.items()}
-    cpus = counts.get("cpus", math.prod(counts.get(key, 1) for key in topology))
-    return max(cpus, counts.get("maxcpus", cpus))
+    for key, count in counts.items():
+        if count < 1:
+            fail(f"--smp: {key} is {count}; give 1 or more")
+    product = math.prod(counts.get(key, 1) for key in topology)
+    most = counts.get("maxcpus", counts.get("cpus", product))
+    cpus = counts.get("cpus", most)
+    if most < cpus:
+        fail(f"--smp: maxcpus {most} is less than {cpus} CPUs")
+    complete = {"sockets", "cores", "threads"} <= counts.keys()
+    if most % product or (complete and most != product):
+        fail(f"--smp: {' x '.join(f'{counts[key]} {key}' for key in topology if key in counts)} are not {most} CPUs")
+    return cpus
 
 
 def parse_cpu(text: str) -> tuple[str, tuple[tuple[str, bool], ...]]:
@@ -167,13 +177,14 @@ def parse_drive(text: str, others: Iterable[DriveConfig] = ()) -> DriveConfig:
     places = PLACES.get(interface, 0)
     taken = {drive.index for drive in others if drive.interface == interface}
     free = next((k for k in range(places) if k not in taken), places)
-    bus = _take(found, "bus", "--drive", parse_number, -1)
-    unit = _take(found, "unit", "--drive", parse_number, -1)
-    if (bus >= 0 or unit >= 0) and "index" in found:
+    placed = "bus" in found or "unit" in found
+    if placed and "index" in found:
         fail("--drive: give index=, or bus= and unit=, not both")
-    if bus > (interface == "ide") or unit > 1:
+    bus = _take(found, "bus", "--drive", parse_number, 0)
+    unit = _take(found, "unit", "--drive", parse_number, 0)
+    if not (0 <= bus <= (interface == "ide") and 0 <= unit <= 1):
         fail("--drive: IDE has bus 0 and 1 with unit 0 and 1, other interfaces have bus 0")
-    index = max(bus, 0) * 2 + max(unit, 0) if bus >= 0 or unit >= 0 else free
+    index = bus * 2 + unit if placed else free
     index = _take(found, "index", "--drive", parse_number, index)
     if places and index == places == free:
         fail(f"--drive: all {places} places are taken")

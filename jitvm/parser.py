@@ -32,6 +32,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Options are written out, values stand apart or behind a `=`, as in QEMU: `-monitor` is not `-m onitor`."""
+        return []
+
     def option(self, name: str, help: str, metavar: str | None = None, **more: Any) -> None:
         """An option with QEMU's one-dash spelling beside its two dashes; without `metavar` it is a switch."""
         flags = [f"-{name}"] if len(name) == 1 else [f"--{name}", f"-{name}"]

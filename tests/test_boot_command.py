@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import signal
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -212,6 +213,17 @@ def test_an_error_of_ours_is_one_line_and_another_status(
     assert cli.main(["boot", "--serial", "null"]) == Exit.INTERNAL
     said = capsys.readouterr().err
     assert said == "jitvm: internal error: ZeroDivisionError: division by zero (--debug shows the traceback)\n"
+
+
+def test_where_gdb_can_not_be_served_is_told_before_a_machine_is_made(
+    machine: type[FakeMachine], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        assert cli.main(["boot", "--serial", "null", "--gdb", f":{busy.getsockname()[1]}"]) == 2
+    assert "Address already in use" in capsys.readouterr().err
+    assert cli.main(["boot", "--serial", "null", "--gdb", f"unix:{tmp_path}/none/socket"]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+    assert machine.made is None
 
 
 def test_stats_are_one_line_of_json_or_a_table(machine: type[FakeMachine], capsys: pytest.CaptureFixture[str]) -> None:

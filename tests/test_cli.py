@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,10 @@ MISTAKES = [
     ("boot -m", "expected one argument"),
     ("boot --smp two", "'two' is not a number"),
     ("boot --smp 20", "give 1 to 16"),
-    ("boot --smp 1,maxcpus=32", "give 1 to 16"),
+    ("boot --smp 0", "cpus is 0; give 1 or more"),
+    ("boot --smp 2,maxcpus=1", "maxcpus 1 is less than 2"),
+    ("boot --smp 3,sockets=2", "2 sockets are not 3 CPUs"),
+    ("boot --smp 4,sockets=1,cores=2,threads=1", "1 sockets x 2 cores x 1 threads are not 4 CPUs"),
     ("boot --smp sockets=3,cores=8", "24 CPUs; give 1 to 16"),
     ("boot --smp 1,shelves=2", "unknown key 'shelves'"),
     ("boot --max-insns many", "'many' is not a number"),
@@ -90,6 +94,11 @@ MISTAKES = [
     ("boot --symbols odd.bin,base=1", "unknown key 'base'"),
     ("boot --no-such-option", "unrecognized arguments: --no-such-option"),
     ("boot --mem 5", "unrecognized arguments"),
+    ("boot -monitor stdio", "unrecognized arguments: -monitor"),
+    ("boot -d int", "unrecognized arguments: -d"),
+    ("boot -m128", "unrecognized arguments: -m128"),
+    ("boot --drive file=disk.img,bus=-1", "bus 0 and 1 with unit 0 and 1"),
+    ("boot --drive file=disk.img,unit=0,index=0", "not both"),
     ("cache", "the following arguments are required"),
     ("cache burn", "invalid choice: 'burn'"),
     ("version 7", "unrecognized arguments: 7"),
@@ -175,6 +184,29 @@ def test_cache_info_and_clear(
     folder.symlink_to(tmp_path / "elsewhere")
     assert cli.main(["cache", "clear"]) == 2
     assert (tmp_path / "elsewhere").is_dir() and "symbolic link" in capsys.readouterr().err
+
+
+def test_what_others_take_out_of_the_cache_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "jitvm").mkdir()
+    going, staying = tmp_path / "jitvm" / ".new-1", tmp_path / "jitvm" / "a.o"
+    looked, walk = os.lstat, os.walk
+
+    def lstat(path: str, **more: Any) -> os.stat_result:
+        going.unlink(missing_ok=True)
+        return looked(path, **more)
+
+    for action in ("info", "clear"):
+        going.touch()
+        staying.write_bytes(bytes(1 << 20))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "lstat", lstat)
+            patch.setattr(os, "walk", lambda folder: [(base, [], sorted(names)) for base, _, names in walk(folder)])
+            assert cli.main(["cache", action]) == 0
+        assert "1 files" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_relative_cache_home_is_ignored(

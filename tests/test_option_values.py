@@ -65,6 +65,23 @@ def test_broken_lists_are_refused(text: str) -> None:
         values.parse_keys("-x", text)
 
 
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("2", 2),
+        ("cpus=3", 3),
+        ("sockets=2,cores=2", 4),
+        ("maxcpus=4", 4),
+        ("1,maxcpus=4", 1),
+        ("2,maxcpus=4,sockets=2,cores=2,threads=1", 2),
+        ("4,cores=2", 4),
+    ],
+)
+def test_cpus_are_counted_as_qemu_does(text: str, cpus: int) -> None:
+    """`info cpus` of QEMU 7.2 with the same -smp."""
+    assert values.parse_smp(text) == cpus
+
+
 @pytest.mark.parametrize(("text", "number"), [("12", 12), ("0x10", 16), ("010", 8), ("0", 0)])
 def test_numbers(text: str, number: int) -> None:
     assert values.parse_number("-x", text) == number

@@ -97,6 +97,8 @@ class Accelerator:
         except CacheError as e:
             warn(str(e))
             self.cache = Cache(None, epoch)
+        if self.cache.folder is not None and not self.cache.writable:
+            warn(f"cache folder {folder} is not writable; code compiled now is not kept")
         self.compiler = Compiler(folder if self.cache.folder else None, warn)
         self.units = Units(self.cache)
         self.code = Code(self.units, self.cache)

@@ -26,7 +26,8 @@ MUCH = 40
 def helped(units: Units, cache: Cache, roots: Iterable[str]) -> Iterator[None]:
     """While all that `roots` need is compiled."""
     roots = list(roots)
-    process = _start(cache.folder, roots) if cache.folder is not None and _pays(units, cache, roots) else None
+    folder = cache.folder if cache.writable else None
+    process = _start(folder, roots) if folder is not None and _pays(units, cache, roots) else None
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """What was compiled, kept on disk for the next run: texts of units, object code, stencils, and the forms met.
 
 Folder: `$XDG_CACHE_HOME/jitvm` (default `~/.cache/jitvm`), mode 0700, owned by the user; a folder that is not is refused
-and the run goes on without (a warning).  Inside, one folder an *epoch*: a hash of all of the engine's and the semantics'
-sources, library versions and the host CPU; and `units`, the texts, which say themselves what they depend on.
+and the run goes on without (a warning).  From one that can't be written, as in a container, what it has is used (a
+warning, too).  Inside, one folder an *epoch*: a hash of all of the engine's and the semantics' sources, library versions
+and the host CPU; and `units`, the texts, which say themselves what they depend on.
 
 Entries are written to a temporary name and renamed, begin with the SHA-256 of what follows, and are checked when read: a
 damaged or foreign entry is removed and made anew.  Any number of processes may use the folder at once, and be killed at
@@ -55,15 +56,34 @@ def default_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "jitvm"
 
 
+def file_sizes(folder: Path) -> list[int]:
+    """Of all files in it; what other processes take away meanwhile does not count."""
+    sizes = []
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                sizes.append(os.lstat(os.path.join(inside, name)).st_size)
+    return sizes
+
+
+def clear(folder: Path) -> None:
+    """Remove it with all that is in it; by another name, under which no process writes into it any more."""
+    going = folder.with_name(f"{folder.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(going)
+        shutil.rmtree(going)
+
+
 class Cache:
-    """The folder of one epoch.  `folder` None: nothing is kept."""
+    """The folder of one epoch.  `folder` None: nothing is kept; not `writable`: what is there is read, nothing is added."""
 
     def __init__(self, folder: Path | None, epoch: str) -> None:
         self.folder: Path | None = None
+        self.writable = False
         self._new_texts = self._damaged = False
         self._index: dict[str, Entry] = {}
-        self._sequences: dict[Path, list[Entry]] = {}
-        """Entries of each file, in their order."""
+        self._sequences: dict[str, list[Entry]] = {}
+        """Entries of each file by its name, in their order."""
         self._seen = -1
         """The folder's time of change when it was last looked at."""
         if folder is None:
@@ -71,6 +91,7 @@ class Cache:
         _own_folder(folder)
         self._texts = _own_folder(folder / "units")
         self.folder = _own_folder(folder / epoch)
+        self.writable = all(os.access(path, os.W_OK) for path in (folder, self._texts, self.folder))
         with contextlib.suppress(OSError):
             os.utime(self.folder)
         _drop_old(folder, self.folder)
@@ -89,9 +110,10 @@ class Cache:
             return None
         return body
 
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> None:
         """By a temporary name; a full or vanished disk only costs the entry."""
+        if not self.writable:
+            return
         try:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         except OSError:
@@ -141,7 +163,7 @@ class Cache:
     def following(self, entry: Entry, n: int) -> Sequence[Entry]:
         """The next entries of the same pack, at most `n`."""
         place = entry.place + 1
-        return self._sequences.get(entry.path, [])[place : place + n]
+        return self._sequences.get(entry.path.name, [])[place : place + n]
 
     def read(self, entries: Sequence[Entry]) -> list[Kept | None]:
         """Entries that follow each other; None for one that is gone or damaged, which is then no longer found."""
@@ -150,7 +172,7 @@ class Cache:
             if kept is None:
                 self.drop(entry)
                 if not entry.path.exists():  # another process put it into a pack
-                    self._sequences.pop(entry.path, None)
+                    self._sequences.pop(entry.path.name, None)
                 elif entry.path.suffix == pack.LOOSE:
                     with contextlib.suppress(OSError):
                         entry.path.unlink()
@@ -166,7 +188,7 @@ class Cache:
 
     def write_object(self, code: bytes, exports: Sequence[str], imports: Sequence[str]) -> Entry | None:
         """Keep an object file, or stencils."""
-        if self.folder is None:
+        if self.folder is None or not self.writable:
             return None
         data = pack.entry_bytes(code, exports, imports)
         path = self.folder / pack.loose_name(data)
@@ -177,7 +199,7 @@ class Cache:
 
     def add(self, entry: Entry) -> None:
         """An entry that was written, by this process or by the compiler's."""
-        self._sequences[entry.path] = [entry]
+        self._sequences[entry.path.name] = [entry]
         self._index.update(dict.fromkeys(entry.exports, entry))
 
     def _look(self) -> None:
@@ -193,36 +215,37 @@ class Cache:
             return
         self._seen = changed
         now = time.time()
-        loose = sorted(n for n in names if n.endswith(pack.LOOSE))
-        known = {os.path.basename(path) for path in self._sequences}  # often most of them: no path is made of these
-        for name in [*sorted(n for n in names if n.endswith(pack.PACK)), *loose, *names]:
-            if name in known:
-                continue
+        names = sorted(name for name in names if name not in self._sequences)  # often few of many
+        for name in [*(n for n in names if n.endswith(pack.PACK)), *(n for n in names if n.endswith(pack.LOOSE))]:
             path = self.folder / name
+            entries = pack.entries(path)
+            if entries is None:  # gone, or no file of ours
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                continue
+            self._sequences[name] = entries
+            for entry in entries:
+                self._index.update(dict.fromkeys(entry.exports, entry))
+        for name in names:
             if name.startswith(".new-"):
+                path = self.folder / name
                 with contextlib.suppress(OSError):
                     if now - path.stat().st_mtime > ABANDONED:
                         path.unlink()
-            elif path.suffix in (pack.PACK, pack.LOOSE) and path not in self._sequences:
-                entries = pack.entries(path)
-                if entries is None:  # gone, or no file of ours
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-                    continue
-                self._sequences[path] = entries
-                for entry in entries:
-                    self._index.update(dict.fromkeys(entry.exports, entry))
-        if len(loose) > LOOSE_FAR_TOO_MANY:
+        if self.writable and self._count(pack.LOOSE) > LOOSE_FAR_TOO_MANY:
             self._pack(())
+
+    def _count(self, suffix: str) -> int:
+        """How many files of a kind there are."""
+        return sum(name.endswith(suffix) for name in self._sequences)
 
     # ---- the end of a run ---------------------------------------------------------------------------------------------
     def tidy(self, wanted: Iterable[str]) -> None:
         """Put object files together where there are many; `wanted`: symbols in the order in which this run asked."""
-        if self.folder is None or self._seen < 0:
+        if self.folder is None or not self.writable or self._seen < 0:
             return
         self._look()
-        suffixes = [path.suffix for path in self._sequences]
-        many = suffixes.count(pack.LOOSE) > LOOSE_MOST or suffixes.count(pack.PACK) > PACKS_MOST
+        many = self._count(pack.LOOSE) > LOOSE_MOST or self._count(pack.PACK) > PACKS_MOST
         if many or self._damaged:
             self._pack(wanted)
         if self._new_texts:
@@ -254,12 +277,11 @@ class Cache:
         with self._alone(self.folder) as mine:
             if not mine:
                 return
-            packs = [path for path in self._sequences if path.suffix == pack.PACK]
-            whole = len(packs) > PACKS_MOST or self._damaged
-            paths = [path for path in self._sequences if path.suffix == pack.LOOSE or whole]
-            entries = [entry for path in paths for entry in self._sequences[path]]
-            read: dict[Path, list[bytes | None]] = {path: pack.read_bytes(self._sequences[path]) for path in paths}
-            data = {entry: one for path in paths for entry, one in zip(self._sequences[path], read[path], strict=True)}
+            whole = self._count(pack.PACK) > PACKS_MOST or self._damaged
+            names = [name for name in self._sequences if name.endswith(pack.LOOSE) or whole]
+            entries = [entry for name in names for entry in self._sequences[name]]
+            read: dict[str, list[bytes | None]] = {name: pack.read_bytes(self._sequences[name]) for name in names}
+            data = {entry: one for name in names for entry, one in zip(self._sequences[name], read[name], strict=True)}
             good = [entry for entry in entries if data[entry] is not None and self._index.get(entry.exports[0]) == entry]
             kept = {entry: pack.take_apart(one) for entry in good if (one := data[entry]) is not None}
             made = pack.pack_bytes(data[entry] or b"" for entry in pack.order(kept, wanted, EPOCH_BYTES))
@@ -267,15 +289,15 @@ class Cache:
             self._write(target, made)
             if not target.exists():
                 return
-            for path in paths:
-                if path != target:
-                    del self._sequences[path]
+            for name in names:
+                if name != target.name:
+                    del self._sequences[name]
                     with contextlib.suppress(OSError):
-                        path.unlink()
+                        (self.folder / name).unlink()
             self._damaged = False
-            self._index = {name: entry for name, entry in self._index.items() if entry.path in self._sequences}
-            self._sequences[target] = pack.entries(target) or []
-            for entry in self._sequences[target]:
+            self._index = {name: entry for name, entry in self._index.items() if entry.path.name in self._sequences}
+            self._sequences[target.name] = pack.entries(target) or []
+            for entry in self._sequences[target.name]:
                 self._index.update(dict.fromkeys(entry.exports, entry))
 
     # ---- what the guests used -----------------------------------------------------------------------------------------
@@ -304,8 +326,8 @@ def _own_folder(path: Path) -> Path:
         raise CacheError(f"cache folder {path}: {e.strerror or e}; compiled code is not kept") from None
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
         raise CacheError(f"cache folder {path} belongs to another user; compiled code is not kept")
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise CacheError(f"cache folder {path} is not writable; compiled code is not kept")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise CacheError(f"cache folder {path} can't be read; compiled code is not kept")
     if info.st_mode & 0o022:
         raise CacheError(f"cache folder {path} is writable by others (chmod go-w it); compiled code is not kept")
     return path

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from jitvm.engine import code, units
+from jitvm.engine import code, pack, units
 from jitvm.engine.backend import compile_object
 from jitvm.engine.cache import Cache, default_folder
 from jitvm.engine.code import LEVEL_HANDLER
@@ -58,6 +58,8 @@ UNUSED = frozenset(
     "apic bcd bmi cpuid far fxsave io iret msr shift simd string stringio syscall vme x87 x87_arith x87_env x87_move".split()
 )
 """Modules of semantics that the guest has no use for."""
+READ_ONLY = "import os; allowed = os.access; os.access = lambda path, mode: allowed(path, mode) and not mode & os.W_OK\n"
+"""The mode alone would not stop root."""
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))\n"
 
 
@@ -298,12 +300,60 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         Cache(tmp_path / "jitvm", "epoch")
 
 
-def test_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Cache(tmp_path / "jitvm", "epoch")
+    before["unit"] = "text"
+    before.save("forms", [1])
+    before.write_object(b"code", ["x"], [])
+    there = sorted(tmp_path.rglob("*"))
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: allowed(path, mode) and not mode & os.W_OK)
+    cache = Cache(tmp_path / "jitvm", "epoch")
+    assert (cache.writable, cache.get("unit"), cache.load("forms")) == (False, "text", [1])
+    entry = cache.find("x")
+    assert entry is not None and cache.read([entry]) == [Kept(("x",), (), b"code")]
+    cache["other"] = "text"
+    cache.save("forms", [2])
+    assert cache.write_object(b"more", ["y"], []) is None
+    cache.tidy(["x"])
+    assert cache.find("y") is None
+    assert sorted(tmp_path.rglob("*")) == there and cache.load("forms") == [1]
+
+
+def test_read_only_folder_serves_a_warm_start(cold: tuple[Path, dict[str, Any]], home: Path) -> None:
+    """With a warning, as nothing is kept."""
+    there = {path: path.read_bytes() for path in files(home, "*") if path.is_file()}
+    said = run(home, before=READ_ONLY)
+    assert said["end"] == cold[1]["end"]
+    assert (said["compiled"], said["units"], said["numba"], said["warned"]) == (0, 0, False, 1)
+    assert {path: path.read_bytes() for path in files(home, "*") if path.is_file()} == there
+
+
+def test_folder_that_can_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for root, whom the mode does not stop."""
     (tmp_path / "jitvm").mkdir(mode=0o700)
     monkeypatch.setattr(os, "access", lambda *args: False)
-    with pytest.raises(CacheError, match="not writable"):
+    with pytest.raises(CacheError, match="can't be read"):
         Cache(tmp_path / "jitvm", "epoch")
+
+
+def test_only_files_that_are_new_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: a cold start writes one after the other, and looks behind each."""
+    opened: list[Path] = []
+    cache, other = Cache(tmp_path, "epoch"), Cache(tmp_path, "epoch")
+    look = pack.entries
+
+    def entries(path: Path) -> list[pack.Entry] | None:
+        opened.append(path)
+        return look(path)
+
+    monkeypatch.setattr(pack, "entries", entries)
+    for n in range(50):
+        assert cache.find(f"h{n}") is None
+        cache.write_object(bytes([n]), [f"h{n}"], [])
+    assert opened == [], "what it wrote itself it knows"
+    other.write_object(b"other", ["other"], [])
+    assert cache.find("other") is not None and len(opened) == 1
 
 
 @pytest.mark.slow

@@ -18,7 +18,15 @@ import pytest
 from gdbstub import OnDisconnect, ServerError, Session
 from gdbstub import server as server_module
 from gdbstub.framing import Decoder, Packet, frame
-from gdbstub.server import Server, StdioAddress, TcpAddress, UnixAddress, parse_address, without_given_up
+from gdbstub.server import (
+    Server,
+    StdioAddress,
+    TcpAddress,
+    UnixAddress,
+    check_address,
+    parse_address,
+    without_given_up,
+)
 from gdbstub.stop import Exited
 from gdbstub.target import Continue, Plan
 from tests.fast_set import share
@@ -160,6 +168,21 @@ def test_a_busy_port_is_one_line(serve: Callable[..., Server], target: ThreadedT
     second.close()
     with pytest.raises(ServerError, match=r"^gdb: can't listen on"):
         Server(Session(target), "no.such.host.invalid:1").open()
+
+
+def test_whether_an_address_could_be_taken(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """Asked for, it is still free, or still the one's who has it."""
+    for free in (":0", "-", f"unix:{tmp_path}/free"):
+        check_address(free)
+    assert list(tmp_path.iterdir()) == []
+    for server in (serve(), serve(f"unix:{tmp_path}/taken")):
+        text = str(server.address) if isinstance(server.address, TcpAddress) else f"unix:{server.address}"
+        with pytest.raises(ServerError, match=r"^gdb: can't listen on .*: Address already in use$"):
+            check_address(text)
+        with connected(server) as gdb:
+            assert gdb.ask("qAttached") == "1"
+    with pytest.raises(ServerError, match="is no address"):
+        check_address("nowhere")
 
 
 def test_attach_run_and_ctrl_c(serve: Callable[..., Server], target: ThreadedTarget) -> None:
