@@ -55,6 +55,8 @@ class Clock:
         self._crowd = CROWD
         self._sequence = 0
         self._held = False
+        self.firing = False
+        """A timer's callback runs."""
 
     def timer(self, name: str, callback: Callable[[], None]) -> Timer:
         """A new timer, not armed."""
@@ -105,4 +107,8 @@ class Clock:
         if now_ns > self.now_ns:
             self.now_ns = now_ns
         while self.due <= self.now_ns:
-            self._heap[0][3].fire()
+            self.firing = True
+            try:
+                self._heap[0][3].fire()
+            finally:
+                self.firing = False

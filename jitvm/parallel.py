@@ -16,7 +16,9 @@ lets time go on.
 
 No vCPU gets further than `LEASH` ahead of another that runs, or `NEAR` ahead of one for which an interrupt has just come: it
 waits (`World.limit`).  A host that has other things to do, or less cores than there are vCPUs, lets some of their threads
-stand for long; a guest whose time went on meanwhile would lose ticks, and find that its clocks go differently.
+stand for long; a guest whose time went on meanwhile would lose ticks, and find that its clocks go differently.  Where it was
+a timer that interrupted it, that holds until it has executed `URGENT` instructions, however often it comes out for them: a
+handler that reads the clock late, and sets the next tick from there, loses time with each.
 
 A run is not reproducible: how far the vCPUs are against each other, within that, is the host's affair.
 
@@ -36,16 +38,19 @@ from jitvm.clock import NEVER, Clock
 from jitvm.engine import layout as lay
 from jitvm.engine.common import CLOCK, Common
 from jitvm.errors import JitvmError
-from jitvm.exits import Outcome, Run
+from jitvm.exits import ExitReason, Outcome, Run
 from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
 from jitvm.memory import GuestMemory, weakly
 from jitvm.vcpu import HALTED, IDLE_S, WHY_EXIT, Vcpu
 
 ALONE, CODE, DATA = int(EXIT_ALONE), int(EXIT_CODE), int(EXIT_DATA)
 ASKED = frozenset({ALONE, CODE, DATA})
+WINDOW = int(ExitReason.IRQ_WINDOW_OPEN)
 LEASH, NEAR = 4_000_000, 50_000
 """Virtual nanoseconds: a tick of a kernel with 250 Hz; how late the interrupt of one may come, which makes the
 next tick late, too, as long as a kernel has no other clock."""
+URGENT = 20_000
+"""Instructions, of the handler of an interrupt mostly, for which a vCPU waits for nobody, and the others wait for it."""
 QUANTUM = LEASH // 2
 """How long a vCPU stays inside at most, so that two of the same speed need not wait for each other."""
 
@@ -152,7 +157,7 @@ class World:
     def wait_for_others(self, vcpu: ThreadVcpu) -> None:
         """Until `vcpu`, which goes on from the furthest one's time, is not too far ahead, or is kicked; drops the lock."""
         vcpu.catch_up()
-        while not vcpu.is_called() and self.limit(vcpu) <= vcpu.now():
+        while not vcpu.is_called() and not vcpu.is_urgent() and self.limit(vcpu) <= vcpu.now():
             self._ahead.add(vcpu)
             vcpu.sleep(IDLE_S)
             self._ahead.discard(vcpu)
@@ -160,7 +165,9 @@ class World:
 
     def has_reached(self, vcpu: ThreadVcpu, time_ns: int) -> None:
         """`vcpu` goes on from that time; NEVER: it does not run."""
-        vcpu.reached, vcpu.expected = time_ns, NEVER
+        vcpu.reached = time_ns
+        if time_ns == NEVER or not vcpu.is_urgent():
+            vcpu.expected = NEVER
         for other in self._ahead:
             other.ring()
 
@@ -204,6 +211,10 @@ class ThreadVcpu(Vcpu):
         """Virtual time at which it comes out at the latest."""
         self.reached = self.expected = NEVER
         """Virtual time at which it went in last, NEVER while it does not run; and since when it is expected to go in."""
+        self._called = self._called_shut = False
+        """A timer's interrupt has come for it, and it has not gone in since; or not with interrupts open."""
+        self._urgent_to = 0
+        """`retired` up to which it waits for nobody (a reset may have put it back)."""
         self._budget = 1
         self._thread = 0
         self._reason, self._alone, self._asked, self._n_written = (
@@ -223,6 +234,7 @@ class ThreadVcpu(Vcpu):
 
     def notice(self) -> None:
         """Its own thread looks before it goes in; others may find it inside, or about to go in."""
+        self._called |= self.clock.firing
         if not self._in_turn or threading.get_ident() != self._thread:
             self.kick()
 
@@ -231,6 +243,7 @@ class ThreadVcpu(Vcpu):
         if not self.inside:
             action(*arguments)
             return
+        self._called |= self.clock.firing
         self.letters.append(lambda: action(*arguments))
         self.kick()
 
@@ -242,7 +255,13 @@ class ThreadVcpu(Vcpu):
 
     def is_expected(self) -> bool:
         """Whether something waits for it to go in: an interrupt, mostly."""
-        return self.wakes() if self.is_halted() else self.reached != NEVER and self.engine.kicked
+        if self.is_halted():
+            return self.wakes()
+        return self.reached != NEVER and (self.engine.kicked or self.is_urgent())
+
+    def is_urgent(self) -> bool:
+        """Whether it has to take a timer's interrupt, or is at the beginning of its handler."""
+        return self._called or self._urgent_to - URGENT <= self.retired < self._urgent_to
 
     def is_called(self) -> bool:
         """Whether it shall look around before anything else; the bell rings for what comes later."""
@@ -271,7 +290,11 @@ class ThreadVcpu(Vcpu):
         world.wait_for_others(self)
         due, end = super().pre_run()
         self.attention = True  # each entry begins here
-        self._budget = max(1, min(due - self._now, end - self._retired, world.limit(self) - self._now, QUANTUM))
+        if self._called:
+            self._called, self._called_shut = False, not self.interrupts_open()
+            self._urgent_to = self._retired + URGENT
+        room = self._urgent_to - self._retired if self.is_urgent() else world.limit(self) - self._now
+        self._budget = max(1, min(due - self._now, end - self._retired, room, QUANTUM))
         self.ends_at = self._now + self._budget
         return due, end
 
@@ -284,6 +307,7 @@ class ThreadVcpu(Vcpu):
         if why == WHY_EXIT and self._words[self._reason] in ASKED:
             why = self._serve(self._words[self._reason])
         run = super().post_run(why)
+        self._called |= self._called_shut and run.reason == WINDOW
         self.world.common.times[CLOCK] = self.clock.now_ns
         return run
 
