@@ -170,17 +170,20 @@ def test_a_busy_port_is_one_line(serve: Callable[..., Server], target: ThreadedT
         Server(Session(target), "no.such.host.invalid:1").open()
 
 
-def test_whether_an_address_could_be_taken(serve: Callable[..., Server], tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken", [":0", "unix:taken"])
+def test_whether_an_address_could_be_taken(
+    taken: str, serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asked for, it is still free, or still the one's who has it."""
-    for free in (":0", "-", f"unix:{tmp_path}/free"):
+    monkeypatch.chdir(tmp_path)
+    for free in (":0", "-", "unix:free"):
         check_address(free)
     assert list(tmp_path.iterdir()) == []
-    for server in (serve(), serve(f"unix:{tmp_path}/taken")):
-        text = str(server.address) if isinstance(server.address, TcpAddress) else f"unix:{server.address}"
-        with pytest.raises(ServerError, match=r"^gdb: can't listen on .*: Address already in use$"):
-            check_address(text)
-        with connected(server) as gdb:
-            assert gdb.ask("qAttached") == "1"
+    server = serve(taken)
+    with pytest.raises(ServerError, match=r"^gdb: can't listen on .*: Address already in use$"):
+        check_address(str(server.address) if taken == ":0" else taken)
+    with connected(server) as gdb:
+        assert gdb.ask("qAttached") == "1"
     with pytest.raises(ServerError, match="is no address"):
         check_address("nowhere")
 
