@@ -99,6 +99,7 @@ def perf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["perf", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_linux_perf_names_guest_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real perf, on a process of its own: a hot loop's samples are its region's."""
     need("perf")

@@ -186,7 +186,7 @@ again:
 """
 
 
-@pytest.mark.parametrize("engine", ["plain", "handlers", "stencils", "pinned", "regions"])
+@pytest.mark.parametrize("engine", share(["handlers", "stencils", "pinned", "regions", "plain"], 4))
 def test_what_is_served_leaves_time_for_what_is_charged_ahead(engine: str) -> None:
     """An access in the middle of what was charged at once takes its time off the budget, and no timer is late for it."""
     bare = Bare(engine)

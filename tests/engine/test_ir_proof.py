@@ -26,6 +26,7 @@ from tests.engine.guest import Guest
 from tests.engine.ir_proof import Function, prove, proving
 from tests.engine.native_decoder import Decoder
 from tests.engine.programs import loaded, looping, program
+from tests.fast_set import share
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def grown() -> Iterator[list[Grown]]:
     patch.undo()
 
 
-@pytest.mark.parametrize("large", [region_pages.LARGE, 1])
+@pytest.mark.parametrize("large", share([region_pages.LARGE, 1], 1))
 def test_regions(grown: list[Grown], large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(region_pages, "LARGE", large)
     assert len(grown) > 3

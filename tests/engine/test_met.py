@@ -37,6 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_warm_start_asks_for_batches(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     texts_of_this_session(tmp_path)
     monkeypatch.setattr(cache, "LOOSE_MOST", 2)  # a short program's objects are put together, too

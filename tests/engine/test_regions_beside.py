@@ -59,7 +59,7 @@ def test_random(seed: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert accel.code.tallies["regions"].from_cache > 0
 
 
-@pytest.mark.parametrize("rewritten", [False, True])
+@pytest.mark.parametrize("rewritten", share([True, False], 1))
 def test_a_region_is_installed_only_if_its_bytes_are_still_there(
     rewritten: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ def test_log(name: str, tmp_path: Path) -> None:
     assert entries(ours) == entries(run_qemu(tmp_path, bios, *DEBUG_EXIT).debug)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", share(CASES, 2))
 def test_log_on_bochs(name: str, tmp_path: Path) -> None:
     bios = image(tmp_path, CASES[name])
     with Machine(config(bios, cpu="max")) as machine:

@@ -67,7 +67,7 @@ def test_every_simd_form_does_what_silicon_does(
 
 
 @pytest.mark.parametrize("count", share(DOT_CASES, 1))
-@pytest.mark.parametrize("engine", ["plain", "handlers"])
+@pytest.mark.parametrize("engine", share(["handlers", "plain"], 1))
 def test_dot_products_stop_at_the_step_with_an_unmasked_exception(engine: str, count: int, seed: int) -> None:
     """DPPS and DPPD multiply, then add pairs; flags of what comes behind such a step are not set (SDM vol. 2, DPPS)."""
     native.need(64, Layout.FLAT)
