@@ -116,9 +116,8 @@ class Machine(Access):
             interrupts = Interrupts()
             self._has_apic = bool(is_announced(feature_words(cpuid_table(*self._cpu())), "apic"))
             lines = Lines(
-                IrqLine(self._on_intr) if self._has_apic else interrupts.line,
-                self._on_a20, self._on_reset, self._on_power_off, self._on_debug_exit, self._on_smi,
-                self._on_smram, self._on_ignne,
+                IrqLine(self._on_intr) if self._has_apic else interrupts.line, self._on_a20, self._on_reset,
+                self._on_power_off, self._on_debug_exit, self._on_smi, self._on_smram, self._on_ignne,
             )  # fmt: skip
             self.vcpus: list[Vcpu] = []
             self.marks: stats.Marks | None = None
@@ -306,8 +305,9 @@ class Machine(Access):
         """Take input; find out that the CPU waits for nothing."""
         for backend in self._backends:
             backend.pump()
-        dead = all(v.engine.c.halted and not int(v.engine.c.rflags) & int(IF) for v in self.vcpus)
-        if dead and not self.vcpus[0].real_time and not self._attention and not self.gate.watched:
+        alive = any(v.wakes() or v.init_pending or not v.engine.c.halted or v.engine.c.rflags & IF for v in self.vcpus)
+        alive = alive or (self.world is not None and self.world.is_entered())  # who is inside may have a message waiting
+        if not alive and not self.vcpus[0].real_time and not self._attention and not self.gate.watched:
             self._stop("shutdown", message="the CPU is halted with interrupts off: only a reset could wake it")
 
     def _input_arrived(self) -> None:

@@ -109,7 +109,7 @@ class World:
         for other in self.vcpus:
             if other.inside:
                 other.engine.kick()
-        while any(other.inside for other in self.vcpus):
+        while self.is_entered():
             self._stood.wait()
         while self._due:
             self._due.pop(0)()
@@ -123,7 +123,7 @@ class World:
 
     def soon(self, action: Callable[[], None]) -> None:
         """Do it when all stand: at once, or before anybody goes in again."""
-        if any(vcpu.inside for vcpu in self.vcpus):
+        if self.is_entered():
             self._due.append(action)
         else:
             action()
@@ -182,6 +182,10 @@ class World:
     def restored(self) -> None:
         """Time was put back or forth."""
         self.common.set_time(self.clock.now_ns)
+
+    def is_entered(self) -> bool:
+        """Whether anybody is inside."""
+        return any(vcpu.inside for vcpu in self.vcpus)
 
     def others_go(self, vcpu: ThreadVcpu) -> bool:
         """Whether any other vCPU runs, or is about to."""

@@ -110,3 +110,63 @@ def test_what_comes_from_elsewhere_waits_until_the_processor_is_out(tmp_path: Pa
         apic.set_lint(0, False)
         assert not apic.pending
         machine.lock.release()
+
+
+BY_TURNS = f"""
+    cli
+    xor ax, ax
+    mov ds, ax
+    mov ss, ax
+    mov dword ptr fs:[0xF0], 0x1FF
+    mov ebx, fs:[0x20]
+    shr ebx, 24
+    jnz other
+
+    mov word ptr [2 * 4], offset nmi
+    mov word ptr [2 * 4 + 2], 0xF000
+    mov word ptr [0x602], 1                     # whose turn it is
+    mov word ptr [0x604], {2 * ROUNDS}
+    mov dword ptr fs:[0x310], 0x01000000
+    mov dword ptr fs:[0x300], 0x46F0            # SIPI: begin where this begins
+other:
+    mov sp, bx
+    shl sp, 12
+    add sp, 0x6000
+wait:
+    cmp [0x602], bx
+    je mine
+    hlt
+end_of_wait:
+    jmp wait
+mine:
+    dec word ptr [0x604]
+    jz over
+    mov eax, ebx
+    xor eax, 1
+    mov [0x602], ax
+    shl eax, 24
+    mov fs:[0x310], eax
+    mov dword ptr fs:[0x300], 0x400
+    jmp wait
+over:
+    out 0xF4, al
+nmi:                                            # between the question and HLT: ask again
+    push bp
+    mov bp, sp
+    cmp word ptr [bp + 2], offset wait
+    jb 1f
+    cmp word ptr [bp + 2], offset end_of_wait
+    jae 1f
+    mov word ptr [bp + 2], offset wait
+1:  pop bp
+    iret
+"""
+"""Two processors, interrupts off, halt in turns; each wakes the other by NMI before it halts itself."""
+
+
+@pytest.mark.parametrize("jit", ["handlers", "regions"])
+def test_halted_processors_wake_each_other_by_nmi(tmp_path: Path, jit: str) -> None:
+    """All are halted with interrupts off for a moment, yet the machine is not dead: an NMI is on its way."""
+    with two_at_once(tmp_path, assemble(BY_TURNS, 0, 16).hex(), jit) as machine:
+        result = machine.run()
+        assert result.reason == "debug-exit", result
