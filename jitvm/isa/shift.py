@@ -2,7 +2,8 @@
 
 Counts are masked to 5 bits, 6 for 64-bit operands; a masked count of 0 changes no flag.  What the manual leaves
 undefined is as Intel cores have it (measured on a Xeon of 2023, family 6 model 207): AF is 0, and OF has for every
-count the value which it has for a count of 1.  CF of a shift beyond the width is the bit that goes out last.
+count the value which it has for a count of 1 (but ROL and ROR by an immediate leave OF as it was there; not here).  CF
+of a shift beyond the width is the bit that goes out last.
 
 Source: Intel SDM vol. 2, SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD.
 """

@@ -105,8 +105,9 @@ def push_frames(c, sp, size, level):
 def enter(c, size, imm, imm2):
     """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32.
 
-    The frame pointer has the operand's size, whatever the stack's: with a 16-bit stack the upper half of EBP becomes
-    that of ESP less the push (measured on silicon; the manual's pseudo code leaves it open).
+    The frame pointer has the operand's size, whatever the stack's: with a 16-bit stack EBP becomes ESP less the push, and
+    a push at SP = 0 borrows from its upper half (measured on silicon).  The manual's FrameTemp is ESP behind the push,
+    whose upper half such a push leaves: so have it Bochs, and the ROM test386 for an 80386.
     """
     level = imm2 & W31
     frame = c.gpr[RSP] - size
