@@ -28,7 +28,7 @@ from jitvm.backends.chardev import CharBackend
 from jitvm.bus import Bus, Region
 from jitvm.bus import Mapping as BusMapping
 from jitvm.clock import Clock
-from jitvm.devices.apic_bus import ApicBus, ApicWindow
+from jitvm.devices.apic_bus import ApicBus, ApicOrders, ApicWindow
 from jitvm.devices.ata import AtaDevice
 from jitvm.devices.ata_disk import HEADS, SECTORS_PER_TRACK, AtaDisk
 from jitvm.devices.base import Device
@@ -66,8 +66,8 @@ from jitvm.memory import PAGE, GuestMemory
 from jitvm.trace import SILENT, Trace
 
 # ---- physical addresses ---------------------------------------------------------------------------------------------
-GPA_LIMIT = 1 << 32
-IOAPIC, LAPIC = 0xFEC0_0000, 0xFEE0_0000
+GPA_LIMIT, BUS_LIMIT = 1 << 32, 1 << 52
+IOAPIC, LAPIC, APIC_ORDERS = 0xFEC0_0000, 0xFEE0_0000, BUS_LIMIT - 0x1000
 VGA_WINDOW, VGA_WINDOW_SIZE = 0xA_0000, 0x2_0000
 BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
 """The BIOS image ends at 4 GiB; its last 128 KiB are seen below 1 MiB, too."""
@@ -220,7 +220,7 @@ class Board:
     def __init__(self, parts: Parts, clock: Clock, lines: Lines, trace: Trace = SILENT) -> None:
         self.parts, self.clock, self.trace, self._lines = parts, clock, trace, lines
         self.ports = Bus("port", PORTS, direct=True, trace=trace)
-        self.mmio = Bus("mmio", GPA_LIMIT, trace=trace)
+        self.mmio = Bus("mmio", BUS_LIMIT, trace=trace)
         self._make_memory()
         self.pic = PicPair(lines.intr, trace)
         self.wires: list[Wire] = []
@@ -260,7 +260,8 @@ class Board:
         self.apic_bus.on_eoi.append(self.ioapic.end_of_interrupt)
         self.mmio.map(IOAPIC, IOAPIC_SIZE, self.ioapic, name="ioapic", max_size=4)
         self.mmio.map(LAPIC, LAPIC_SIZE, self.apic_window, name="lapic", max_size=8)
-        self.owners |= {"ioapic": "ioapic", "lapic": "lapic0"}
+        self.mmio.map(APIC_ORDERS, LAPIC_SIZE, ApicOrders(self.apic_window), name="lapic msrs", max_size=8)
+        self.owners |= {"ioapic": "ioapic", "lapic": "lapic0", "lapic msrs": "lapic0"}
 
     def _isa_line(self, irq: int) -> IrqLine:
         """An ISA interrupt: it leads to the 8259A and, with its own number but for the timer, to the I/O APIC."""

@@ -7,13 +7,17 @@ that asks the device for everything.
 
 from __future__ import annotations
 
+import itertools
 import random
+import re
+import struct
 
 import numpy as np
 import pytest
 
 from jitvm.bare import Bare
-from jitvm.devices.apic_bus import ApicBus
+from jitvm.board import APIC_ORDERS
+from jitvm.devices.apic_bus import ApicBus, ApicOrders, ApicWindow
 from jitvm.devices.lapic import FIXED, LocalApic, Message
 from jitvm.engine.accel import Options, VcpuEngine
 from jitvm.exits import ExitReason, Outcome
@@ -27,7 +31,7 @@ from tests.vcpu_guest import START, Guest
 
 PAGE, PAGE_SIZE = 0xFEE0_0000, 0x1000
 IF, MMIO = 0x200, int(ExitReason.MMIO)
-FS = 4
+FS, GS = 4, 5
 ID, TPR, PPR, EOI, SVR, ISR, IRR, ICR, ICR_HIGH, TIMER, INITIAL, CURRENT, DIVIDE = (
     0x20, 0x80, 0xA0, 0xB0, 0xF0, 0x100, 0x200, 0x300, 0x310, 0x320, 0x380, 0x390, 0x3E0,
 )  # fmt: skip
@@ -74,7 +78,10 @@ class Machine:
         self.apic = LocalApic(0, guest.clock, ProcessorPins(guest.vcpu), self.bus, lambda: 0x4F)
         self.bus.locals.append(self.apic)
         self.bus.on_eoi.append(lambda vector: self.ended.append((guest.clock.now_ns, vector)))
-        guest.mmio.map(PAGE, PAGE_SIZE, self.apic, name="apic", max_size=8)
+        window = ApicWindow()
+        window.current = self.apic
+        guest.mmio.map(PAGE, PAGE_SIZE, window, name="apic", max_size=8)
+        guest.mmio.map(APIC_ORDERS, PAGE_SIZE, ApicOrders(window), name="orders", max_size=8)
         guest.vcpu.apic = guest.vcpu.interrupts = self.apic
         guest.trace.listeners.clear()
         guest.c.base[FS] = PAGE
@@ -190,6 +197,57 @@ def test_cr8_is_the_task_priority(engine: str) -> None:
         assert int(apic[apic_page.TPR]) == 0x30
         assert (cpu.registers()["rbx"], int(cpu.c.n_served)) == (3, 1)
         assert int(apic[apic_page.PENDING]) == int(cpu.c.want_window) == int(waiting != 0)
+
+
+MOVED = f"""
+ note fs:[0x30]
+ mov dword ptr fs:[0xFE0], ecx
+ mov dword ptr fs:[0xFF0], ecx
+ note fs:[0x30]
+ mov dword ptr [0x6080], 0xAAAA5555
+ mov ecx, 0x1B
+ mov eax, 0xFED40900
+ xor edx, edx
+ wrmsr
+ note gs:[0x30]
+ note fs:[0x30]
+ mov dword ptr gs:[{TPR}], 0x30
+ note gs:[{PPR}]
+ mov eax, 0x6900
+ wrmsr
+ note [0x6080]
+ mov dword ptr [0x6080], 0x40
+ note gs:[{TPR}]
+ mov eax, 0x6100
+ wrmsr
+ note [0x6080]
+ mov eax, 0xFEE00900
+ wrmsr
+ note [0x6080]
+ note fs:[{TPR}]
+ hlt
+"""
+"""FS shows the page's first place, GS another one; the third is memory.  `note`: a word that is kept."""
+
+
+@pytest.mark.parametrize("engine", SOON)
+def test_the_page_moves(engine: str) -> None:
+    """IA32_APIC_BASE: the page lies above the memory that is there, and nobody is where it was (SDM vol. 3, 10.4.4)."""
+    places = itertools.count(0x600, 4)
+    source = re.sub("note (.*)", lambda m: f"mov eax, {m[1]}\n mov [{next(places)}], eax", MOVED)
+    machine = Machine(source, engine, 0)
+    guest = machine.guest
+    guest.clock.set(0, [])
+    guest.c.rflags &= ~np.uint64(IF)
+    guest.c.base[GS] = 0xFED4_0000
+    with np.errstate(over="ignore"):
+        update_mode(guest.c)
+    assert guest.execute() is Outcome.HLT
+    version, ones, ram = 0x5_0014, 0xFFFF_FFFF, 0xAAAA_5555
+    assert struct.unpack("<10I", guest.memory.read(0x600, 40)) == (
+        version, version, version, ones, 0x30, 0x30, ones, ram, ram, 0x40,
+    )  # fmt: skip
+    assert machine.apic.enabled
 
 
 SWITCHED_OFF = f"""

@@ -100,7 +100,7 @@ class Guest:
         self._set_up(flags)
         self.clock, self.interrupts, self.lock, self.trace = Clock(), Interrupts(), threading.Lock(), Trace()
         self.card, self.window = Card(), Card()
-        self.ports, self.mmio = Bus("port", 1 << 16, direct=True), Bus("mmio", 1 << 32)
+        self.ports, self.mmio = Bus("port", 1 << 16, direct=True), Bus("mmio", 1 << 52)
         self.ports.map(CARD, 8, self.card, name="card", max_size=4)
         self.mmio.map(WINDOW, 0x1000, self.window, name="window", max_size=4)
         self.vcpu = Vcpu(0, self.engine, self.ports, self.mmio, self.clock, self.lock, self.trace, self.interrupts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jitvm.devices.lapic import LOWEST, LocalApic, Message
+from jitvm.devices.lapic import LOWEST, SIZE, LocalApic, Message
 
 SELF, ALL, OTHERS = 1, 2, 3
 
@@ -28,6 +28,19 @@ class ApicWindow:
         """Lost where there is no APIC."""
         if self.current:
             self.current.write(offset, size, value)
+
+
+class ApicOrders:
+    """The page by which a processor tells its own APIC what was written to its MSRs (jitvm/isa/apic.py)."""
+
+    def __init__(self, window: ApicWindow) -> None:
+        self._window = window
+
+    def read(self, offset: int, size: int) -> int:
+        return self._window.read(SIZE + offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self._window.write(SIZE + offset, size, value)
 
 
 class ApicBus:

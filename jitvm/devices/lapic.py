@@ -1,10 +1,11 @@
 """The local APIC of a processor: interrupt priorities, local vector table, timer, inter-processor interrupts.
 
-Registers lie 16 bytes apart in a page of their own (FEE00000h), which every processor sees as its own APIC; accesses are
-4 bytes wide.  They are kept where the processor reaches them (`Processor.page`): it serves most reads itself, the task
-priority, ends of edge-triggered interrupts and messages to itself, and takes interrupts (jitvm/isa/apic_page.py, whose rules
-are called here, too).  Of processors that run at the same time each reaches its own page alone, without the machine lock;
-what comes from elsewhere meanwhile waits until it has left translated code (`Processor.at_rest`).
+Registers lie 16 bytes apart in a page of their own (FEE00000h, until IA32_APIC_BASE moves it: jitvm/isa/outside.py), which
+every processor sees as its own APIC; accesses are 4 bytes wide.  They are kept where the processor reaches them
+(`Processor.page`): it serves most reads itself, the task priority, ends of edge-triggered interrupts and messages to itself,
+and takes interrupts (jitvm/isa/apic_page.py, whose rules are called here, too).  Of processors that run at the same time
+each reaches its own page alone, without the machine lock; what comes from elsewhere meanwhile waits until it has left
+translated code (`Processor.at_rest`).
 
 Three 256-bit sets hold what was accepted (IRR), what is served (ISR), and which of it is level-triggered (TMR).  Vectors go
 by classes of 16: one is delivered when its class is above that of the processor priority.
@@ -16,8 +17,8 @@ Source: Intel SDM vol. 3, 10 (advanced programmable interrupt controller): 10.4 
 interrupts, timer), 10.6 (inter-processor interrupts, logical destinations), 10.8 (acceptance, priorities, EOI), 10.9
 (spurious interrupt).
 
-Not modelled: x2APIC mode, moving the page by IA32_APIC_BASE, arbitration between processors (a lowest-priority interrupt
-goes to the first processor with the lowest priority), thermal and performance counter interrupts, bus errors.
+Not modelled: x2APIC mode, arbitration between processors (a lowest-priority interrupt goes to the first processor with the
+lowest priority), thermal and performance counter interrupts, bus errors; a debugger finds the page where it is after reset.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ APIC_ID, VERSION, TPR, APR, PPR, EOI, LDR, DFR, SVR = 0x20, 0x30, 0x80, 0x90, 0x
 ISR, TMR, IRR, ESR, ICR_LOW, ICR_HIGH = 0x100, 0x180, 0x200, 0x280, 0x300, 0x310
 LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR = 0x320, 0x330, 0x340, 0x350, 0x360, 0x370
 INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
-BASE, DEADLINE = 0xFE0, 0xFF0
-"""Not the manual's: 8 bytes each, by which the processor tells what is written to IA32_APIC_BASE and IA32_TSC_DEADLINE."""
-BASE_ENABLE, PAGE_ADDRESS = 0x800, 0xFEE0_0000
 SIZE = 0x1000
+BASE, DEADLINE = SIZE, SIZE + 8
+"""Behind the page, where no guest reaches: 8 bytes each, by which the processor tells what is written to IA32_APIC_BASE and
+IA32_TSC_DEADLINE."""
+BASE_ENABLE = 0x800
 
 VERSION_VALUE = 0x0005_0014
 """Integrated APIC, six LVT entries."""
@@ -455,12 +457,12 @@ class LocalApic:
             self._write_simple(offset, value)
 
     def _write_msr(self, offset: int, value: int) -> None:
-        """What the processor tells."""
+        """What the processor tells.  An APIC that is switched on again has the ID of its start (10.4.3)."""
         if offset == DEADLINE:
             self.set_deadline(value)
         else:
-            if value & ~0xFFF != PAGE_ADDRESS:
-                self._trace("unmodelled", device=self.name, what="IA32_APIC_BASE moves the page", value=value)
+            if value & BASE_ENABLE and not self.enabled:
+                self.id = self.number
             self.enabled = bool(value & BASE_ENABLE)
             self.update()
 

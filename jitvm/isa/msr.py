@@ -37,6 +37,7 @@ from jitvm.isa.shared import common_now
 from jitvm.isa.smm import SLOT_SMI_COUNT
 from jitvm.isa.state import CATCH_TRACED_MSR, CR4_TSD, EXIT, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
 from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
+from jitvm.isa.tlb import flush_tlb_all
 from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, select, u64
 
 TSC, PLATFORM_ID, EBL_CR_POWERON = u64(0x10), u64(0x17), u64(0x2A)
@@ -200,12 +201,18 @@ def write_tsc(c, v):
 
 
 def write_apic_base(c, v):
-    """Set IA32_APIC_BASE: #GP(0) for a reserved bit; what kind of processor it is (BSP) stays."""
+    """Set IA32_APIC_BASE: #GP(0) for a reserved bit; what kind of processor it is (BSP) stays.
+
+    A page that has moved lies above whatever memory is there (SDM vol. 3, 10.4.4).
+    """
     if v & ~(c.phys_mask & APIC_BASE_BITS) != W0:
         return fault(c, GP, W0)
     if tell_base(c, v) != OK:
         return c.status
+    moved = (c.msr_apic_base ^ v) & ~APIC_BSP
     c.msr_apic_base = (v & ~APIC_BSP) | (c.msr_apic_base & APIC_BSP)
+    if moved != W0:
+        flush_tlb_all(c)
     return OK
 
 

@@ -19,6 +19,9 @@ from jitvm.isa.words import W0, W1, W2, W8, u64
 
 LOG_SIZE = u64(256)
 W3_, W40 = u64(3), u64(40)
+PAGE_BITS, APIC_AT, APIC_ON = ~u64(0xFFF), u64(0xFEE0_0000), u64(0x800)
+NOWHERE = u64(0xF_FFFF_FFFF_E000)
+"""A page of the bus that no physical address reaches."""
 
 
 def is_half_done(c):
@@ -73,6 +76,20 @@ def port_string(c, port, size, write, count):
     return outside(c, EXIT_IO, port, size, write, count, W0)
 
 
+def on_bus(c, address, size, write, value):
+    """One access to an address of the bus."""
+    return outside(c, EXIT_MMIO, address, size, write, W1, value)
+
+
 def mmio(c, gpa, size, write, value):
-    """One access to physical memory that is not memory."""
-    return outside(c, EXIT_MMIO, gpa, size, write, W1, value)
+    """One access to a physical address that is not memory.
+
+    The bus has the local APIC's page where it is after a reset: one that IA32_APIC_BASE has moved is found there, and an
+    access to the place that it has left goes where nobody is.
+    """
+    page, at = gpa & PAGE_BITS, c.msr_apic_base & PAGE_BITS
+    if at != APIC_AT and page == at and c.msr_apic_base & APIC_ON != W0:
+        return on_bus(c, APIC_AT | (gpa ^ page), size, write, value)
+    if at != APIC_AT and page == APIC_AT:
+        return on_bus(c, NOWHERE | (gpa ^ page), size, write, value)
+    return on_bus(c, gpa, size, write, value)

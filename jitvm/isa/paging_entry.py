@@ -23,7 +23,7 @@ from jitvm.isa.tlb import FETCH, SUPERVISOR, USER, WRITE
 from jitvm.isa.watch import watch_access
 from jitvm.isa.words import M32, ONES, W0, W1, W3, W4, W8, W12, u64
 
-PAGE_OFFSET = u64(0xFFF)
+PAGE_OFFSET, APIC_ON = u64(0xFFF), u64(0x800)
 PAGE_MASK = u64(0xFFFF_FFFF_FFFF_F000)
 MAPPED = u64(1)
 SMRAM_PAGE, SMRAM_PAGES = u64(0xA0), u64(0x20)
@@ -33,9 +33,11 @@ PF_P, PF_W, PF_U, PF_RSVD, PF_FETCH = u64(1), u64(2), u64(4), u64(8), u64(16)
 
 
 def memory_at(c, gpa, write):
-    """Host address of a physical address, 0 when it is not memory."""
+    """Host address of a physical address, 0 when it is not memory: the local APIC's page lies above memory (10.4.4)."""
     page = gpa >> W12
     if page >= c.n_pages:
+        return W0
+    if page == c.msr_apic_base >> W12 and c.msr_apic_base & APIC_ON != W0:
         return W0
     if c.smm_window != W0 and page - SMRAM_PAGE < SMRAM_PAGES:
         return c.ram + gpa

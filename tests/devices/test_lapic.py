@@ -25,7 +25,7 @@ ID, VERSION, TPR, PPR, EOI, LDR, DFR, SVR, ISR, TMR, IRR, ESR = (
 ICR, ICR_HIGH, TIMER, LINT0, LINT1, ERROR, INITIAL, CURRENT, DIVIDE = (
     0x300, 0x310, 0x320, 0x350, 0x360, 0x370, 0x380, 0x390, 0x3E0,
 )  # fmt: skip
-BASE, DEADLINE = 0xFE0, 0xFF0
+BASE, DEADLINE = 0x1000, 0x1008
 MASKED, PERIODIC, BY_DEADLINE = 0x10000, 0x20000, 0x40000
 
 
@@ -315,8 +315,12 @@ def test_an_apic_that_is_switched_off_is_not_there() -> None:
     assert s.cpus[1].seen == ["nmi"]
     off.write(BASE, 8, 0xFEE0_0800)
     assert off.read(TPR, 4) == 0x30 and s.vectors(1) == [] and told == []
+    off.write(ID, 4, 5 << 24)
     off.write(BASE, 8, 0xFED4_0800)
-    assert told == ["unmodelled"]
+    assert off.read(ID, 4) == 5 << 24
+    off.write(BASE, 8, 0xFED4_0000)
+    off.write(BASE, 8, 0xFED4_0800)
+    assert off.read(ID, 4) == 1 << 24, "switched off and on again it has the ID of its start"
 
 
 def test_late_clock_does_not_shift_the_period() -> None:
