@@ -23,9 +23,12 @@ TOOLCHAIN = ("gcc", "as", "ld", "objcopy")
 SEABIOS = Path("/usr/share/seabios/bios.bin")
 SEABIOS_256K = Path("/usr/share/seabios/bios-256k.bin")
 VGABIOS = Path("/usr/share/seabios/vgabios-stdvga.bin")
+OVMF_CODE, OVMF_VARS = Path("/usr/share/OVMF/OVMF_CODE.fd"), Path("/usr/share/OVMF/OVMF_VARS.fd")
+UBOOT_64 = Path("/usr/lib/u-boot/qemu-x86_64/u-boot.rom")
+QBOOT = Path("/usr/share/qemu/qboot.rom")
 PROGRAMS = (*TOOLCHAIN, "nm", "qemu-system-i386", "qemu-system-x86_64", "gdb", "lldb", "bochs", "nasm", "perf")
 GRUB_RESCUE = ("grub-mkrescue", "xorriso", "mformat", "cpio")
-FILES = (SEABIOS, SEABIOS_256K, VGABIOS)
+FILES = (SEABIOS, SEABIOS_256K, VGABIOS, OVMF_CODE, OVMF_VARS, UBOOT_64, QBOOT)
 MODULES = ("hypothesis", "unicorn", "pygdbmi")
 
 

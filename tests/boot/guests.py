@@ -37,7 +37,7 @@ def rom(folder: Path, code: str) -> Path:
     return path
 
 
-def config(bios: Path, **more: Any) -> MachineConfig:
+def config(bios: Path | None, **more: Any) -> MachineConfig:
     """COM1 and the debug port in memory, isa-debug-exit at F4h, a time-out that a healthy run never meets."""
     values: dict[str, Any] = {
         "bios": bios, "serials": ("memory",), "debugcons": ((0xE9, "memory"),), "devices": (DEBUG_EXIT,),
