@@ -502,7 +502,7 @@ class VcpuEngine:
 
     def retired(self) -> int:
         """Instructions retired so far; true while no translated code runs."""
-        return self.words[self._horizon] - self.signed[self._left]
+        return self.signed[self._horizon] - self.signed[self._left]
 
     def kick(self) -> None:
         """From any thread: make translated code come back within one block."""

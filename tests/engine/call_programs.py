@@ -28,7 +28,7 @@ class CallLoops(FlagLoops):
 
     def entry(self) -> tuple[str, str]:
         """An address from the table, into a register: by a number that the program has, or any."""
-        e, r = self.e, self.pick("bx", "dx", "si", "di")
+        e, r = self.e, self.pick("bx", "bx", "si", "di")
         scale = {16: 1, 32: 2, 64: 3}[self.bits]
         by = self.pick(f"mov {e}{r}, [{LEFT}]", f"mov {e}{r}, {self.rng.randrange(ENTRIES)}", f"mov {e}{r}, {e}ax")
         return f"{by}; and {e}{r}, {ENTRIES - 1}; shl {e}{r}, {scale}; mov {e}{r}, [{e}{r} + {TABLE}]", f"{e}{r}"

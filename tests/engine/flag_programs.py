@@ -167,10 +167,14 @@ class FlagLoops:
         ]
         lines += [f"mov {e}{r}, {v}" for r, v in (("ax", rng.randrange(1 << 15)), ("cx", rng.randrange(60, 120)))]
         lines += [f"mov {e}si, {DATA + 0x500}; mov {e}di, {DATA + 0x600}", "fninit"]
+        return [*lines, *self.chain(blocks, "out: hlt"), "spare: .fill 16, 1, 0x90"]
+
+    def chain(self, blocks: int, end: str) -> list[str]:
+        """The blocks, what comes behind the last one, and a function that they call."""
+        lines = []
         for k in range(blocks):
-            ahead = f"L{rng.randrange(k + 1, blocks + 1)}"
+            ahead = f"L{self.rng.randrange(k + 1, blocks + 1)}"
             ends = f"j{self.cc()} {ahead}", f"j{self.cc()} {ahead}", "call function", self.back(k), self.back(k), "nop"
             lines += [f"L{k}:", *self.body(7), self.pick(*ends)]
-        lines += [f"L{blocks}:", self.back(blocks), "out: hlt"]
-        lines += ["function:", *self.body(4), f"j{self.cc()} behind", *self.body(3), "behind: ret"]
-        return [*lines, "spare: .fill 16, 1, 0x90"]
+        lines += [f"L{blocks}:", self.back(blocks), end]
+        return [*lines, "function:", *self.body(4), f"j{self.cc()} behind", *self.body(3), "behind: ret"]

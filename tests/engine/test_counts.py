@@ -46,6 +46,8 @@ class Restart:
             self.bare.write(4096 * int(page), self.memory[4096 * page : 4096 * page + 4096].tobytes())
         engine = self.bare.vcpu
         engine.accel.flush(engine.address)
+        if engine.common is not None:
+            engine.common.set_time(0)
         if engine.regions.ready:  # the mark that says so may have been among the words
             engine.wake()
         self.guest.device.seen.clear()

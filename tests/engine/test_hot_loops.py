@@ -13,12 +13,17 @@ from functools import partial
 
 import pytest
 
+from jitvm import bare
+from jitvm.engine.accel import Options
 from tests.engine.call_programs import CallLoops
 from tests.engine.debug_acts import DebugLoops, debug_guest, some_acts
+from tests.engine.flag_programs import FlagLoops
 from tests.engine.fp_programs import FpLoops, fp_guest
+from tests.engine.guest import Guest
 from tests.engine.long_mode_programs import LongModeLoops, long_mode_guest
 from tests.engine.mode_programs import ModeLoops, a20, dma, mode_guest
 from tests.engine.programs import CALLS
+from tests.engine.shared_guest import SharedEngine
 from tests.engine.ways import ENOUGH, MORE_WAYS, Act, Plan, compare, interrupt, start
 from tests.fast_set import share
 
@@ -51,6 +56,20 @@ def floats(seed: int, bits: int) -> None:
     compare(partial(fp_guest, source=source, bits=bits), cuts(rng, [interrupt(v) for v in CALLS]), some_ways(rng), source)
 
 
+def shared(seed: int, bits: int) -> None:
+    """A CPU of those that share memory: locked instructions and code pages go other ways."""
+
+    def make(engine: str, options: Options | None) -> Guest:
+        with pytest.MonkeyPatch.context() as patch:
+            if engine != "plain":
+                patch.setattr(bare, "VcpuEngine", SharedEngine)
+            return start(engine, options, source=source, bits=bits)
+
+    rng = random.Random(seed)
+    source = FlagLoops(seed, bits, rng.randrange(2, 6)).text
+    compare(make, cuts(rng, [interrupt(v) for v in CALLS]), some_ways(rng), source)
+
+
 def modes(seed: int) -> None:
     """What loops stand on changes."""
     rng = random.Random(seed)
@@ -72,7 +91,7 @@ def long_modes(seed: int) -> None:
     compare(partial(long_mode_guest, source=source, seed=seed), cuts(rng, [a20, dma]), some_ways(rng), source)
 
 
-KINDS: dict[str, Callable[[int, int], None]] = {"points": points, "calls": calls, "floats": floats}
+KINDS: dict[str, Callable[[int, int], None]] = {"points": points, "calls": calls, "floats": floats, "shared": shared}
 MODES: dict[str, Callable[[int], None]] = {"modes": modes, "long modes": long_modes}
 
 

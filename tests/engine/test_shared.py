@@ -213,6 +213,17 @@ def test_time_that_is_caught_up_with_comes_off_the_budget(engine: str, monkeypat
     assert abs(now() - before - 40_000) < 8 and abs(cpu.retired() - retired - 10_000) < 8
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_catching_up_with_more_time_than_instructions(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that has just started, with a small budget: how many instructions it has done stays a small number."""
+    guest, cpu = shared_guest(monkeypatch, engine)
+    guest.load("nop\n rdtsc\n nop\n jmp 1f\n1: nop\n hlt")
+    cpu.common.times[CLOCK] = 1_000_000
+    assert cpu.run(100) == lay.WHY_LIMIT
+    assert 2 <= guest.retired < 10
+    assert cpu.retired() + int(cpu.c.extra_ns) >= 1_000_000
+
+
 def test_regions_are_installed_under_the_lock_of_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another vCPU's thread may be looking for handlers in the same cache just now."""
     cpu = shared_guest(monkeypatch, "regions")[1]

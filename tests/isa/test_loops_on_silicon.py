@@ -64,13 +64,7 @@ class SiliconLoops(FlagLoops):
         e, rng = self.e, self.rng
         lines = [f"mov {e}si, {self.data + 0x500}; mov {e}di, {self.data + 0x600}"]
         lines += [f"mov {e}cx, {rng.randrange(20, 60)}; cmp ecx, ecx"]
-        for k in range(blocks):
-            ahead = f"L{rng.randrange(k + 1, blocks + 1)}"
-            ends = f"j{self.cc()} {ahead}", f"j{self.cc()} {ahead}", "call function", self.back(k), self.back(k), "nop"
-            lines += [f"L{k}:", *self.body(7), self.pick(*ends)]
-        lines += [f"L{blocks}:", self.back(blocks), "jmp out"]
-        lines += ["function:", *self.body(4), f"j{self.cc()} behind", *self.body(3), "behind: ret"]
-        return [*lines, "out:"]
+        return [*lines, *self.chain(blocks, "jmp out"), "out:"]
 
 
 def case_of(seed: int, bits: int) -> Case:
