@@ -118,7 +118,6 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     if options.gdb_wait and gdb is None:
         config.fail("--gdb-wait: nobody could let the CPU go; give --gdb too")
     symbols, offset = values.parse_symbols(options.symbols) if options.symbols is not None else (None, 0)
-    kernel, initrd = (Path(name) if name is not None else None for name in (options.kernel, options.initrd))
     return MachineConfig(
         memory=values.parse_memory(options.m) if options.m is not None else config.DEFAULT_MEMORY,
         smp=values.parse_smp(options.smp) if options.smp is not None else 1,
@@ -127,8 +126,8 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         cpu_features=features,
         bios=Path(bios) if bios is not None else None,
         drives=_drives(options),
-        kernel=kernel,
-        initrd=initrd,
+        kernel=_file("--kernel", options.kernel),
+        initrd=_file("--initrd", options.initrd),
         append=options.append,
         boot=order,
         boot_menu=menu,
@@ -150,7 +149,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         trace_file=trace_file,
         stats=options.stats or "",
         perf_map=options.perf_map,
-        trace_json=Path(options.trace_json) if options.trace_json is not None else None,
+        trace_json=_file("--trace-json", options.trace_json),
         cache=values.parse_switch("--cache", options.cache),
         jit=options.jit,
         code_cache=values.parse_size("--code-cache", options.code_cache)
@@ -158,6 +157,13 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         else config.DEFAULT_CODE_CACHE,
         engine=tuple(pair for text in options.opt for pair in values.parse_opt(text)),
     )
+
+
+def _file(option: str, name: str | None) -> Path | None:
+    """A file's path; an empty one would be the current folder's."""
+    if name == "":
+        config.fail(f"{option}: the name of the file is empty")
+    return None if name is None else Path(name)
 
 
 def _drives(options: argparse.Namespace) -> tuple[config.DriveConfig, ...]:

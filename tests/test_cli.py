@@ -76,6 +76,8 @@ MISTAKES = [
     ("boot --opt warp=on", "unknown option 'warp'"),
     ("boot --boot z", "--boot"),
     ("boot --kernel nothing-there", "No such file"),
+    ("boot --kernel=", "--kernel: the name of the file is empty"),
+    ("boot --trace-json=", "--trace-json: the name of the file is empty"),
     ("boot --initrd initrd", "--kernel"),
     ("boot --append quiet", "--kernel"),
     ("boot --gdb nowhere", "--gdb: 'nowhere' is no address"),
