@@ -58,8 +58,8 @@ class Cpu:
 
     fields: dict[str, np.ndarray]
     half_done: bool
-    waiting: tuple[bool, bool, bool]
-    """SMI, NMI, INIT."""
+    waiting: tuple[int, int, int]
+    """SMI, NMIs, INIT."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class ProcessorPins:
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
         self._words = vcpu.engine.words
-        self._tsc, first = lay.at("tsc_offset") // 8, lay.at("apic") // 8
+        self._tsc, self._nmi_blocked, first = (lay.at(name) // 8 for name in ("tsc_offset", "nmi_blocked", "apic"))
         self.page = self._words[first : first + PAGE_WORDS]
         """The local APIC's registers (jitvm/isa/apic_page.py)."""
         self.page[int(PRESENT)] = 1
@@ -75,9 +75,15 @@ class ProcessorPins:
         self._vcpu.at_rest(action, *arguments)
 
     def nmi(self) -> None:
-        """An NMI message or pin."""
-        self._vcpu.nmi_pending = True
-        self._vcpu.notice()
+        """An NMI message or pin.
+
+        One waits while a handler runs (SDM vol. 3, 6.7.1).  One that comes before another was taken waits behind it, too:
+        silicon would have taken that one at once, between two instructions.
+        """
+        vcpu = self._vcpu
+        waits_behind = vcpu.nmi_pending and not (self._words[self._nmi_blocked] or vcpu.engine.injecting)
+        vcpu.nmi_pending = 2 if waits_behind else 1
+        vcpu.notice()
 
     def smi(self) -> None:
         """An SMI message."""

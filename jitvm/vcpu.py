@@ -70,7 +70,7 @@ def count(counts: dict[int, int], key: int) -> None:
 class Noticed:
     """A mark that the loop must not pass by: setting it makes the loop look at all of them before it enters again.
 
-    From any thread: the mark is there before the loop is told to look.
+    From any thread: the mark is there before the loop is told to look.  0 is none; of NMIs there may be two.
     """
 
     __slots__ = ("_slot",)
@@ -78,11 +78,11 @@ class Noticed:
     def __set_name__(self, owner: type, name: str) -> None:
         self._slot = "_" + name
 
-    def __get__(self, vcpu: Vcpu, owner: type | None = None) -> bool:
-        marked: bool = getattr(vcpu, self._slot)
+    def __get__(self, vcpu: Vcpu, owner: type | None = None) -> int:
+        marked: int = getattr(vcpu, self._slot)
         return marked
 
-    def __set__(self, vcpu: Vcpu, value: bool) -> None:
+    def __set__(self, vcpu: Vcpu, value: int) -> None:
         setattr(vcpu, self._slot, value)
         vcpu.attention = True
 
@@ -452,11 +452,11 @@ class Vcpu:
 
     def takes_init(self) -> bool:
         """Whether an INIT waits that RSM need not let in."""
-        return self.init_pending and not self._words[SMM]
+        return bool(self.init_pending and not self._words[SMM])
 
     def urgent(self) -> bool:
         """Whether an SMI or an NMI waits."""
-        return self.smi_pending or self.nmi_pending
+        return bool(self.smi_pending or self.nmi_pending)
 
     def offer_urgent(self) -> bool:
         """Take SMI or NMI; True when one instruction must be entered alone before (SDM vol. 3, 6.9, 34.3.1)."""
@@ -470,7 +470,7 @@ class Vcpu:
         elif words[NMI_BLOCKED] or words[SHADOW] == self.retired:
             return True
         else:
-            self.nmi_pending = False
+            self.nmi_pending -= 1
             if self.trace.wants("irq_inject"):
                 self.trace("irq_inject", vcpu=self.index, vector=NMI_VECTOR)
             self.engine.inject_nmi()

@@ -382,3 +382,20 @@ def test_an_interrupt_comes_while_an_nmi_waits_for_the_end_of_another() -> None:
     assert guest.execute() is Outcome.HLT
     assert guest.interrupts.taken == [0x40] and not guest.vcpu.nmi_pending
     assert guest.vcpu.retired == 8 + 1 + 8 + 3
+
+
+@pytest.mark.parametrize(("before", "inside", "handled"), [(1, 0, 1), (2, 0, 2), (3, 0, 2), (1, 1, 2), (1, 2, 2)])
+def test_nmis_that_come_before_one_is_taken(before: int, inside: int, handled: int) -> None:
+    """The second waits as if the first had been taken when it came; one waits while a handler runs (SDM vol. 3, 6.7.1)."""
+    guest = Guest(assemble("nop\n nop\n hlt", START, 16), {2: assemble("inc word ptr ss:[0x600]\n nop\n iret", 0, 16)})
+    pins = ProcessorPins(guest.vcpu)
+
+    def come(n: int) -> None:
+        for _ in range(n):
+            pins.nmi()
+
+    come(before)
+    guest.clock.timer("more", lambda: come(inside)).arm(2)
+    guest.vcpu.limit = 100
+    assert guest.execute() is Outcome.HLT
+    assert guest.word(0x600) == handled
