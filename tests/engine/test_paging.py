@@ -313,29 +313,52 @@ def test_second_page_moves_then_it_is_written(engine: str) -> None:
             assert guest.bare.registers()["eax"] == second << 24 | value << 16 | 0x0201
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_second_page_moves_by_invlpg(engine: str) -> None:
-    """The same by the guest itself, in one run, with the code warm."""
+WAYS_IN = {"a call": (0x2FFD, "nop"), "falling into it": (0x2FFC, "nop"), "a jump": (0x2FE0, "jmp 0x2FFD")}
+"""How an instruction over the border, at 2FFDh, is come to: what to call, and what is there."""
+
+
+def over_border_by(engine: str, way: str, flip: int) -> Guest:
+    """A guest that goes `way` six times, while `flip` of the second page's entry changes after each, told by INVLPG."""
     guest = Guest(engine)
     page_on(guest)
+    to, code = WAYS_IN[way]
+    guest.bare.write(to, assemble(code, to, 32))
     over_border(guest, 0xC, 0x20)
     guest.bare.write(0xD000, bytes([0x30, 0x30, 0xC3]))
     guest.bare.write(0xC002, b"\xc3")
     guest.load(f"""
         mov ecx, 6
     1:  mov eax, 0
-        call 0x2FFD
+        call {to}
         add ebx, eax
-        xor dword ptr [{TABLE + 12}], 0x1000
+        xor dword ptr [{TABLE + 12}], {flip}
         invlpg [0x3000]
         loop 1b
         hlt
     """)
+    return guest
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_second_page_moves_by_invlpg(engine: str, way: str) -> None:
+    """The same by the guest itself, in one run, with the code warm; what leads there lies in the same page or not."""
+    guest = over_border_by(engine, way, 0x1000)
     assert guest.go() == "hlt"
     total = 0
     for k in range(6):
         total += (0x3030 if k % 2 else 0x2020) << 16 | 0x0201
     assert guest.bare.registers()["ebx"] == total & 0xFFFF_FFFF
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_second_page_goes_by_invlpg(engine: str, way: str) -> None:
+    """It is there once; then the fetch of the instruction's second part faults before anything of it has happened."""
+    guest = over_border_by(engine, way, P)
+    assert guest.go() == "fault 14 0"
+    assert (int(guest.c.rip), int(guest.c.cr2)) == (0x2FFD, 0x3000)
+    assert guest.bare.registers()["eax"] == 0 and guest.bare.registers()["ebx"] == 0x2020_0201
 
 
 @pytest.mark.parametrize("engine", ENGINES)
