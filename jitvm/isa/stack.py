@@ -11,7 +11,7 @@ Not modelled: when an outer frame's slots are MMIO, ENTER reads them twice (once
 from __future__ import annotations
 
 from jitvm.isa.memory import host_run, load, probe_store, push_at
-from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp
+from jitvm.isa.registers import cut_sp, get_reg, set_reg, set_sp, stack_mask
 from jitvm.isa.state import FAULT, OK, RBP, RSP, SS
 from jitvm.isa.words import M16, W0, W1, W3, W7, W8, W31, cut
 
@@ -105,14 +105,14 @@ def push_frames(c, sp, size, level):
 def enter(c, size, imm, imm2):
     """ENTER: `imm` bytes of locals, nesting level `imm2` modulo 32.
 
-    The frame pointer has the operand's size, whatever the stack's: with a 16-bit stack EBP becomes ESP less the push, and
-    a push at SP = 0 borrows from its upper half (measured on silicon).  The manual's FrameTemp is ESP behind the push,
-    whose upper half such a push leaves: so have it Bochs, and the ROM test386 for an 80386.
+    The frame pointer has the operand's size, whatever the stack's, and is ESP behind the push, whose upper half a push on a
+    16-bit stack leaves, at SP = 0 as well: so the manual (vol. 2, ENTER: FrameTemp), an 80386 by the ROM test386, and Bochs.
+    Newer silicon borrows from the upper half there, which tests/oracle/compare.py leaves out.
     """
-    level = imm2 & W31
-    frame = c.gpr[RSP] - size
+    level, sp = imm2 & W31, c.gpr[RSP]
+    frame = (sp & ~stack_mask(c)) | cut_sp(c, sp - size)
     slots = W1 + level
-    bottom = c.gpr[RSP] - slots * size - (imm & M16)
+    bottom = sp - slots * size - (imm & M16)
     if probe_enter(c, size, level) != OK or probe_store(c, SS, cut_sp(c, bottom), size) != OK:
         return c.status
     if push_at(c, cut_sp(c, frame), size, get_reg(c, RBP, size)) != OK:
