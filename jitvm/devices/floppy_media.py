@@ -8,8 +8,9 @@ An image that is none of them is the beginning of a larger disk, whose other sec
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from jitvm.devices.base import Disk
 from jitvm.errors import BackendError
 
 SECTOR = 512
@@ -46,18 +47,6 @@ FORMATS = (
     Format(82, 2, 21, RATE_500K, DRIVE_1440K),
 )
 LARGEST = max(form.size for form in FORMATS)
-
-
-class Disk(Protocol):
-    """What a drive needs of its backend (`jitvm.backends.blockdev`)."""
-
-    name: str
-    size: int
-    read_only: bool
-
-    def read(self, offset: int, size: int) -> bytes: ...
-
-    def write(self, offset: int, data: bytes) -> None: ...
 
 
 def find_format(size: int) -> Format | None:

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Protocol
 
-from jitvm.devices.base import Snapshot
+from jitvm.devices.base import Disk, Snapshot
 from jitvm.errors import BackendError
 from jitvm.trace import SILENT, Trace
 
@@ -30,18 +29,6 @@ READ_ID, QUERY, WRITE_BUFFER, READ_ARRAY, CONFIRM, LOCK_CONFIRM = 0x90, 0x98, 0x
 ALSO_READ_ARRAY = {0x00, 0xF0, READ_ARRAY}
 READY, ERASE_FAILED, PROGRAM_FAILED = 0x80, 0x20, 0x10
 QRY, COMMAND_SET, PRIMARY_TABLE, INTERFACE_8_BIT = b"QRY", 0x0001, 0x31, 0
-
-
-class Disk(Protocol):
-    """What it needs of its backend (`jitvm.backends.blockdev`)."""
-
-    name: str
-    size: int
-    read_only: bool
-
-    def read(self, offset: int, size: int) -> bytes: ...
-
-    def write(self, offset: int, data: bytes) -> None: ...
 
 
 def query_table(size: int) -> bytes:
