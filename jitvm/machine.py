@@ -40,7 +40,6 @@ from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
 from jitvm.irq import Interrupts, IrqLine
 from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
-from jitvm.isa.flags import IF
 from jitvm.linux_boot import load as load_linux
 from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
@@ -48,7 +47,7 @@ from jitvm.pace import Pace
 from jitvm.parallel import ThreadVcpu, World
 from jitvm.processor import ProcessorPins
 from jitvm.run_result import FINAL, RunResult
-from jitvm.smp import Rotation, TurnVcpu
+from jitvm.smp import Rotation, TurnVcpu, are_dead
 from jitvm.trace import Trace
 from jitvm.vcpu import NEVER, Vcpu
 
@@ -305,9 +304,9 @@ class Machine(Access):
         """Take input; find out that the CPU waits for nothing."""
         for backend in self._backends:
             backend.pump()
-        alive = any(v.wakes() or v.init_pending or not v.engine.c.halted or v.engine.c.rflags & IF for v in self.vcpus)
-        alive = alive or (self.world is not None and self.world.is_entered())  # who is inside may have a message waiting
-        if not alive and not self.vcpus[0].real_time and not self._attention and not self.gate.watched:
+        inside = self.world is not None and self.world.is_entered()  # who is may have a message waiting
+        dead = not inside and are_dead(self.vcpus)
+        if dead and not self.vcpus[0].real_time and not self._attention and not self.gate.watched:
             self._stop("shutdown", message="the CPU is halted with interrupts off: only a reset could wake it")
 
     def _input_arrived(self) -> None:

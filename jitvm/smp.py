@@ -23,12 +23,13 @@ vCPUs that run at the same time: jitvm/parallel.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jitvm.clock import NEVER
 from jitvm.engine.shared_code import SharedCode
 from jitvm.exits import HANDLED, Outcome
+from jitvm.isa.flags import IF
 from jitvm.vcpu import HALTED, IDLE_S, Vcpu
 
 SLICE_NS = 100_000
@@ -40,6 +41,13 @@ GOLDEN = 0x9E37_79B9
 def turn_after(start: int) -> int:
     """Length of a turn that begins at that virtual time: looks random, and is the same in every run."""
     return SLICE_NS - (start * GOLDEN >> 16) % SHORTER
+
+
+def are_dead(vcpus: Sequence[Vcpu]) -> bool:
+    """All are halted with interrupts off, and nothing that has come for one ends that, or is just being taken by it."""
+    return not any(
+        v.wakes() or v.init_pending or v.engine.injecting or not v.engine.c.halted or v.engine.c.rflags & IF for v in vcpus
+    )
 
 
 class Rotation:

@@ -12,6 +12,7 @@ import pytest
 from jitvm.devices.lapic import EXTINT, FIXED, LVT_LINT0, SVR, Message
 from jitvm.exits import ExitReason
 from jitvm.parallel import ThreadVcpu
+from jitvm.smp import are_dead
 from tests.boot.guests import two_at_once
 from tests.engine.assembler import assemble
 
@@ -170,3 +171,17 @@ def test_halted_processors_wake_each_other_by_nmi(tmp_path: Path, jit: str) -> N
     with two_at_once(tmp_path, assemble(BY_TURNS, 0, 16).hex(), jit) as machine:
         result = machine.run()
         assert result.reason == "debug-exit", result
+
+
+def test_an_nmi_that_is_just_being_taken_is_no_death(tmp_path: Path) -> None:
+    """It is no longer pending then, and the processor halted until it goes in, for which others may let it wait."""
+    with two_at_once(tmp_path, "f4") as machine:
+        for vcpu in machine.vcpus:
+            vcpu.engine.c.halted = 1
+        assert are_dead(machine.vcpus)
+        second = machine.vcpus[1]
+        second.engine.c.parked = 0  # it waits for no SIPI
+        second.nmi_pending = True
+        assert not are_dead(machine.vcpus)
+        assert not second.offer_urgent() and not second.nmi_pending and second.engine.c.halted
+        assert not are_dead(machine.vcpus)
