@@ -113,7 +113,9 @@ class LongModeLoops(ModeLoops):
         """The same in compatibility mode; N lies in 64-bit code."""
         body = self.body_of(j, 32, "e")
         selector, up = self.rng.choice(((CODE32, 0), (CODE32, 0), (CODE_BELOW, BELOW), (CODE_TIGHT, 0)))
-        go = f"push {selector}; push offset {{}} + {up}; retfq"
+        # Upper halves are undefined outside of 64-bit code (SDM vol. 1, 3.4.1.1), and regions make them 0.
+        clear = "; ".join(f"mov e{r}, e{r}" for r in ("ax", "bx", "cx", "dx", "si", "di"))
+        go = f"{clear}; push {selector}; push offset {{}} + {up}; retfq"
         cut = next(k for k, line in enumerate(body) if line.startswith("N"))
         lines = [go.format(f"B{j}"), ".code32", f"B{j}:", *body[:cut], f"mov esp, {STACK}; dec dword ptr ss:[{INNER}]"]
         lines += [f"jz Z{j}; jmp A{j}", f"Z{j}:", self.far(f"E{j}", 8, 0), ".code64", f"N{j}:"]
