@@ -189,7 +189,7 @@ class World:
 
     def others_go(self, vcpu: ThreadVcpu) -> bool:
         """Whether any other vCPU runs, or is about to."""
-        return any(v is not vcpu and not self.is_held(v.index) and (not v.is_halted() or v.wakes()) for v in self.vcpus)
+        return any(v is not vcpu and not self.is_held(v.index) and v.goes() for v in self.vcpus)
 
     def watch_timers(self) -> None:
         """Who runs beyond the next timer, which another vCPU has set, shall look at it."""
@@ -231,6 +231,10 @@ class ThreadVcpu(Vcpu):
     def is_halted(self) -> bool:
         """HLT, or waiting for SIPI."""
         return bool(self._words[HALTED])
+
+    def goes(self) -> bool:
+        """Whether it runs, or what has come ends its HLT: that waits for it, is being let in, or is told when it is out."""
+        return not self.is_halted() or self.inside or self.engine.injecting or self.wakes()
 
     def begin_turn(self) -> None:
         self._thread = threading.get_ident()

@@ -178,10 +178,11 @@ def test_an_nmi_that_is_just_being_taken_is_no_death(tmp_path: Path) -> None:
     with two_at_once(tmp_path, "f4") as machine:
         for vcpu in machine.vcpus:
             vcpu.engine.c.halted = 1
-        assert are_dead(machine.vcpus)
-        second = machine.vcpus[1]
+        first, second = machine.vcpus
+        assert machine.world is not None and isinstance(first, ThreadVcpu)
+        assert are_dead(machine.vcpus) and not machine.world.others_go(first)
         second.engine.c.parked = 0  # it waits for no SIPI
         second.nmi_pending = True
-        assert not are_dead(machine.vcpus)
+        assert not are_dead(machine.vcpus) and machine.world.others_go(first)
         assert not second.offer_urgent() and not second.nmi_pending and second.engine.c.halted
-        assert not are_dead(machine.vcpus)
+        assert not are_dead(machine.vcpus) and machine.world.others_go(first), "no time is let pass to the next timer"
