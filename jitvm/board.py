@@ -60,8 +60,7 @@ from jitvm.devices.vga import DEFAULT_VRAM, TEXT_SIZE, Vga
 from jitvm.devices.vga_memory import LinearWindow
 from jitvm.errors import ConfigError, ImageError
 from jitvm.irq import IrqLine, OrLine
-from jitvm.linux_boot import ROM as LINUX_ROM
-from jitvm.linux_boot import LinuxBoot
+from jitvm.kernel_boot import KernelBoot
 from jitvm.memory import PAGE, GuestMemory
 from jitvm.trace import SILENT, Trace
 
@@ -142,7 +141,7 @@ class Parts:
     `bios` is the image, or `flashes` are (the first one ends at 4 GiB, the second one below it); `vga_rom` an option ROM or
     b""; `drives` four IDE drives (primary and secondary, master and slave) or None; `floppies` drives A and B or None;
     `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of an isa-debug-exit or
-    None; `boot` letters as in --boot; `linux` a kernel that comes before them; `rtc_base` the time at virtual time 0; `fpu`:
+    None; `boot` letters as in --boot; `kernel` one that comes before them; `rtc_base` the time at virtual time 0; `fpu`:
     the processor has one; `apic`: it has a local APIC, and the board an I/O APIC.
     """
 
@@ -158,7 +157,7 @@ class Parts:
     debug_exit: tuple[int, int] | None = None
     boot: str = ""
     boot_menu: bool = False
-    linux: LinuxBoot | None = None
+    kernel: KernelBoot | None = None
     n_cpus: int = 1
     apic: bool = False
     fpu: bool = False
@@ -434,10 +433,10 @@ class Board:
         if parts.apic:
             self.fw_cfg.add_item(IRQ0_OVERRIDE, struct.pack("<I", 1))
         self.fw_cfg.add_file("etc/e820", e820([(0, parts.ram_size, E820_RAM)]))
-        self.fw_cfg.add_file("bootorder", f"/rom@{LINUX_ROM}\0".encode() if parts.linux else b"")
-        if parts.linux is not None:
-            self.fw_cfg.add_file(LINUX_ROM, parts.linux.rom)
-            for key, data in parts.linux.items.items():
+        self.fw_cfg.add_file("bootorder", f"/rom@{parts.kernel.rom_name}\0".encode() if parts.kernel else b"")
+        if parts.kernel is not None:
+            self.fw_cfg.add_file(parts.kernel.rom_name, parts.kernel.rom)
+            for key, data in parts.kernel.items.items():
                 self.fw_cfg.add_item(key, data)
         self.fw_cfg.add_file("etc/boot-fail-wait", struct.pack("<i", -1))
         self.fw_cfg.add_file("etc/system-states", bytes((0x80, 0, 0, 1, 2, 0x80)))

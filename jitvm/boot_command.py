@@ -55,8 +55,8 @@ def boot_parser() -> Parser:
     add("pflash", "flash with firmware, then one with its variables; the same as --drive file=FILE,if=pflash", "FILE",
         action="append", default=[])  # fmt: skip
     add("boot", "boot order (c disk, d CD, ...)", "[order=]LETTERS[,menu=on]")
-    add("kernel", "Linux kernel (bzImage) that the firmware starts", "FILE")
-    add("initrd", "its initial RAM disk", "FILE")
+    add("kernel", "Linux (bzImage) or multiboot kernel that the firmware starts", "FILE")
+    add("initrd", "its initial RAM disk, or its modules", "FILE[ ARGUMENTS][,FILE...]")
     add("append", "its command line", "TEXT")
     add("serial", "COM1, then COM2, ...: stdio, null, file:PATH, pty, tcp:HOST:PORT[,server] (default stdio)", "DEV",
         action="append")  # fmt: skip
@@ -127,7 +127,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
         bios=Path(bios) if bios is not None else None,
         drives=_drives(options),
         kernel=_file("--kernel", options.kernel),
-        initrd=_file("--initrd", options.initrd),
+        initrd=_name("--initrd", options.initrd),
         append=options.append,
         boot=order,
         boot_menu=menu,
@@ -159,11 +159,16 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     )
 
 
-def _file(option: str, name: str | None) -> Path | None:
-    """A file's path; an empty one would be the current folder's."""
+def _name(option: str, name: str | None) -> str | None:
+    """A file's name; an empty one would be the current folder's."""
     if name == "":
         config.fail(f"{option}: the name of the file is empty")
-    return None if name is None else Path(name)
+    return name
+
+
+def _file(option: str, name: str | None) -> Path | None:
+    """A file's path."""
+    return None if _name(option, name) is None else Path(str(name))
 
 
 def _drives(options: argparse.Namespace) -> tuple[config.DriveConfig, ...]:
@@ -190,7 +195,7 @@ def boot(argv: Sequence[str], debug: bool) -> int:
     options = boot_parser().parse_args(spell_out(argv))
     cfg = machine_config(options)
     config.check_files(cfg)
-    if cfg.symbols is not None:
+    if cfg.symbols is not None or cfg.kernel is not None:
         from jitvm.symbols import load
 
         load(cfg)

@@ -138,8 +138,8 @@ class MachineConfig:
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
         bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
         drives: disks, CDs, floppies and flashes, each with its own index among those of its interface.
-        kernel: a Linux kernel that firmware starts (`jitvm.linux_boot`), with its initial RAM disk `initrd` and its command
-            line `append`.
+        kernel: a Linux or multiboot kernel that firmware starts (`jitvm.kernel_boot`), with its command line `append` and
+            its initial RAM disk `initrd`, or its modules as text: files with arguments, between commas.
         boot: order as letters (a floppy, c disk, d CD, n network), "" for the firmware's own.
         serials: COM1, COM2, ... as character devices (`jitvm.backends.chardev.open_chardev`).
         debugcons: (port, character device) pairs.
@@ -165,7 +165,7 @@ class MachineConfig:
     bios: Path | None = None
     drives: tuple[DriveConfig, ...] = ()
     kernel: Path | None = None
-    initrd: Path | None = None
+    initrd: Path | str | None = None
     append: str | None = None
     boot: str = ""
     boot_menu: bool = False
@@ -194,7 +194,7 @@ class MachineConfig:
     engine: tuple[tuple[str, bool], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("bios", "kernel", "initrd", "symbols", "trace_file", "trace_json"):
+        for name in ("bios", "kernel", "symbols", "trace_file", "trace_json"):
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))  # the way to set a field of a frozen record as it is made
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:

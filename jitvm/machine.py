@@ -40,7 +40,7 @@ from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
 from jitvm.irq import Interrupts, IrqLine
 from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
-from jitvm.linux_boot import load as load_linux
+from jitvm.kernel_boot import load as load_kernel
 from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
 from jitvm.pace import Pace
@@ -188,7 +188,7 @@ class Machine(Access):
             debugcons=debugcons,
             debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
             boot=config.boot, boot_menu=config.boot_menu,
-            linux=load_linux(config),
+            kernel=load_kernel(config),
             n_cpus=config.smp,
             apic=self._has_apic,
             fpu=is_announced(feature_words(cpuid_table(*self._cpu())), "fpu"),

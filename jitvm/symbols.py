@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jitvm.config import MachineConfig, firmware_image
+from jitvm.elf_file import MAGIC, opened
 from jitvm.elf_shift import shifted
 from jitvm.errors import ImageError
 
@@ -64,9 +65,11 @@ class Symbols:
 
 
 def program(config: MachineConfig) -> tuple[Path, int] | None:
-    """The ELF of a machine's guest and its offset: the one that was named, or that of the embedded firmware."""
+    """The ELF of a machine's guest and its offset: the one that was named, the kernel, or that of the embedded firmware."""
     if config.symbols is not None:
         return config.symbols, config.symbols_offset
+    if config.kernel is not None and _is_elf(config.kernel):
+        return config.kernel, 0
     image = firmware_image()
     elf = image.with_name(FIRMWARE_ELF)
     embedded = config.bios is None or config.bios.resolve() == image
@@ -99,9 +102,15 @@ def file_for_gdb(config: MachineConfig, resources: contextlib.ExitStack, log: Ca
     return str(copy)
 
 
+def _is_elf(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 def _read(path: Path) -> list[tuple[str, str, int, int]]:
     """(name, kind, value, size) of an ELF file's symbols that have an address."""
-    from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 
     where = f"symbols '{path}'"
@@ -109,25 +118,20 @@ def _read(path: Path) -> list[tuple[str, str, int, int]]:
         raise ImageError(f"{where} is a folder; name the ELF file in it")
     try:
         with path.open("rb") as file:
-            if file.read(4) != b"\x7fELF":
+            if file.read(4) != MAGIC:
                 raise ImageError(f"{where}: this is no ELF file; give the one that the linker made")
             if file.seek(0, 2) > MAX_SIZE:
                 raise ImageError(f"{where}: the file is larger than 1 GiB")
-            elf = ELFFile(file)
-            tables = [s for s in elf.iter_sections() if isinstance(s, SymbolTableSection)]
-            found = [
-                (symbol.name, symbol["st_info"]["type"], int(symbol["st_value"]), int(symbol["st_size"]))
-                for table in tables
-                for symbol in table.iter_symbols()
-                if isinstance(symbol["st_shndx"], int)
-            ]
+            with opened(where, file) as elf:
+                tables = [s for s in elf.iter_sections() if isinstance(s, SymbolTableSection)]
+                found = [
+                    (symbol.name, symbol["st_info"]["type"], int(symbol["st_value"]), int(symbol["st_size"]))
+                    for table in tables
+                    for symbol in table.iter_symbols()
+                    if isinstance(symbol["st_shndx"], int)
+                ]
     except FileNotFoundError:
         raise ImageError(f"{where} does not exist") from None
     except OSError as error:
         raise ImageError(f"{where} can't be read: {error.strerror}") from None
-    except ImageError:
-        raise
-    except Exception as error:  # what the library raises on a malformed file has no common base
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{where}: the ELF file is malformed ({what[:100]})") from None
     return [s for s in found if s[0] and s[1] in KINDS and not s[0].startswith((".L", "$"))]

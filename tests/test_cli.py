@@ -76,6 +76,7 @@ MISTAKES = [
     ("boot --opt warp=on", "unknown option 'warp'"),
     ("boot --boot z", "--boot"),
     ("boot --kernel nothing-there", "No such file"),
+    ("boot --kernel odd.bin", "no multiboot header"),
     ("boot --kernel=", "--kernel: the name of the file is empty"),
     ("boot --trace-json=", "--trace-json: the name of the file is empty"),
     ("boot --initrd initrd", "--kernel"),

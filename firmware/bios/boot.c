@@ -25,19 +25,20 @@ static int load_boot_sector(u8 disk)
 }
 
 /* --kernel: an option ROM in fw_cfg loads the kernel (firmware/linux); it may lie anywhere. */
-static void boot_linux(void)
+static void boot_kernel(const char *loader, const char *what)
 {
     struct fwcfg_file rom;
-    if (!fwcfg_find("genroms/linuxboot.bin", &rom)
+    if (!fwcfg_find(loader, &rom)
         || fwcfg_dma_read(rom.key, (void *)(BOOT_OFFSET - BIOS_LINEAR), rom.size))
         return;
-    print("Booting Linux.\n");
+    print("Booting %s.\n", what);
     rom_call(LOADER_SEG << 16 | far_read16(LOADER_SEG, far_read16(LOADER_SEG, ROM_HEADER) + BOOT_ENTRY), 0);
 }
 
 void boot(void)
 {
-    boot_linux();
+    boot_kernel("genroms/linuxboot.bin", "Linux");
+    boot_kernel("genroms/multiboot.bin", "a multiboot kernel");
     for (u8 disk = 0; disk < disk_count; disk++) {
         if (!load_boot_sector(disk))
             continue;

@@ -1,4 +1,4 @@
-"""Build linuxboot.bin, the option ROM behind --kernel, with its two checksums."""
+"""Build linuxboot.bin and multiboot.bin, the option ROMs behind --kernel, with their two checksums each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ HEADER_AT, HEADER_SIZE, HEADER_SUM = 0x1A, 32, 9
 
 
 def build(out_dir: Path) -> list[Path]:
-    """Assemble and link the ROM; bytes of its header, and of the whole, add up to 0."""
-    image = out_dir / "linuxboot.bin"
+    """Assemble and link the ROMs."""
+    return [_rom(name, out_dir) for name in ("linuxboot", "multiboot")]
+
+
+def _rom(name: str, out_dir: Path) -> Path:
+    """One of them; bytes of its header, and of the whole, add up to 0."""
+    image = out_dir / f"{name}.bin"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        obj = toolchain.assemble(HERE / "linuxboot.S", work / "linuxboot.o")
-        toolchain.binary(toolchain.link([obj], HERE / "linuxboot.lds", work / "linuxboot.elf"), image)
+        obj = toolchain.assemble(HERE / f"{name}.S", work / f"{name}.o")
+        toolchain.binary(toolchain.link([obj], HERE / "rom.lds", work / f"{name}.elf"), image)
     rom = bytearray(image.read_bytes())
     if len(rom) != rom[2] * 512 or rom[-1]:
         raise toolchain.BuildError(f"{image.name}: {len(rom)} bytes, not {rom[2] * 512} with room for the checksum")
@@ -32,4 +37,4 @@ def build(out_dir: Path) -> list[Path]:
     rom[header + HEADER_SUM] = -sum(rom[header : header + HEADER_SIZE]) & 0xFF
     rom[-1] = -sum(rom) & 0xFF
     image.write_bytes(rom)
-    return [image]
+    return image

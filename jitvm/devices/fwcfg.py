@@ -24,6 +24,9 @@ SIGNATURE, ID, UUID, RAM_SIZE, NOGRAPHIC, NB_CPUS = 0x00, 0x01, 0x02, 0x03, 0x04
 KERNEL_ADDR, KERNEL_SIZE, INITRD_ADDR, INITRD_SIZE, NUMA, BOOT_MENU, MAX_CPUS = 0x07, 0x08, 0x0A, 0x0B, 0x0D, 0x0E, 0x0F
 KERNEL_ENTRY, KERNEL_DATA, INITRD_DATA, CMDLINE_ADDR, CMDLINE_SIZE, CMDLINE_DATA = 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
 SETUP_ADDR, SETUP_SIZE, SETUP_DATA, FILE_DIR, FILE_FIRST = 0x16, 0x17, 0x18, 0x19, 0x20
+KERNEL_PART, INITRD_PART = (KERNEL_ADDR, KERNEL_SIZE, KERNEL_DATA), (INITRD_ADDR, INITRD_SIZE, INITRD_DATA)
+CMDLINE_PART, SETUP_PART = (CMDLINE_ADDR, CMDLINE_SIZE, CMDLINE_DATA), (SETUP_ADDR, SETUP_SIZE, SETUP_DATA)
+"""Keys of where a part of a kernel is to lie, of its size, of its bytes."""
 IRQ0_OVERRIDE = 0x8002
 ID_TRADITIONAL, ID_DMA = 1, 2
 DMA_ERROR, DMA_READ, DMA_SKIP, DMA_SELECT, DMA_WRITE = 1, 2, 4, 8, 16
@@ -38,6 +41,11 @@ E820_RAM, E820_RESERVED = 1, 2
 def e820(entries: list[tuple[int, int, int]]) -> bytes:
     """The file "etc/e820": (address, length, type) of each range."""
     return b"".join(struct.pack("<QQI", *entry) for entry in entries)
+
+
+def part(keys: tuple[int, int, int], address: int, data: bytes) -> dict[int, bytes]:
+    """The items of a part of a kernel that a loader copies to guest-physical `address`."""
+    return dict(zip(keys, (struct.pack("<I", address), struct.pack("<I", len(data)), data), strict=True))
 
 
 class FwCfg:

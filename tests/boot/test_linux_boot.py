@@ -11,7 +11,7 @@ import pytest
 from jitvm.config import MachineConfig
 from jitvm.devices.fwcfg import CMDLINE_DATA, INITRD_ADDR, INITRD_DATA, KERNEL_DATA, SETUP_DATA
 from jitvm.errors import ConfigError, ImageError
-from jitvm.linux_boot import load
+from jitvm.kernel_boot import load
 from jitvm.machine import Machine
 from tests.boot.guests import BIOS, GOOD, config, debug_output
 from tests.engine.assembler import assemble
