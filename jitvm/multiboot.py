@@ -30,7 +30,7 @@ MAGIC, MAGIC_2, ALIGNMENT, SEARCHED = 0x1BADB002, 0xE85250D6, 4, 8 * KIB
 PAGE_ALIGNED, MEMORY_INFO, VIDEO_MODE, REQUIREMENTS, HAS_ADDRESSES = 1 << 0, 1 << 1, 1 << 2, 0xFFFF, 1 << 16
 HEADER, ADDRESSES = struct.Struct("<III"), struct.Struct("<IIIII")
 
-MMAP_AT, INFO_AT, LOADER_END, RAM_END = 0x9000, 0x9500, 0xA000, 0x9_FC00
+MMAP_AT, INFO_AT, LOADER_END, RAM_END = 0x3000, 0x3500, 0x4000, 0x9_FC00
 """Memory map and information structure.  Up to LOADER_END memory is the firmware's and the option ROM's; at RAM_END SeaBIOS
 keeps its extended data area."""
 INFO = struct.Struct("<IIIIIII16xII12xI20x")

@@ -2,6 +2,8 @@
  *
  * fw_cfg's DMA puts each part into its place, also above 1 MiB.
  * Source: Linux Documentation/x86/boot.rst (registers at the setup code's entry). */
+#define STACK 0x7000
+#define ACCESS 0x7010
 #include "rom.h"
         .code16
         .text

@@ -1,12 +1,17 @@
 /* Option ROM that starts the multiboot kernel of --kernel: fw_cfg has it, its modules and the information structure.
  *
- * What only the firmware knows of memory is filled in here; then the kernel is put into its place and entered.
+ * What only the firmware knows of memory is filled in here; then the kernel is put into its place and entered.  It may lie
+ * where firmware puts option ROMs and boot sectors, so that all of this moves below 4000h first.
  * Sources: Multiboot Specification 0.6.96, 3.2 (machine state) and 3.3 (information); ACPI Specification 6.5, 15.1 (INT 15h,
  * E820h); PC/AT Technical Reference (port 92h, INT 12h). */
+#define ACCESS 0xA00
 #include "rom.h"
         .code16
         .text
 
+#define SIZE 1024
+#define RUN_SEG 0x60
+#define STACK 0x3000            /* above it: the map and the structure */
 #define MAGIC 0x2BADB002
 #define SMAP 0x534D4150
 #define FAST_A20 0x92
@@ -28,7 +33,7 @@
 #define ENTRY_TYPE 20
 #define E820_SIZE 20
 
-        ROM_HEADER 2
+        ROM_HEADER SIZE / 512
 
 name:   .asciz  "Multiboot loader"
 /* Keys of where a part lies, of its size, of its bytes. */
@@ -42,7 +47,16 @@ end_of_gdt:
 
 boot:   cli
         cld
-        xorw    %ax, %ax
+        movw    %cs, %ax
+        movw    %ax, %ds
+        movw    $RUN_SEG, %ax
+        movw    %ax, %es
+        xorw    %si, %si
+        xorw    %di, %di
+        movw    $SIZE, %cx
+        rep movsb
+        ljmp    $RUN_SEG, $moved
+moved:  xorw    %ax, %ax
         movw    %ax, %ss
         movw    $STACK, %sp
         movw    %ax, %ds
@@ -140,4 +154,4 @@ protected:
         movl    $MAGIC, %eax
         jmp     *%edi
 
-        .org    1024
+        .org    SIZE

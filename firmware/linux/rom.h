@@ -1,15 +1,14 @@
 /* What the option ROMs behind --kernel share: their header, and how they fetch from fw_cfg.
  *
  * Such a ROM is a boot entry vector of a Plug and Play expansion header, which firmware calls in INT 19h.  It runs wherever
- * it was copied to: all it needs of itself is CS.  SS is 0 when it fetches.
+ * it was copied to: all it needs of itself is CS.  SS is 0 when it fetches; at ACCESS, which
+ * is defined before this is included, lies then the DMA's access structure.
  * Sources: Plug and Play BIOS Specification 1.0A, 3.2 (expansion header); BIOS Boot Specification 1.01, 3.3;
  * QEMU docs/specs/fw_cfg. */
 #define FWCFG 0x510
 #define FWCFG_DMA_LOW 0x518
 #define DMA_SELECT_READ 0x0A
 #define DMA_ERROR_SWAPPED 0x01000000
-#define STACK 0x7000
-#define ACCESS 0x7010           /* the DMA's access structure, above the stack */
 
 /* The begin of a ROM whose code is at `boot` and whose name is at `name`. */
         .macro  ROM_HEADER sectors

@@ -36,14 +36,14 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The guest as ELF and as plain bytes; files for modules."""
     need("gcc", "objcopy")
     folder = tmp_path_factory.mktemp("multiboot")
-    elf, flat, flat_elf = folder / "guest.elf", folder / "guest.bin", folder / "flat.elf"
-    for out, flags in ((elf, ()), (flat_elf, ("-DFLAT",))):
+    elf, flat, flat_elf, low = folder / "guest.elf", folder / "guest.bin", folder / "flat.elf", folder / "low.elf"
+    for out, flags in ((elf, ()), (flat_elf, ("-DFLAT",)), (low, ("-Wl,--defsym=at=0x4000",))):
         link = f"-Wl,-T,{GUEST.with_suffix('.lds')}"
         subprocess.run(["gcc", *FLAGS, *flags, link, "-o", str(out), str(GUEST)], check=True, timeout=60)
     subprocess.run(["objcopy", "-O", "binary", str(flat_elf), str(flat)], check=True, timeout=60)
     (folder / "first").write_text("one")
     (folder / "second").write_text("two" * 2000)
-    return {"ELF": elf, "flat": flat, "first": folder / "first", "second": folder / "second"}
+    return {"ELF": elf, "flat": flat, "low": low, "first": folder / "first", "second": folder / "second"}
 
 
 def modules(kernels: dict[str, Path]) -> str:
@@ -87,6 +87,17 @@ def test_it_is_told_what_qemu_tells(bios: Path, kind: str, kernels: dict[str, Pa
     here, memory = of_memory(said(kernels[kind], bios=bios, append=LINE, initrd=modules(kernels)))
     assert here == [line.replace("loader qemu", "loader jitvm") for line in wanted]
     assert f"command line '{kernels[kind]} {LINE}'" in here
+    assert any(line.endswith(f"first{ARGUMENTS}': one") for line in here)
+    assert memory == MAPS[bios]
+
+
+@pytest.mark.parametrize("bios", [BIOS, SEABIOS], ids=["our firmware", "SeaBIOS"])
+def test_it_may_lie_where_boot_sectors_do(bios: Path, kernels: dict[str, Path]) -> None:
+    """And over 7000h and 9000h: all that loads it keeps below 16 KiB."""
+    if bios == SEABIOS:
+        need(SEABIOS, VGABIOS)
+    here, memory = of_memory(said(kernels["low"], bios=bios, append=LINE, initrd=modules(kernels)))
+    assert here[3] == "data 12345678 00000000" and f"command line '{kernels['low']} {LINE}'" in here
     assert any(line.endswith(f"first{ARGUMENTS}': one") for line in here)
     assert memory == MAPS[bios]
 
@@ -152,7 +163,7 @@ def test_segments_lie_at_physical_addresses_and_so_does_the_entry(tmp_path: Path
     assert image[:0x1000] == b"code".ljust(0x1000, b"\0") and image[0x2000:0x5000] == b"data".ljust(0x3000, b"\0")
     line_at, n_modules, name_at = (struct.unpack_from("<I", items[INITRD_DATA], at)[0] - 0x10_0000 for at in (16, 20, 64))
     assert n_modules == -0x10_0000 and image[line_at:name_at].endswith(b"kernel \0") and image[name_at:][:6] == b"jitvm\0"
-    assert number(items, INITRD_ADDR) == 0x9500 and len(items[INITRD_DATA]) == 88
+    assert number(items, INITRD_ADDR) == 0x3500 and len(items[INITRD_DATA]) == 88
     assert line_at == 0x5000, "behind what the kernel keeps for zeros"
 
 
@@ -194,7 +205,7 @@ BAD: dict[str, tuple[bytes, dict[str, Any], type[Exception], str]] = {
     "cut off": (elf(SEGMENT)[:-1], {}, ImageError, "segment at 0x100000 is cut off"),
     "larger": (elf((0x10_0000, 0x10_0000, b"12", 1)), {}, ImageError, "or larger in the file"),
     "entry": (elf(SEGMENT, entry=0x1234), {}, ImageError, "entry 0x1234 is not in what is loaded"),
-    "too low": (elf((0x7C00, 0x7C00, b"x", 1), entry=0x7C00), {}, ImageError, "at 0x7c00; up to 0x9fff is the firmware's"),
+    "too low": (elf((0x3C00, 0x3C00, b"x", 1), entry=0x3C00), {}, ImageError, "at 0x3c00; up to 0x3fff is the firmware's"),
     "hole": (elf((0x9_0000, 0x9_0000, b"x", 0x1_0000), entry=0x9_0000), {}, ImageError, "0x9fc00 to 1 MiB there is no RAM"),
     "little memory": (elf((0, 2 << 20, b"x", 1), entry=2 << 20), {"memory": 2 << 20}, ConfigError, "-m: 2 MiB .* give 4M"),
     "outside RAM": (elf((0, 0xE000_0000, b"x", 1), entry=0), {}, ConfigError, "-m: 128 MiB are too few"),
