@@ -91,8 +91,8 @@ service:                                /* stack: handler, caller's IP, CS, FLAG
         cld
         movl    %esp, %ebx
         movw    entry_ss, %es
-        movzwl  entry_esp, %esi
-        movw    %es:4(%esi), %ax
+        movw    entry_esp, %si          /* 16 bits: the frame may go round the segment's end */
+        movw    %es:4(%si), %ax
         movw    %ax, 36(%ebx)           /* regs.flags */
         pushw   %ds
         popw    %es
@@ -104,8 +104,8 @@ service:                                /* stack: handler, caller's IP, CS, FLAG
         movl    %esp, %ebx
         movw    36(%ebx), %ax
         movw    44(%ebx), %es           /* regs.caller_ss */
-        movzwl  40(%ebx), %esi          /* regs.caller_esp */
-        movw    %ax, %es:4(%esi)
+        movw    40(%ebx), %si           /* regs.caller_esp */
+        movw    %ax, %es:4(%si)
         cmpw    $BIOS_SEG, 44(%ebx)
         je      3f
         decw    stack_level
