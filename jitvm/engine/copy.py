@@ -16,6 +16,7 @@ from jitvm.engine.formbits import F_KIND_SHIFT, KIND_JCC
 from jitvm.engine.gate import H_HOT, H_PIN, counting_gate, new_pad, open_gate
 from jitvm.engine.gather import gather
 from jitvm.engine.paste import (
+    NEVER,
     STENCIL,
     UNCUTTABLE,
     UOP,
@@ -29,19 +30,11 @@ from jitvm.engine.paste import (
     leave_for_stencils,
     plain_key,
 )
-from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, O_REST, SKIPPED, code_of, plan_block
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, SKIPPED, code_of, plan_block
 from jitvm.isa.host import peek, poke
-from jitvm.isa.words import W0, W1, W2, W4, W7, W8, u64
+from jitvm.isa.words import W0, W1, W4, W7, W8, u64
 
 MOST, TAIL = u64(512), u64(256)
-
-
-def gather_at(c, u, rip, n):
-    """`gather`, without code memory; a block that is cut otherwise than it was stays as it is."""
-    c.rip = rip
-    if n != peek(u + O_REST, W2):
-        return W1
-    return gather(c, u, n)
 
 
 def promote(c, u):
@@ -50,12 +43,14 @@ def promote(c, u):
     Stencils are missing then, or there is no room (`has_no_room`).
     """
     rip = peek(u + O_EIP, W8)
-    n = decode_again(c, u)
+    poke(u + O_IMM, W8, NEVER)
+    n = decode_again(c, peek(u + O_DISP, W4))
     if n == W0:
         return W1
     ends = (plan_block(c, n) + W1) * UOP
     if c.code_end == W0:
-        return gather_at(c, u, rip, n)
+        c.rip = rip
+        return gather(c, u, n)
     if has_no_room(c, n * MOST + TAIL) != W0:
         return leave_for_stencils(c, u, rip)
     start = c.code_next

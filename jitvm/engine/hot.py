@@ -9,16 +9,15 @@ from __future__ import annotations
 from jitvm.engine.gate import H_HOT, counting_gate, open_gate, region_gate
 from jitvm.engine.layout import TABLE_N_PAGES, TABLE_PAGES, TABLE_PLAIN
 from jitvm.engine.layout import WHY_REGION as WHY_REGION_
-from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block, plan_block
+from jitvm.engine.paste import NEVER, decode_again
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, plan_block
 from jitvm.isa.host import peek, poke, serialize
 from jitvm.isa.memory import is_user
-from jitvm.isa.state import OK
 from jitvm.isa.tlb import FETCH, tlb_slot
 from jitvm.isa.words import W0, W1, W3, W4, W8, W12, W16, W24, u64
 
 WHY_REGION = u64(WHY_REGION_)
 PLAIN, PAGES, N_PAGES = u64(TABLE_PLAIN), u64(TABLE_PAGES), u64(TABLE_N_PAGES)
-NEVER = u64(1 << 62)
 PATIENCE = u64(64)
 """A block whose region was lost to rewritten code is counted this many times as long."""
 
@@ -85,9 +84,7 @@ def recheck(c, u):
 
 def describe_block(c, b):
     """Decode and plan block b again into `t`; its number of instructions, 0 when it can't be had."""
-    n = decode_block(c, c.ram + c.block_offset[b], c.block_rip[b], c.block_most)
-    if n == W0:
-        c.status = OK
-        return W0
-    plan_block(c, n)
+    n = decode_again(c, b)
+    if n != W0:
+        plan_block(c, n)
     return n

@@ -29,7 +29,7 @@ from jitvm.engine.layout import at as at_
 from jitvm.engine.pin_gate import PAD as PIN_PAD
 from jitvm.engine.pin_gate import new_pad as new_pinned_pad
 from jitvm.engine.stencil_key import KINDS_OF_HOLES, PINNED_MARK, SCALE_SHIFT, SEG_SHIFT, STENCIL_BIT, TURNED_MARK
-from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, decode_block
+from jitvm.engine.translate import O_IMM, O_REST, decode_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear, is_code
 from jitvm.isa.state import OK
@@ -49,13 +49,17 @@ UOP = u64(UOP_SIZE)
 COUNT, COPIED_INSNS = u64(OPT_COUNT), u64(at_("stat_copied_insns"))
 
 
-def decode_again(c, u):
-    """Decode the block with entry record u into t: how many instructions; 0: it can't be.  It does not ask again."""
-    poke(u + O_IMM, W8, NEVER)
-    b = peek(u + O_DISP, W4)
-    n = decode_block(c, c.ram + c.block_offset[b], peek(u + O_EIP, W8), c.block_most)
+def decode_again(c, b):
+    """Decode block b into t, cut as it was: its number of instructions; 0: it can't be.
+
+    Behind its end another instruction may stand by now, which whoever enters the block does not charge.
+    """
+    charged = peek(c.block_uop[b] + O_REST, W2)
+    n = decode_block(c, c.ram + c.block_offset[b], c.block_rip[b], charged)
     if n == W0:
         c.status = OK
+    if n != charged:
+        return W0
     return n
 
 

@@ -16,6 +16,7 @@ from jitvm.engine.formbits import F_COUNT, F_KILLS, F_KIND_SHIFT, F_READS, F_WRI
 from jitvm.engine.gate import new_pad as new_plain_pad
 from jitvm.engine.host_code import jump, set_uop
 from jitvm.engine.paste import (
+    NEVER,
     STENCIL,
     UNCUTTABLE,
     UOP,
@@ -40,7 +41,7 @@ from jitvm.engine.pin_gate import (
     store_registers,
 )
 from jitvm.engine.stencil_key import DEFERRED_MARK, EAGER_BIT, PIN_BIT, SLOT_SHIFTS
-from jitvm.engine.translate import O_DISP, O_EIP, O_REST, SKIPPED, code_of, plan_block
+from jitvm.engine.translate import O_DISP, O_EIP, O_IMM, O_REST, SKIPPED, code_of, plan_block
 from jitvm.isa.alu import add, dec, inc, neg, sub
 from jitvm.isa.flags import set_logic
 from jitvm.isa.host import peek, poke, serialize
@@ -183,7 +184,8 @@ def pin(c, u):
     """Give the block with entry record u pinned code; 1 when done or impossible, 0: leave (`why`), as `copy.promote`."""
     rip = peek(u + O_EIP, W8)
     b = peek(u + O_DISP, W4)
-    n = decode_again(c, u)
+    poke(u + O_IMM, W8, NEVER)
+    n = decode_again(c, b)
     if n == W0:
         return W1
     ends = (plan_block(c, n) + W1) * UOP

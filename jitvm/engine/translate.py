@@ -300,16 +300,11 @@ def put_stub(c, u, handler, rip, slot):
 
 
 def exit_handler(c, first, alone, target):
-    """Which stub leads from the block at linear address `first` to `target`.
-
-    Without a look-up only within a page, and not to where an instruction may run into the next one: whether that is still
-    there, and the same, is asked with each look-up (`moved`).
-    """
-    if c.mode & (MODE_TF | MODE_ALONE) != W0:
-        return c.h_at
+    """Which stub leads from the block at linear address `first` to `target`."""
     to = code_linear(c, target)
-    if is_breakpoint(c, to) != W0:
+    if c.mode & (MODE_TF | MODE_ALONE) != W0 or is_breakpoint(c, to) != W0:
         return c.h_at
+    # Look-ups ask whether what runs into the next page still finds it there (`moved`); links do not.
     crosses = u64((to ^ first) >> W12 != W0) | u64(PAGE_BYTES - (to & PAGE_OFFSET) < SAFE)
     if alone != W0 or crosses != W0 or c.options & CHAIN == W0:
         return c.h_cross

@@ -28,6 +28,23 @@ PROGRAMS = {
         mov al, 1
         hlt
     """,
+    "what ended a block, a jump over the end of its page, becomes part of it": """
+        mov ecx, 3
+    1:  call 5f
+        loop 1b
+        mov byte ptr [4f], 0xC3             # RET
+        mov ecx, 400
+    1:  call 5f
+        inc edx
+        loop 1b
+        hlt
+        .org 0xFF9
+    5:  inc eax
+        add ebx, eax
+    4:  .byte 0xE9                          # JMP 6f
+        .long 6f - . - 4
+    6:  ret
+    """,
     "a NOP further on in the block": """
         mov eax, 1
         mov byte ptr [target], 0x40         # NOP becomes INC EAX

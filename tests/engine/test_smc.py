@@ -42,7 +42,7 @@ def plain_state(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", share(PROGRAMS, 10))
 def test_handlers_equal_plain(name: str) -> None:
     plain = plain_state(name)
-    for engine in ("handlers", "groups", "stencils", "pinned"):
+    for engine in ("handlers", "groups", "stencils", "pinned", "regions"):
         same(run(engine, PROGRAMS[name]).state(), plain, f"{name} on {engine}")
     for change in ({"fuse": False, "hot": 1}, {"dead_flags": False}, {"chain": False}):
         options = replace(Options(), **change)
