@@ -190,7 +190,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("turn", share([0, 3], 1))
+@pytest.mark.parametrize("turn", share([0, 3], 0))
 def test_damaged_entries_are_made_anew(turn: int, cold: tuple[Path, dict[str, Any]], home: Path) -> None:
     """All entries at once, each in another way; what one run made anew the next one uses."""
     damaged = files(home, "*.o") + files(home, "*.json")

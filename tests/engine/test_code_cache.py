@@ -101,6 +101,7 @@ def test_regions_of_a_vcpu_that_is_gone_give_way(own: Accelerator) -> None:
     assert not linked(own) & before
 
 
+@pytest.mark.slow
 def test_evicted_regions_without_a_cache_are_compiled_again(own: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own.code, "cache", Cache(None, ""))
     source = many_loops(8, 3)

@@ -99,6 +99,7 @@ def kill(compiler: Compiler) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_one_that_ended_is_followed_by_another(compiler: tuple[Compiler, list[str]], nodes: tuple[Node, ...]) -> None:
     first = deliver(compiler[0], nodes)
     kill(compiler[0])

@@ -100,6 +100,7 @@ define double @s3(double %x) { %y = fadd double %x, 1.5  ret double %y }
     assert {name: one is not None for name, one in found.items()} == {"s0": True, "s1": False, "s2": False, "s3": False}
 
 
+@pytest.mark.slow
 def test_a_form_without_a_stencil_stays_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks whose forms are refused go on with handlers; the guest sees nothing of it."""
     source, known = looping(17, 32), dict(WIDTHS)

@@ -15,12 +15,13 @@ import pytest
 from jitvm.machine import Machine
 from tests.boot.bochs import run_bochs
 from tests.boot.guests import GUESTS, config, debug_output
+from tests.fast_set import share
 
 IMAGE = GUESTS / "access.bin"
 WANTED = "32-bit: 00003cc0 made, wrong: 0 0 0 0 0 0 0 0 0\nPAE: 00029c40 made, wrong: 0 0 0 0 0 0 0 0 0\n"
 
 
-@pytest.mark.parametrize("jit", ["handlers", "stencils", "regions"])
+@pytest.mark.parametrize("jit", share(["regions", "handlers", "stencils"], 1))
 def test_on_jitvm(jit: str) -> None:
     with Machine(config(IMAGE, jit=jit, cpu="max")) as machine:
         assert machine.run().code == 1
@@ -35,7 +36,7 @@ def made(n: int) -> str:
     return f"4-level: {n:08x} made, wrong: 0 0 0 0 0 0 0 0 0\n"
 
 
-@pytest.mark.parametrize("jit", ["handlers", "stencils", "regions"])
+@pytest.mark.parametrize("jit", share(["regions", "handlers", "stencils"], 1))
 def test_four_levels_on_jitvm(jit: str) -> None:
     with Machine(config(LONG, jit=jit, cpu="max")) as machine:
         assert machine.run().code == 1
@@ -50,6 +51,7 @@ def test_four_levels_without_the_later_features(cpu: str, n: int) -> None:
         assert debug_output(machine) == (made(n) if n else "this CPU has no long mode\n")
 
 
+@pytest.mark.slow
 def test_four_levels_on_bochs(tmp_path: Path) -> None:
     """As above: it differs only in what EFLAGS.AC permits for level 3 under SMAP."""
     said = run_bochs(tmp_path, LONG)

@@ -179,6 +179,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [32, 64])
 def test_oracles_agree(mode: int) -> None:
     check([form for form in FORMS if form.mode == mode], f"alu{mode}", 30)

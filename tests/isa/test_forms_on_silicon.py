@@ -103,6 +103,7 @@ def test_a_case_outside_of_the_window_is_known() -> None:
     assert not reaches_outside(Case(64, code, tuple(regs), layout=Layout.FLAT))
 
 
+@pytest.mark.slow
 def test_the_upper_bound_lies_behind_the_lower_one_at_a_wrapped_offset(engine: IsolatedBareCpu) -> None:
     """BOUND EBX, [SI-2Dh] with SI = 29h: bounds at FFFCh and 0."""
     native.need(16, Layout.WINDOW)

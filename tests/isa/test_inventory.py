@@ -97,6 +97,7 @@ def test_every_form_is_proved() -> None:
     assert not list(inventory.unproved())
 
 
+@pytest.mark.slow
 def test_what_silicon_and_the_manual_prove() -> None:
     """Nothing is claimed that no test does; `make isa` writes the file anew, with what has come since."""
     kept = inventory.proofs()

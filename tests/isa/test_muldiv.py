@@ -137,6 +137,7 @@ def test_digits_before_division(imm: int) -> None:
         assert got.flags == szp(1, r) | flags
 
 
+@pytest.mark.slow
 def test_oracles_agree() -> None:
     sized = (2, 4, 8)
     forms = [
