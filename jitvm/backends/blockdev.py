@@ -17,7 +17,7 @@ CLUSTER = 64 * 1024
 
 
 class BlockDevice(Protocol):
-    """What a disk controller needs of a disk."""
+    """What a disk controller needs of a disk, and a flash of its image."""
 
     size: int
     """Bytes, a multiple of 512."""

@@ -9,8 +9,7 @@ streaming, READ/WRITE LONG and BUFFER, power management timers (modes are report
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from jitvm.backends.blockdev import BlockDevice
 from jitvm.devices.ata import (
     ABRT,
     COUNT,
@@ -52,23 +51,10 @@ DMA_READS, DMA_WRITES = {READ_DMA, READ_DMA + 1, READ_DMA_EXT}, {WRITE_DMA, WRIT
 VERIFIES = {VERIFY, VERIFY + 1, VERIFY_EXT}
 
 
-class Disk(Protocol):
-    """What the drive needs of its backend (`jitvm.backends.blockdev`)."""
-
-    size: int
-    read_only: bool
-
-    def read(self, offset: int, size: int) -> bytes: ...
-
-    def write(self, offset: int, data: bytes) -> None: ...
-
-    def flush(self) -> None: ...
-
-
 class AtaDisk(AtaDevice):
     """A hard disk of `disk.size // 512` sectors; `serial` is what IDENTIFY DEVICE gives."""
 
-    def __init__(self, name: str, disk: Disk, *, serial: str = "JV00001", trace: Trace = SILENT) -> None:
+    def __init__(self, name: str, disk: BlockDevice, *, serial: str = "JV00001", trace: Trace = SILENT) -> None:
         self._disk, self._serial = disk, serial
         self.n_sectors = disk.size // SECTOR
         cylinders = self.n_sectors // (HEADS * SECTORS_PER_TRACK)

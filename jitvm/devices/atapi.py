@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jitvm.backends.blockdev import BlockDevice
 from jitvm.devices.ata import (
     ABRT,
     COUNT,
@@ -23,7 +24,6 @@ from jitvm.devices.ata import (
     AtaDevice,
     identify_string,
 )
-from jitvm.devices.ata_disk import Disk
 from jitvm.devices.base import Snapshot
 from jitvm.errors import BackendError
 from jitvm.trace import SILENT, Trace
@@ -49,7 +49,7 @@ class AtapiCdrom(AtaDevice):
     signature = (1, 1, 0x14, 0xEB)
     ready = 0
 
-    def __init__(self, name: str, disk: Disk | None, *, serial: str = "JV00003", trace: Trace = SILENT) -> None:
+    def __init__(self, name: str, disk: BlockDevice | None, *, serial: str = "JV00003", trace: Trace = SILENT) -> None:
         self._disk, self._serial = disk, serial
         self._commands: dict[int, Callable[[bytes], None]] = {
             0x00: self._test_unit_ready,
@@ -80,7 +80,7 @@ class AtapiCdrom(AtaDevice):
         self._dma_wanted = self._packet = False
         super().soft_reset()
 
-    def insert(self, disk: Disk) -> None:
+    def insert(self, disk: BlockDevice) -> None:
         """Put a disc in; the next command hears of it."""
         self._disk, self._in, self._changed = disk, True, True
 

@@ -32,22 +32,6 @@ class Device(Protocol):
         ...
 
 
-class Disk(Protocol):
-    """An image of the host that a chip reads and writes (`jitvm.backends.blockdev`)."""
-
-    name: str
-    size: int
-    read_only: bool
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes; `BackendError` when the host can't."""
-        ...
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Store `data`; `BackendError` when the host can't or the image is read-only."""
-        ...
-
-
 class Registers:
     """A region made of two functions, for a device with more than one range."""
 

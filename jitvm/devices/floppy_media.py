@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jitvm.devices.base import Disk
+from jitvm.backends.blockdev import BlockDevice
 from jitvm.errors import BackendError
 
 SECTOR = 512
@@ -58,7 +58,7 @@ def find_format(size: int) -> Format | None:
 class FloppyDrive:
     """A drive whose disk stays in it.  `cylinder` is where its heads are."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: BlockDevice) -> None:
         found = find_format(disk.size)
         if found is None:
             raise BackendError(

@@ -17,7 +17,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from jitvm.devices.base import Disk, Snapshot
+from jitvm.backends.blockdev import BlockDevice
+from jitvm.devices.base import Snapshot
 from jitvm.errors import BackendError
 from jitvm.trace import SILENT, Trace
 
@@ -51,7 +52,7 @@ class Pflash:
     def __init__(
         self,
         name: str,
-        disk: Disk,
+        disk: BlockDevice,
         put: Callable[[int, bytes], None],
         on_array: Callable[[bool], None],
         trace: Trace = SILENT,
