@@ -49,8 +49,8 @@ from jitvm.isa.debug import update_debug
 from jitvm.isa.events import INJECTED_NMI
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
-from jitvm.isa.reset import APIC_BSP, reset_cpu
-from jitvm.isa.state import CR0_CD, CR0_NW, CS
+from jitvm.isa.reset import reset_cpu
+from jitvm.isa.state import APIC_BASE_BSP, CR0_CD, CR0_NW, CS
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory, weakly, zeroed
 
@@ -457,7 +457,7 @@ class VcpuEngine:
         c = self.c
         c.parked = c.halted = int(waits)
         if waits:
-            c.msr_apic_base = int(c.msr_apic_base) & ~int(APIC_BSP)
+            c.msr_apic_base = int(c.msr_apic_base) & ~int(APIC_BASE_BSP)
 
     def inject_nmi(self) -> None:
         """A non-maskable interrupt, in the place of an external one (`inject`)."""

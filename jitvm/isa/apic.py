@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from jitvm.isa.apic_page import ENABLED, PRESENT, set_priority
 from jitvm.isa.outside import on_bus
-from jitvm.isa.state import OK
+from jitvm.isa.state import APIC_BASE_RESET, OK
 from jitvm.isa.words import W0, W1, W4, W8, u64
 
-TPR = u64(0xFEE0_0080)
+TPR = APIC_BASE_RESET | u64(0x80)
 BASE, DEADLINE = u64(0xF_FFFF_FFFF_F000), u64(0xF_FFFF_FFFF_F008)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from jitvm.errors import ConfigError
 from jitvm.isa.host_x87 import AVAILABLE
 from jitvm.isa.shared import serialize_memory
-from jitvm.isa.state import CR4_OSXSAVE, MODE_CODE64, OK, RAX, RBX, RCX, RDX
+from jitvm.isa.state import APIC_BASE_EN, CR4_OSXSAVE, MODE_CODE64, OK, RAX, RBX, RCX, RDX
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W5, u64
 
 # ---- features: bits of the words of `c.features` ---------------------------------------------------------------------
@@ -182,8 +182,6 @@ def cpuid_highest(c, base):
     return top
 
 
-APIC_ENABLED = u64(0x800)
-"""IA32_APIC_BASE.EN."""
 SLOT_MISC_ENABLE = u64(30)
 """Place of IA32_MISC_ENABLE in `c.msr_misc` (jitvm/isa/msr.py)."""
 LIMIT_CPUID, XD_DISABLE = u64(1 << 22), u64(1 << 34)
@@ -220,7 +218,7 @@ def cpuid(c):
         c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_NX
     if leaf == W1 and c.cr4 & CR4_OSXSAVE != W0:
         c.gpr[RCX] = c.gpr[RCX] | OSXSAVE
-    if leaf == W1 and c.msr_apic_base & APIC_ENABLED == W0:
+    if leaf == W1 and c.msr_apic_base & APIC_BASE_EN == W0:
         c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_APIC
     return OK
 

@@ -35,7 +35,21 @@ from jitvm.isa.machine_check import is_machine_check, read_machine_check, write_
 from jitvm.isa.mode import check_privilege
 from jitvm.isa.shared import common_now
 from jitvm.isa.smm import SLOT_SMI_COUNT
-from jitvm.isa.state import CATCH_TRACED_MSR, CR4_TSD, EXIT, GP, OK, RAX, RCX, RDX, UD, fault, fault0, retired
+from jitvm.isa.state import (
+    APIC_BASE_BSP,
+    CATCH_TRACED_MSR,
+    CR4_TSD,
+    EXIT,
+    GP,
+    OK,
+    RAX,
+    RCX,
+    RDX,
+    UD,
+    fault,
+    fault0,
+    retired,
+)
 from jitvm.isa.syscall import is_call_msr, read_call_msr, write_call_msr
 from jitvm.isa.tlb import flush_tlb_all
 from jitvm.isa.words import M8, M32, ONES, W0, W1, W8, W32, select, u64
@@ -53,7 +67,7 @@ NO_SLOT = ONES
 APIC_BASE, FEATURE_CONTROL, MISC_ENABLE, PAT = u64(0x1B), u64(0x3A), u64(0x1A0), u64(0x277)
 SMI_COUNT = u64(0x34)
 TSC_DEADLINE = u64(0x6E0)
-APIC_BASE_BITS, APIC_BSP = ~u64(0x6FF), u64(0x100)
+APIC_BASE_BITS = ~u64(0x6FF)
 """IA32_APIC_BASE: address, EN (11), BSP (8); EXTD (10) belongs to x2APIC."""
 PAT_TYPES = u64(0b1111_0011)
 """Bit n: type n may stand in the PAT (UC, WC, WT, WP, WB, UC-)."""
@@ -209,8 +223,8 @@ def write_apic_base(c, v):
         return fault(c, GP, W0)
     if tell_base(c, v) != OK:
         return c.status
-    moved = (c.msr_apic_base ^ v) & ~APIC_BSP
-    c.msr_apic_base = (v & ~APIC_BSP) | (c.msr_apic_base & APIC_BSP)
+    moved = (c.msr_apic_base ^ v) & ~APIC_BASE_BSP
+    c.msr_apic_base = (v & ~APIC_BASE_BSP) | (c.msr_apic_base & APIC_BASE_BSP)
     if moved != W0:
         flush_tlb_all(c)
     return OK

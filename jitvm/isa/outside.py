@@ -14,12 +14,21 @@ from __future__ import annotations
 
 from jitvm.isa.flags import IF
 from jitvm.isa.served import serve
-from jitvm.isa.state import EXIT, EXIT_INTERNAL_ERROR, EXIT_IO, EXIT_MMIO, WATCHED, retired
+from jitvm.isa.state import (
+    APIC_BASE_EN,
+    APIC_BASE_RESET,
+    EXIT,
+    EXIT_INTERNAL_ERROR,
+    EXIT_IO,
+    EXIT_MMIO,
+    WATCHED,
+    retired,
+)
 from jitvm.isa.words import W0, W1, W2, W8, u64
 
 LOG_SIZE = u64(256)
 W3_, W40 = u64(3), u64(40)
-PAGE_BITS, APIC_AT, APIC_ON = ~u64(0xFFF), u64(0xFEE0_0000), u64(0x800)
+PAGE_BITS = ~u64(0xFFF)
 NOWHERE = u64(0xF_FFFF_FFFF_E000)
 """A page of the bus that no physical address reaches."""
 
@@ -88,8 +97,8 @@ def mmio(c, gpa, size, write, value):
     access to the place that it has left goes where nobody is.
     """
     page, at = gpa & PAGE_BITS, c.msr_apic_base & PAGE_BITS
-    if at != APIC_AT and page == at and c.msr_apic_base & APIC_ON != W0:
-        return on_bus(c, APIC_AT | (gpa ^ page), size, write, value)
-    if at != APIC_AT and page == APIC_AT:
+    if at != APIC_BASE_RESET and page == at and c.msr_apic_base & APIC_BASE_EN != W0:
+        return on_bus(c, APIC_BASE_RESET | (gpa ^ page), size, write, value)
+    if at != APIC_BASE_RESET and page == APIC_BASE_RESET:
         return on_bus(c, NOWHERE | (gpa ^ page), size, write, value)
     return on_bus(c, gpa, size, write, value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from jitvm.isa.host import code_written, peek, poke, swap
 from jitvm.isa.shared import ask_alone, begin_store, end_store, note_written
 from jitvm.isa.state import (
+    APIC_BASE_EN,
     CR0_WP,
     CR4_PAE,
     CR4_SMAP,
@@ -23,7 +24,7 @@ from jitvm.isa.tlb import FETCH, SUPERVISOR, USER, WRITE
 from jitvm.isa.watch import watch_access
 from jitvm.isa.words import M32, ONES, W0, W1, W3, W4, W8, W12, u64
 
-PAGE_OFFSET, APIC_ON = u64(0xFFF), u64(0x800)
+PAGE_OFFSET = u64(0xFFF)
 PAGE_MASK = u64(0xFFFF_FFFF_FFFF_F000)
 MAPPED = u64(1)
 SMRAM_PAGE, SMRAM_PAGES = u64(0xA0), u64(0x20)
@@ -37,7 +38,7 @@ def memory_at(c, gpa, write):
     page = gpa >> W12
     if page >= c.n_pages:
         return W0
-    if page == c.msr_apic_base >> W12 and c.msr_apic_base & APIC_ON != W0:
+    if page == c.msr_apic_base >> W12 and c.msr_apic_base & APIC_BASE_EN != W0:
         return W0
     if c.smm_window != W0 and page - SMRAM_PAGE < SMRAM_PAGES:
         return c.ram + gpa

@@ -7,14 +7,13 @@ from jitvm.isa.debug import reset_debug
 from jitvm.isa.flags import RESERVED, put_flags
 from jitvm.isa.mode import update_mode
 from jitvm.isa.simd import MXCSR_RESET, put_mxcsr
-from jitvm.isa.state import CR0_CD, CR0_ET, CR0_NW, CS, RDX, ZERO
+from jitvm.isa.state import APIC_BASE_BSP, APIC_BASE_EN, APIC_BASE_RESET, CR0_CD, CR0_ET, CR0_NW, CS, RDX, ZERO
 from jitvm.isa.tlb import empty_tlb_part, flush_tlb_all
 from jitvm.isa.words import M16, ONES, W0, W1, W2, W4, W8, W16, W32, W64, u64
 
 RESET_CS_BASE, RESET_SELECTOR, RESET_IP = u64(0xFFFF_0000), u64(0xF000), u64(0xFFF0)
 DATA_REAL = u64(0x93)
 LDT_REAL, TSS_REAL = u64(0x82), u64(0x8B)
-APIC_BASE_RESET, APIC_BSP = u64(0xFEE0_0800), u64(0x100)
 DR6_RESET, DR7_RESET = u64(0xFFFF_0FF0), u64(0x400)
 CONTROL_RESET, ALL_USED = u64(0x40), u64(0xFF)
 """x87: all exceptions unmasked but none flagged, single precision, the registers +0."""
@@ -46,7 +45,7 @@ def reset_msrs(c):
     while k < W64:
         c.msr_misc[k] = W0
         k += W1
-    c.msr_apic_base = APIC_BASE_RESET | APIC_BSP
+    c.msr_apic_base = APIC_BASE_RESET | APIC_BASE_EN | APIC_BASE_BSP
     c.msr_pat = PAT_RESET
     return W0
 

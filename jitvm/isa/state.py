@@ -269,7 +269,7 @@ DE, DB, NMI, BP, OF_TRAP, BR, UD, NM = (u64(n) for n in range(8))
 DF_FAULT, TS, NP, SS_FAULT, GP, PF_FAULT = u64(8), u64(10), u64(11), u64(12), u64(13), u64(14)
 MF, AC_FAULT, MC, XM = u64(16), u64(17), u64(18), u64(19)
 
-# ---- CR0, CR4, EFER -------------------------------------------------------------------------------------------------
+# ---- CR0, CR4, EFER, IA32_APIC_BASE ---------------------------------------------------------------------------------
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (u64(1 << n) for n in range(6))
 CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = u64(1 << 16), u64(1 << 18), u64(1 << 29), u64(1 << 30), u64(1 << 31)
 CR4_OSFXSR, CR4_OSXMMEXCPT = u64(1 << 9), u64(1 << 10)
@@ -277,6 +277,7 @@ CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE, CR4_PCE =
 CR4_UMIP, CR4_FSGSBASE, CR4_SMEP, CR4_SMAP = u64(1 << 11), u64(1 << 16), u64(1 << 20), u64(1 << 21)
 CR4_PCIDE, CR4_OSXSAVE = u64(1 << 17), u64(1 << 18)
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = u64(1), u64(1 << 8), u64(1 << 10), u64(1 << 11)
+APIC_BASE_BSP, APIC_BASE_EN, APIC_BASE_RESET = u64(1 << 8), u64(1 << 11), u64(0xFEE0_0000)
 
 # ---- segment attributes (as in `attr`) ------------------------------------------------------------------------------
 ATTR_ACCESSED, ATTR_RW, ATTR_DC, ATTR_CODE = u64(1), u64(2), u64(4), u64(8)
