@@ -13,17 +13,12 @@ from jitvm.devices.lapic import EXTINT, FIXED, LVT_LINT0, SVR, Message
 from jitvm.exits import ExitReason
 from jitvm.parallel import ThreadVcpu
 from jitvm.smp import are_dead
-from tests.boot.guests import two_at_once
+from tests.boot.guests import FIRST_STEPS, two_at_once
 from tests.engine.assembler import assemble
 
 MMIO, IO = int(ExitReason.MMIO), int(ExitReason.IO)
 ROUNDS = 100
-CROSSING = f"""
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov ss, ax
-    mov dword ptr fs:[0xF0], 0x1FF
+CROSSING = f"""{FIRST_STEPS}
     mov eax, fs:[0x20]
     test eax, eax
     jnz other
@@ -113,12 +108,7 @@ def test_what_comes_from_elsewhere_waits_until_the_processor_is_out(tmp_path: Pa
         machine.lock.release()
 
 
-BY_TURNS = f"""
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov ss, ax
-    mov dword ptr fs:[0xF0], 0x1FF
+BY_TURNS = f"""{FIRST_STEPS}
     mov ebx, fs:[0x20]
     shr ebx, 24
     jnz other

@@ -46,6 +46,16 @@ def config(bios: Path | None, **more: Any) -> MachineConfig:
     return MachineConfig(**values | more)
 
 
+FIRST_STEPS = """
+    cli
+    xor ax, ax
+    mov ds, ax
+    mov ss, ax
+    mov dword ptr fs:[0xF0], 0x1FF
+"""
+"""Of a processor with the local APIC's page behind FS: data and stack in the first 64 KiB, the APIC switched on."""
+
+
 def two_at_once(folder: Path, code: str, jit: str = "handlers") -> Machine:
     """Two processors that run at the same time, in real mode, with the local APIC's page behind FS."""
     machine = Machine(config(rom(folder, code), smp=2, smp_threads=True, jit=jit))

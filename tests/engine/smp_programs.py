@@ -7,6 +7,7 @@ interrupts count.  Whatever the interleaving is, the sums are known, and so is w
 
 from __future__ import annotations
 
+from tests.boot.guests import FIRST_STEPS
 from tests.engine.assembler import assemble
 from tests.engine.flag_programs import FlagLoops
 
@@ -16,13 +17,8 @@ STACK, PRIVATE = 0x7800, 0x400
 VECTORS = (0x41, 0x42)
 CODE_IN_ROM = 0x400
 LEFT_OUT = ("in al", "sti", "div ", "rdtsc", "mov si", "mov di", "[di", "ax, ds", "pushf", "push", "xadd", "lock")
-START = f"""
-    cli
-    xor ax, ax
-    mov ds, ax
+START = f"""{FIRST_STEPS}
     mov es, ax
-    mov ss, ax
-    mov dword ptr fs:[0xF0], 0x1FF
     mov eax, fs:[0x20]
     shr eax, 24
     mov dx, ax
