@@ -142,7 +142,7 @@ class Parts:
     b""; `drives` four IDE drives (primary and secondary, master and slave) or None; `floppies` drives A and B or None;
     `serials` the backends of COM1 to COM4; `debugcons` (port, sink) pairs; `debug_exit` (port, size) of an isa-debug-exit or
     None; `boot` letters as in --boot; `kernel` one that comes before them; `rtc_base` the time at virtual time 0; `fpu`:
-    the processor has one; `apic`: it has a local APIC, and the board an I/O APIC.
+    the processor has one; `apic`: it has a local APIC, and the board an I/O APIC; `apic_ids` of all processors.
     """
 
     ram_size: int
@@ -158,7 +158,7 @@ class Parts:
     boot: str = ""
     boot_menu: bool = False
     kernel: KernelBoot | None = None
-    n_cpus: int = 1
+    apic_ids: Sequence[int] = (0,)
     apic: bool = False
     fpu: bool = False
 
@@ -185,7 +185,7 @@ def cmos_bytes(parts: Parts) -> dict[int, int]:
     first, second = (0 if floppy is None else floppy.form.drive for floppy in parts.floppies)
     equipment = EQUIPMENT_MOUSE_PORT | EQUIPMENT_FPU * parts.fpu | EQUIPMENT_FLOPPIES * bool(first or second)
     equipment |= EQUIPMENT_MORE_FLOPPIES * bool(first and second)
-    found = {CMOS_EQUIPMENT: equipment, CMOS_CPUS: parts.n_cpus - 1, CMOS_FLOPPIES: first << 4 | second}
+    found = {CMOS_EQUIPMENT: equipment, CMOS_CPUS: len(parts.apic_ids) - 1, CMOS_FLOPPIES: first << 4 | second}
     for index, value in words.items():
         found |= {index: value & 0xFF, index + 1: value >> 8}
     found |= dict.fromkeys(range(CMOS_ABOVE_4G, CMOS_ABOVE_4G + 3), 0)
@@ -275,10 +275,10 @@ class Board:
 
         return IrqLine(sink)
 
-    def add_apic(self, number: int, processor: Processor) -> LocalApic:
-        """The local APIC of processor `number`; the 8259A's INTR leads to it."""
+    def add_apic(self, apic_id: int, processor: Processor) -> LocalApic:
+        """The local APIC of the next processor; the 8259A's INTR leads to it."""
         apic = LocalApic(
-            number, self.clock, processor, self.apic_bus, self.pic.acknowledge, bootstrap=number == 0, trace=self.trace
+            apic_id, self.clock, processor, self.apic_bus, self.pic.acknowledge, bootstrap=apic_id == 0, trace=self.trace
         )
         self.apic_bus.locals.append(apic)
         self._devices.append(apic)
@@ -427,8 +427,9 @@ class Board:
         """fw_cfg, debug consoles, isa-debug-exit."""
         parts = self.parts
         self.fw_cfg = FwCfg(
-            self.memory, ram_size=parts.ram_size, n_cpus=parts.n_cpus, max_cpus=parts.n_cpus, trace=self.trace
-        )
+            self.memory, ram_size=parts.ram_size, n_cpus=len(parts.apic_ids), max_cpus=parts.apic_ids[-1] + 1,
+            trace=self.trace,
+        )  # fmt: skip
         self.fw_cfg.add_item(BOOT_MENU, struct.pack("<H", parts.boot_menu))
         if parts.apic:
             self.fw_cfg.add_item(IRQ0_OVERRIDE, struct.pack("<I", 1))

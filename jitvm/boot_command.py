@@ -41,7 +41,7 @@ def boot_parser() -> Parser:
     add = result.option
     result.add_argument("image", nargs="?", metavar="IMAGE", help="BIOS image, the same as --bios")
     add("m", "memory (default 128M)", "SIZE")
-    add("smp", "CPUs, which take turns", "N")
+    add("smp", "CPUs, which take turns", "N[,sockets=S][,cores=C][,threads=T]")
     add("smp-threads", "each CPU on a thread of its own, at the same time: faster, but no two runs are the same")
     add("cpu", "CPU model, with features: pentiumpro,-cmov", "MODEL[,+F][,-F]")
     add("bios", "firmware image, a multiple of 64 KiB (default: the embedded one)", "IMAGE")
@@ -109,6 +109,7 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     bios = options.image if options.image is not None else options.bios
     if bios == "":
         config.fail("the name of the BIOS image is empty; leave it out for the embedded one")
+    smp, cores, threads = values.parse_smp(options.smp) if options.smp is not None else (1, None, 1)
     cpu, features = values.parse_cpu(options.cpu) if options.cpu is not None else (None, ())
     order, menu = values.parse_boot(options.boot) if options.boot is not None else ("", False)
     patterns, trace_file = values.parse_trace(options.trace) if options.trace is not None else ("", None)
@@ -120,7 +121,9 @@ def machine_config(options: argparse.Namespace) -> MachineConfig:
     symbols, offset = values.parse_symbols(options.symbols) if options.symbols is not None else (None, 0)
     return MachineConfig(
         memory=values.parse_memory(options.m) if options.m is not None else config.DEFAULT_MEMORY,
-        smp=values.parse_smp(options.smp) if options.smp is not None else 1,
+        smp=smp,
+        cores_per_socket=cores,
+        threads_per_core=threads,
         smp_threads=options.smp_threads,
         cpu=cpu,
         cpu_features=features,

@@ -26,6 +26,8 @@ MIN_MEMORY, MAX_MEMORY = MIB, 3 * GIB
 """RAM ends below the PCI hole; more than that needs the 64-bit CPU."""
 MAX_CPUS = 16
 """More would take more of the host's memory for translated code than they are worth."""
+MAX_PER_SOCKET = 255
+"""QEMU's "pc" has so many CPUs at most, and CPUID leaf 1 eight bits for those of a socket."""
 BIOS_UNIT, MAX_BIOS = 64 * KIB, 16 * MIB
 DEFAULT_CODE_CACHE, MIN_CODE_CACHE = 256 * MIB, MIB
 N_IDE = 4
@@ -135,6 +137,7 @@ class MachineConfig:
     Attributes:
         memory: RAM in bytes.
         smp: CPUs; they take turns, or `smp_threads`: they run at the same time, which no second run repeats.
+        cores_per_socket, threads_per_core: what CPUID says of them; without a number of cores one socket has all.
         cpu: model name, None for the default; `cpu_features` are (name, on or off) pairs.
         bios: path of a firmware image, None for the embedded one.  A path may be given as a string, here and below.
         drives: disks, CDs, floppies and flashes, each with its own index among those of its interface.
@@ -159,6 +162,8 @@ class MachineConfig:
 
     memory: int = DEFAULT_MEMORY
     smp: int = 1
+    cores_per_socket: int | None = None
+    threads_per_core: int = 1
     smp_threads: bool = False
     cpu: str | None = None
     cpu_features: tuple[tuple[str, bool], ...] = ()
@@ -203,6 +208,9 @@ class MachineConfig:
             fail(f"-m: {self.memory} bytes are no whole 4 KiB pages; round to {show_size(-(-self.memory >> 20) << 20)}")
         if not 1 <= self.smp <= MAX_CPUS:
             fail(f"--smp: {self.smp} CPUs; give 1 to {MAX_CPUS}")
+        if not (1 <= self.cores <= MAX_PER_SOCKET and 1 <= self.threads_per_core <= MAX_PER_SOCKET // self.cores):
+            given = f"{self.cores} cores with {self.threads_per_core} threads each"
+            fail(f"--smp: {given} in a socket; CPUID tells 1 to {MAX_PER_SOCKET} CPUs")
         if self.smp_threads and platform.machine() != "x86_64":
             fail(f"--smp-threads: memory has x86's order only on x86-64 hosts, not on {platform.machine()}; leave it out")
         for option, value in (("--initrd", self.initrd), ("--append", self.append)):
@@ -276,6 +284,11 @@ class MachineConfig:
             if port in ports:
                 fail(f"--debugcon: port {port:#x} is given twice")
             ports.add(port)
+
+    @property
+    def cores(self) -> int:
+        """Cores of a socket."""
+        return -(-self.smp // self.threads_per_core) if self.cores_per_socket is None else self.cores_per_socket
 
     @property
     def uses_stdio(self) -> bool:

@@ -32,6 +32,7 @@ from jitvm.backends.tail import Tail
 from jitvm.board import DEBUG_MARKS_PORT, Board, Lines, Parts, find_vga_rom
 from jitvm.clock import Clock
 from jitvm.config import JITS, MachineConfig, read_bios
+from jitvm.cpu_model import asked
 from jitvm.debugger import Gate
 from jitvm.devices.debugcon import Sink
 from jitvm.drives import open_drives
@@ -39,7 +40,6 @@ from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.errors import BackendError, ConfigError
 from jitvm.exits import Outcome
 from jitvm.irq import Interrupts, IrqLine
-from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced
 from jitvm.kernel_boot import load as load_kernel
 from jitvm.monitor import Monitor
 from jitvm.observe import Watchers
@@ -113,7 +113,8 @@ class Machine(Access):
             watchers = Watchers(config, self._resources)
             self._console = console
             interrupts = Interrupts()
-            self._has_apic = bool(is_announced(feature_words(cpuid_table(*self._cpu())), "apic"))
+            self._cpu = asked(config)
+            self._has_apic = self._cpu.has("apic")
             lines = Lines(
                 IrqLine(self._on_intr) if self._has_apic else interrupts.line, self._on_a20, self._on_reset,
                 self._on_power_off, self._on_debug_exit, self._on_smi, self._on_smram, self._on_ignne,
@@ -189,22 +190,17 @@ class Machine(Access):
             debug_exit=(exits[0].option("iobase"), exits[0].option("iosize")) if exits else None,
             boot=config.boot, boot_menu=config.boot_menu,
             kernel=load_kernel(config),
-            n_cpus=config.smp,
+            apic_ids=[self._cpu.topology.apic_id(number) for number in range(config.smp)],
             apic=self._has_apic,
-            fpu=is_announced(feature_words(cpuid_table(*self._cpu())), "fpu"),
+            fpu=self._cpu.has("fpu"),
         )  # fmt: skip
-
-    def _cpu(self) -> tuple[str, list[str], list[str]]:
-        """Model, features added and removed."""
-        features = self.config.cpu_features
-        return self.config.cpu or DEFAULT_MODEL, [n for n, on in features if on], [n for n, on in features if not on]
 
     def _add_vcpu(self, interrupts: Interrupts) -> None:
         config, board = self.config, self.board
         options = Options(**{**JITS[config.jit], **dict(config.engine)}, code_cache=config.code_cache // config.smp)
         common = self.world.common if self.world is not None else None
         engine = VcpuEngine(self.accel, self.memory, options, common)
-        engine.set_cpu(*self._cpu())
+        engine.set_cpu(*self._cpu)
         engine.reset()
         arguments = len(self.vcpus), engine, board.ports, board.mmio, self.clock, self.lock, self.trace, interrupts
         if self.world is not None:
@@ -212,8 +208,8 @@ class Machine(Access):
         else:
             vcpu = Vcpu(*arguments) if config.smp == 1 else TurnVcpu(self.rotation, *arguments)
         if self._has_apic:
-            engine.set_apic_id(vcpu.index)
-            vcpu.apic = vcpu.interrupts = board.add_apic(vcpu.index, ProcessorPins(vcpu))
+            engine.set_apic_id(apic_id := board.parts.apic_ids[vcpu.index])
+            vcpu.apic = vcpu.interrupts = board.add_apic(apic_id, ProcessorPins(vcpu))
             board.apic_window.current = vcpu.apic
             vcpu.apic_window = board.apic_window if config.smp > 1 else None
         vcpu.pump = self._pump

@@ -7,7 +7,6 @@ Sources: QEMU's manual page (sizes, key=value lists in which `,,` is a comma, -d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -129,8 +128,11 @@ def parse_memory(text: str) -> int:
     return parse_size("-m", size)
 
 
-def parse_smp(text: str) -> int:
-    """--smp: a number, or cpus=..., with QEMU's topology, which must be of as many CPUs, or of maxcpus (none is added)."""
+def parse_smp(text: str) -> tuple[int, int, int]:
+    """--smp: CPUs, cores of a socket, threads of a core, by QEMU's rules: what is missing is worked out, cores first.
+
+    The number may stand behind cpus=; maxcpus= is what the topology has room for (none is added later).
+    """
     found = parse_keys("--smp", text, "cpus")
     topology = ("sockets", "dies", "cores", "threads")
     known = ("cpus", "maxcpus", *topology)
@@ -139,15 +141,27 @@ def parse_smp(text: str) -> int:
     for key, count in counts.items():
         if count < 1:
             fail(f"--smp: {key} is {count}; give 1 or more")
-    product = math.prod(counts.get(key, 1) for key in topology)
-    most = counts.get("maxcpus", counts.get("cpus", product))
+    if counts.get("dies", 1) > 1:
+        fail(f"--smp: dies is {counts['dies']}; a socket has one here, give sockets or cores")
+    sockets, cores, threads = (counts.get(key, 0) for key in ("sockets", "cores", "threads"))
+    if most := counts.get("maxcpus", counts.get("cpus", 0)):
+        if not cores:
+            sockets, threads = sockets or 1, threads or 1
+            cores = most // (sockets * threads)
+        elif not sockets:
+            threads = threads or 1
+            sockets = most // (cores * threads)
+        threads = threads or most // (sockets * cores)
+    else:
+        sockets, cores, threads = sockets or 1, cores or 1, threads or 1
+        most = sockets * cores * threads
+    if sockets * cores * threads != most:
+        parts = " x ".join(f"{counts[key]} {key}" for key in topology if key in counts)
+        fail(f"--smp: {parts} are not {most} CPUs")
     cpus = counts.get("cpus", most)
     if most < cpus:
         fail(f"--smp: maxcpus {most} is less than {cpus} CPUs")
-    complete = {"sockets", "cores", "threads"} <= counts.keys()
-    if most % product or (complete and most != product):
-        fail(f"--smp: {' x '.join(f'{counts[key]} {key}' for key in topology if key in counts)} are not {most} CPUs")
-    return cpus
+    return cpus, cores, threads
 
 
 def parse_cpu(text: str) -> tuple[str, tuple[tuple[str, bool], ...]]:

@@ -66,20 +66,44 @@ def test_broken_lists_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cpus"),
+    ("text", "cpus", "cores", "threads"),
     [
-        ("2", 2),
-        ("cpus=3", 3),
-        ("sockets=2,cores=2", 4),
-        ("maxcpus=4", 4),
-        ("1,maxcpus=4", 1),
-        ("2,maxcpus=4,sockets=2,cores=2,threads=1", 2),
-        ("4,cores=2", 4),
+        ("2", 2, 2, 1),
+        ("cpus=3", 3, 3, 1),
+        ("sockets=2,cores=2", 4, 2, 1),
+        ("maxcpus=4", 4, 4, 1),
+        ("1,maxcpus=4", 1, 4, 1),
+        ("2,maxcpus=4,sockets=2,cores=2,threads=1", 2, 2, 1),
+        ("4,cores=2", 4, 2, 1),
+        ("4,threads=2", 4, 2, 2),
+        ("8,sockets=2", 8, 4, 1),
+        ("8,sockets=2,threads=2", 8, 2, 2),
+        ("8,sockets=2,cores=2", 8, 2, 2),
+        ("cores=3,dies=1", 3, 3, 1),
     ],
 )
-def test_cpus_are_counted_as_qemu_does(text: str, cpus: int) -> None:
-    """`info cpus` of QEMU 7.2 with the same -smp."""
-    assert values.parse_smp(text) == cpus
+def test_cpus_are_counted_as_qemu_does(text: str, cpus: int, cores: int, threads: int) -> None:
+    """`info cpus` and `info hotpluggable-cpus` of QEMU 7.2 with the same -smp."""
+    assert values.parse_smp(text) == (cpus, cores, threads)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("4,cores=3", "3 cores are not 4 CPUs"),
+        ("4,sockets=3", "3 sockets are not 4 CPUs"),
+        ("4,cores=8", "8 cores are not 4 CPUs"),
+        ("4,sockets=1,cores=2,threads=1", "1 sockets x 2 cores x 1 threads are not 4 CPUs"),
+        ("4,maxcpus=2", "maxcpus 2 is less than 4 CPUs"),
+        ("4,cores=0", "cores is 0"),
+        ("4,dies=2", "dies is 2"),
+        ("2,clusters=2", "unknown key 'clusters'"),
+    ],
+)
+def test_topologies_that_do_not_fit_are_refused(text: str, word: str) -> None:
+    """QEMU 7.2 refuses them too, but for a 0, of which it warns, and dies."""
+    with pytest.raises(ConfigError, match=word):
+        values.parse_smp(text)
 
 
 @pytest.mark.parametrize(("text", "number"), [("12", 12), ("0x10", 16), ("010", 8), ("0", 0)])

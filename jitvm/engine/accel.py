@@ -44,21 +44,20 @@ from jitvm.engine.tables import Tables, first_table
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError, ConfigError
-from jitvm.isa.cpuid import DEFAULT_MODEL, N_ROWS, ROW_WORDS, cpuid_table, feature_words, is_announced, physical_mask
+from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced, physical_mask, set_apic_id
 from jitvm.isa.debug import update_debug
 from jitvm.isa.events import INJECTED_NMI
 from jitvm.isa.mode import update_mode
 from jitvm.isa.record import Record
 from jitvm.isa.reset import reset_cpu
 from jitvm.isa.state import APIC_BASE_BSP, CR0_CD, CR0_NW, CS
+from jitvm.isa.topology import ALONE, Topology
 from jitvm.isa.words import u64
 from jitvm.memory import PAGE, GuestMemory, weakly, zeroed
 
 ARENA_BYTES = 48 << 20
 """Micro-ops of one vCPU; when it is full all translations are forgotten."""
 KICK = 1 << 62
-EBX_WORD = 3
-"""In a row of `c.cpuid`."""
 KEPT_BY_INIT = (
     "fpr fpu_used fcw fsw fop fip fcs fdp fds xmm mxcsr xcr0 msr_apic_base msr_sysenter_cs msr_sysenter_esp "
     "msr_sysenter_eip msr_pat msr_star msr_lstar msr_cstar msr_fmask msr_kernel_gs_base msr_tsc_aux msr_misc tsc_offset "
@@ -247,10 +246,10 @@ class Accelerator:
 
 @functools.lru_cache(maxsize=64)
 def _announced(
-    model: str, add: tuple[str, ...], remove: tuple[str, ...]
+    model: str, add: tuple[str, ...], remove: tuple[str, ...], topology: Topology
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], np.uint64]:
     """`c.cpuid`, `c.features` and `c.phys_mask` of a CPU, to copy."""
-    table = cpuid_table(model, add, remove)
+    table = cpuid_table(model, add, remove, topology)
     return table, feature_words(table), physical_mask(table)
 
 
@@ -329,7 +328,13 @@ class VcpuEngine:
         memory.on_write.append(weakly(self._on_write))
         memory.on_map.append(weakly(self._on_map))
 
-    def set_cpu(self, model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+    def set_cpu(
+        self,
+        model: str = DEFAULT_MODEL,
+        add: Iterable[str] = (),
+        remove: Iterable[str] = (),
+        topology: Topology = ALONE,
+    ) -> None:
         """Which CPU the guest sees (`--cpu`); ConfigError for an unknown model or feature, or one that this host lacks.
 
         A model goes without what its host has not: SIMD is done by the host's own instructions.
@@ -339,7 +344,7 @@ class VcpuEngine:
         for name in (added := tuple(add)):
             if name in missing:
                 raise ConfigError(f"CPU feature {name!r}: this host's processor has no such instructions; leave it out")
-        table, features, mask = _announced(model, added, (*remove, *missing))
+        table, features, mask = _announced(model, added, (*remove, *missing), topology)
         self.c.cpuid[:], self.c.features[:], self.c.phys_mask = table, features, mask
         self.accel.tables.copy_forms(self.c)
         if self.common is not None or not all(is_announced(features, name) for name in self.accel.forms.features):
@@ -445,12 +450,10 @@ class VcpuEngine:
         """Guest memory was written, not by this vCPU."""
         self.accel.written(self.address, offset, size)
 
-    def set_apic_id(self, number: int) -> None:
-        """What CPUID leaf 1 tells in EBX; all but number 0 are application processors, which wait for SIPI."""
-        rows = self.c.cpuid[: ROW_WORDS * N_ROWS].reshape(N_ROWS, ROW_WORDS)
-        for k in np.flatnonzero(rows[:, 0] == 1).tolist():
-            rows[k, EBX_WORD] = int(rows[k, EBX_WORD]) & 0x00FF_FFFF | number << 24
-        self.park(number != 0)
+    def set_apic_id(self, apic_id: int) -> None:
+        """What CPUID tells; all but number 0 are application processors, which wait for SIPI."""
+        set_apic_id(self.c.cpuid, apic_id)
+        self.park(apic_id != 0)
 
     def park(self, waits: bool) -> None:
         """After a reset: the bootstrap processor goes, the others wait for SIPI."""

@@ -21,6 +21,7 @@ from jitvm.errors import ConfigError
 from jitvm.isa.host_x87 import AVAILABLE
 from jitvm.isa.shared import serialize_memory
 from jitvm.isa.state import APIC_BASE_EN, CR4_OSXSAVE, MODE_CODE64, OK, RAX, RBX, RCX, RDX
+from jitvm.isa.topology import ALONE, HTT, LEAF_CACHES, LEAF_TOPOLOGY, Topology
 from jitvm.isa.words import M32, ONES, W0, W1, W2, W3, W4, W5, u64
 
 # ---- features: bits of the words of `c.features` ---------------------------------------------------------------------
@@ -121,6 +122,8 @@ CACHE_LINE = 8 << 8
 XSTATE, XCR0_BITS, XSAVE_BYTES, XSAVEC = 0xD, 0b11, 576, 1 << 1
 """Leaf 0Dh: x87 and SSE state, and the bytes of an area with both; subleaf 1 EAX: the compacted format."""
 P6_CACHES = (0x0302_0101, 0, 0, 0x0604_0A42)
+CORE_CACHES = (1, 0, 0x4D, 0x2C_307D)
+"""The caches of leaf 4, as leaf 2 has them in QEMU 7.2."""
 
 
 class Model(NamedTuple):
@@ -134,6 +137,8 @@ class Model(NamedTuple):
     """Leaf 2; empty: the model has none."""
     physical_bits: int = 32
     """Width of a physical address (MAXPHYADDR)."""
+    highest: int = 0
+    """The highest basic leaf, where features do not ask for a higher one."""
 
 
 MODELS = {
@@ -141,9 +146,9 @@ MODELS = {
     "pentium": Model(0x052C, "jitvm Pentium", _PENTIUM),
     "pentiumpro": Model(0x0619, "jitvm Pentium Pro", _P6, P6_CACHES, 36),
     "pentium3": Model(0x0673, "jitvm Pentium III", _PENTIUM3, P6_CACHES, 36),
-    "core2duo": Model(0x06FB, "jitvm Core 2 Duo", _CORE2, P6_CACHES, 36),
-    "nehalem": Model(0x0106A3, "jitvm Nehalem", _NEHALEM, P6_CACHES, 40),
-    "max": Model(0x0706E5, "jitvm max", "max", P6_CACHES, 40),
+    "core2duo": Model(0x06FB, "jitvm Core 2 Duo", _CORE2, CORE_CACHES, 36, 0xA),
+    "nehalem": Model(0x0106A3, "jitvm Nehalem", _NEHALEM, CORE_CACHES, 40, 0xB),
+    "max": Model(0x0706E5, "jitvm max", "max", CORE_CACHES, 40, 0xB),
 }
 """What the silicon of this name has (Intel's CPUID tables; QEMU's models of the same names); "max" has all that is built."""
 DEFAULT_MODEL = "max"
@@ -156,6 +161,7 @@ PHYSICAL_BITS = ROW_WORDS * N_ROWS
 """Index in the table of the width of a physical address, for machines whose CPUID has no leaf that tells it."""
 
 ROW, ROWS = u64(ROW_WORDS), u64(N_ROWS * ROW_WORDS)
+TOPOLOGY, TOPOLOGY_LEVELS, SUBLEAF = u64(LEAF_TOPOLOGY), u64(2), u64(0xFF)
 ANY = ONES
 """Subleaf of a row that answers for every ECX; leaf of a row that is not used."""
 EXTENDED_LEAF = u64(EXTENDED)
@@ -191,6 +197,8 @@ LIMIT_CPUID, XD_DISABLE = u64(1 << 22), u64(1 << 34)
 def cpuid(c):
     """CPUID by EAX and ECX.  A leaf above the highest answers as the highest basic leaf does.
 
+    Subleaves of leaf 0Bh that are no level of the topology tell the APIC ID and which they are.
+
     SYSCALL is told only in 64-bit mode, where alone Intel's processors have it, OSXSAVE while CR4 has it, and the local
     APIC while it is enabled (SDM vol. 3, 10.4.3).  IA32_MISC_ENABLE hides basic leaves behind 2, and NX (vol. 4, 2.1).
     """
@@ -212,6 +220,8 @@ def cpuid(c):
     c.gpr[RBX] = c.cpuid[k + W3]
     c.gpr[RCX] = c.cpuid[k + W4]
     c.gpr[RDX] = c.cpuid[k + W5]
+    if leaf == TOPOLOGY and subleaf >= TOPOLOGY_LEVELS:
+        c.gpr[RCX] = subleaf & SUBLEAF
     if leaf == EXTENDED_LEAF + W1 and c.mode & MODE_CODE64 == W0:
         c.gpr[RDX] = c.gpr[RDX] & ~FEATURE_SYSCALL
     if leaf == EXTENDED_LEAF + W1 and c.msr_misc[SLOT_MISC_ENABLE] & XD_DISABLE != W0:
@@ -243,20 +253,25 @@ def _choose_features(model: str, add: Iterable[str], remove: Iterable[str]) -> l
 
 
 def cpuid_table(
-    model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = ()
+    model: str = DEFAULT_MODEL, add: Iterable[str] = (), remove: Iterable[str] = (), topology: Topology = ALONE
 ) -> npt.NDArray[np.uint64]:
-    """The 256 words of `c.cpuid`: 42 rows of leaf, subleaf, EAX, EBX, ECX, EDX.  ConfigError for an unknown name."""
+    """The 256 words of `c.cpuid`: 42 rows of leaf, subleaf, EAX, EBX, ECX, EDX, with APIC ID 0 (`set_apic_id`).
+
+    ConfigError for an unknown name.
+    """
     if model not in MODELS:
         raise ConfigError(f"CPU model {model!r} is unknown; there are {', '.join(sorted(MODELS))}")
-    signature, brand, _, caches, physical_bits = MODELS[model]
+    signature, brand, _, caches, physical_bits, highest = MODELS[model]
     words = _choose_features(model, add, remove)
     long = words[EDX8] & int(FEATURE_LM)
     ebx, edx, ecx = _words_of(VENDOR)
     xsave = words[ECX1] & int(FEATURE_XSAVE)
-    basic = XSTATE if xsave else 7 if words[EBX7] | words[ECX7] else 2 if caches else 1
+    basic = max(highest, XSTATE if xsave else 7 if words[EBX7] | words[ECX7] else 2 if caches else 1)
+    several = topology.per_socket > 1
+    line = CACHE_LINE if words[EDX1] & int(FEATURE_CLFLUSH) else 0
     rows: list[tuple[int, ...]] = [
         (0, basic, ebx, ecx, edx),
-        (1, signature, CACHE_LINE if words[EDX1] & int(FEATURE_CLFLUSH) else 0, words[ECX1], words[EDX1]),
+        (1, signature, line | several * topology.per_socket << 16, words[ECX1], words[EDX1] | several * HTT),
         (EXTENDED, EXTENDED + (8 if long else 4), 0, 0, 0),
         (EXTENDED + 1, 0, 0, words[ECX8], words[EDX8]),
     ]
@@ -265,7 +280,7 @@ def cpuid_table(
     if basic >= 7:
         rows.append((7, 0, words[EBX7], words[ECX7], 0))
     if long:
-        rows.append((EXTENDED + 8, physical_bits | LINEAR_BITS << 8, 0, 0, 0))
+        rows.append((EXTENDED + 8, physical_bits | LINEAR_BITS << 8, 0, topology.sizes(), 0))
     text = _words_of(brand.encode().ljust(BRAND_BYTES, b"\0"))
     for k in range(3):
         rows.append((EXTENDED + 2 + k, *text[4 * k : 4 * k + 4]))
@@ -274,10 +289,24 @@ def cpuid_table(
     if xsave:
         keyed.append((XSTATE, 0, XCR0_BITS, XSAVE_BYTES, XSAVE_BYTES, 0))
         keyed.append((XSTATE, 1, words[EAXD], XSAVE_BYTES if words[EAXD] & XSAVEC else 0, 0, 0))
+    if basic >= LEAF_CACHES:
+        keyed += [(LEAF_CACHES, k, *row) for k, row in enumerate(topology.caches())]
+    if basic >= LEAF_TOPOLOGY:
+        keyed += [(LEAF_TOPOLOGY, k, *row) for k, row in enumerate(topology.levels())]
+        keyed.append((LEAF_TOPOLOGY, int(ANY), 0, 0, 0, 0))
     for k, row in enumerate(keyed):
         table[ROW_WORDS * k : ROW_WORDS * (k + 1)] = row
     table[PHYSICAL_BITS] = physical_bits
     return table
+
+
+def set_apic_id(table: npt.NDArray[np.uint64], apic_id: int) -> None:
+    """Make a CPUID table that of the processor with this initial APIC ID: leaf 1 EBX, leaf 0Bh EDX."""
+    for row in table[: ROW_WORDS * N_ROWS].reshape(N_ROWS, ROW_WORDS):
+        if row[0] == 1:
+            row[3] = int(row[3]) & 0x00FF_FFFF | apic_id << 24
+        elif row[0] == LEAF_TOPOLOGY:
+            row[5] = apic_id
 
 
 def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -29,7 +29,7 @@ program
 @pytest.mark.parametrize(("n", "jit"), [(1, "regions"), (2, "handlers"), (2, "regions"), (4, "stencils")])
 def test_on_jitvm(n: int, jit: str) -> None:
     need(SEABIOS)
-    with Machine(config(SEABIOS, smp=n, jit=jit, drives=disk("teach"))) as machine:
+    with Machine(config(SEABIOS, smp=n, cores_per_socket=1, jit=jit, drives=disk("teach"))) as machine:
         assert machine.run().code == GOOD
         assert debug_output(machine) == WANTED.format(n=n)
 

@@ -107,10 +107,10 @@ def test_a_cpu_that_nobody_chose_has_long_mode() -> None:
 def test_subleaves_and_leaves_that_are_missing_below_the_highest() -> None:
     c, memory = cpu()
     c.cpuid[2] = 8
-    c.cpuid[6 * 20 : 6 * 22] = [4, 0, 10, 11, 12, 13, 4, 1, 20, 21, 22, 23]
-    assert ask(c, memory, 4) == (10, 11, 12, 13)
-    assert ask(c, memory, 4, 1) == (20, 21, 22, 23)
-    assert ask(c, memory, 4, 2) == (0, 0, 0, 0)
+    c.cpuid[6 * 20 : 6 * 22] = [3, 0, 10, 11, 12, 13, 3, 1, 20, 21, 22, 23]
+    assert ask(c, memory, 3) == (10, 11, 12, 13)
+    assert ask(c, memory, 3, 1) == (20, 21, 22, 23)
+    assert ask(c, memory, 3, 2) == (0, 0, 0, 0)
     assert ask(c, memory, 5) == (0, 0, 0, 0)
 
 
