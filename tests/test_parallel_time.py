@@ -162,3 +162,38 @@ def test_nobody_runs_ahead_of_a_thread_that_stands(second: str, most: int, tmp_p
         assert machine.wait().reason == "debug-exit"
         assert ahead[0] <= most + 5000, "the block that it was in, and what the handler did"
         assert first.retired > LOOPS
+
+
+LOCKS = """
+    cli
+    xor ax, ax
+    mov ds, ax
+    mov ss, ax
+    mov sp, 0x7000
+    mov word ptr [0x41 * 4], offset tick
+    mov word ptr [0x41 * 4 + 2], 0xF000
+    mov dword ptr fs:[0xF0], 0x1FF
+    mov dword ptr fs:[0x3E0], 0xB
+    mov dword ptr fs:[0x320], 0x20041           # periodic
+    mov dword ptr fs:[0x380], 1000000
+    sti
+1:  lock inc dword ptr [{at}]
+    cmp byte ptr [0x601], 5
+    jb 1b
+    out 0xF4, al
+tick:
+    inc byte ptr [0x601]
+    mov dword ptr fs:[0xB0], 0
+    iret
+"""
+
+
+@pytest.mark.parametrize("at", [0x503E, 0x5FFE], ids=["a line", "a page"])
+def test_ticks_come_while_a_guest_locks_over_borders(at: int, tmp_path: Path) -> None:
+    """All others stand for each, which is slow: a nanosecond each would be a million of them a tick (an hour of the host's
+    for five seconds of a program that does nothing else)."""
+    with two_at_once(tmp_path, assemble(LOCKS.format(at=at), 0, 16).hex()) as machine:
+        assert machine.run(200_000).reason == "debug-exit"
+        world = machine.world
+        assert world is not None
+        assert int.from_bytes(machine.ram[at : at + 4].tobytes(), "little") == world.stops["alone"]
