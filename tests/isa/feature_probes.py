@@ -145,7 +145,7 @@ PROBES: dict[str, Probe] = {
     "CR4.MCE": cr4(6, "mce"),
     "CR4.PGE": cr4(7, "pge"),
     "CR4.PCE": cr4(8, "p6"),
-    "CR4.OSFXSR": Probe(("fxsr",), "mov eax, cr4\n mov ebx, eax\n or eax, 0x200\n mov cr4, eax\n mov cr4, ebx", GP, (32,)),
+    "CR4.OSFXSR": cr4(9, "fxsr"),
     "CR4.OSXMMEXCPT": cr4(10, "sse"),
     "CR4.UMIP": cr4(11, "umip"),
     "CR4.FSGSBASE": cr4(16, "fsgsbase"),
