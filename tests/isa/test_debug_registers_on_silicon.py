@@ -14,6 +14,7 @@ from tests.engine.guest import Guest
 from tests.fast_set import share
 from tests.needs import host_cannot
 from tests.oracle import debug_registers as silicon
+from tests.oracle.vendor import IS_AMD
 
 BASE = 0x100000
 """Where the window lies in our guest."""
@@ -23,6 +24,7 @@ PIECES = (
     "8903", "8a03", "ff03", "8703", "0003", "3903", "f713", "668903", "668b4301", "894302", "8a4307", "c70301020304",
     "a4", "66a5", "a5", "aa", "ab", "66ab", "ac", "ad", "ae", "a6", "a7", "9090", "31c0", "8cd08ed0", "0fab4b03", "0fc103",
 )  # fmt: skip
+MOV_SS = "8ed0"
 REPEATED = ("f3a4", "f3a5", "f3aa", "f3ab", "f3ac", "66f3ab", "f3a6", "f2ae", "fdf3aafc", "fdf3a5fc")
 """Of the same meaning in 32- and 64-bit code; memory at RBX, RSI and RDI."""
 
@@ -84,9 +86,21 @@ def ours(engine: str, case: dict[str, Any]) -> list[list[int]]:
 
 
 def without_rf(case: dict[str, Any], stops: list[list[int]]) -> list[list[int]]:
-    """Stops at instruction breakpoints without RF, which Linux sets there by itself."""
+    """Stops at instruction breakpoints without RF, which Linux sets there by itself.
+
+    AMD's processors do not set it between iterations of REP, as Intel's do (SDM vol. 3, 17.3.1.1), and tell of an
+    instruction breakpoint behind the data trap at the same place, not with it.
+    """
     code = sum(1 << n for n, (_, kind, _) in enumerate(case["dr"]) if kind == BREAK)
-    return [[at, bits, 0 if bits & code else rf] for at, bits, rf in stops]
+    if not IS_AMD:
+        return [[at, bits, 0 if bits & code else rf] for at, bits, rf in stops]
+    out: list[list[int]] = []
+    for at, bits, _ in stops:
+        if bits & ~code == 0 and out and out[-1][0] == at:
+            out[-1][1] |= bits
+        else:
+            out.append([at, bits, 0])
+    return out
 
 
 @pytest.mark.parametrize("count", share([40, 300], 1))
@@ -100,6 +114,8 @@ def test_traps_are_those_of_silicon(engine: str, count: int, seed: int) -> None:
     truths = silicon.run(cases)
     bad = []
     for case, truth in zip(cases, truths, strict=True):
+        if IS_AMD and MOV_SS in case["code"]:
+            continue  # no data trap stands behind it there, but an instruction breakpoint does
         wanted, found = without_rf(case, truth), without_rf(case, ours(engine, case))
         if wanted != found:
             bad.append(f"{case}\n silicon {wanted}\n {engine} {found}")

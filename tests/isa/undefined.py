@@ -121,6 +121,9 @@ _rule(
     "AF is undefined for a nonzero count, OF for counts above 1; a count above the"
     " operand's width leaves the destination and all flags undefined",
 )
+_rule("ANDN BLSI BLSMSK BLSR BZHI", always(AF | PF), "AF and PF are undefined")
+_rule("BEXTR", always(SF | AF | PF), "SF, AF and PF are undefined")
+_rule("LZCNT TZCNT", always(OF | SF | AF | PF), "OF, SF, AF and PF are undefined")
 
 STORES_BEFORE_FAULT = {
     Mnemonic.CALL,

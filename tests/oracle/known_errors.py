@@ -10,17 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from iced_x86 import Code, FlowControl, Instruction, Mnemonic, OpKind, Register
+from iced_x86 import Code, Instruction, Mnemonic, OpKind, Register
 
 from tests.oracle.case import BR, WINDOW_SIZE, Case, Result
 from tests.oracle.compare import operand_offsets
-
-_NEAR = {
-    getattr(FlowControl, name)
-    for name in "CONDITIONAL_BRANCH UNCONDITIONAL_BRANCH INDIRECT_BRANCH CALL INDIRECT_CALL RETURN".split()
-}
-LOCK, REPNE, REP = 0xF0, 0xF2, 0xF3
-PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, LOCK, REPNE, REP))
+from tests.oracle.encoding import LOCK, PREFIXES, is_short_branch, split_prefixes
 
 
 @dataclass(frozen=True)
@@ -30,14 +24,6 @@ class KnownError:
     reason: str
     applies: Callable[[Case, Instruction, Result | None], bool]
     fatal: bool = False
-
-
-def split_prefixes(case: Case) -> tuple[bytes, bytes]:
-    """The prefixes of an instruction, REX too, and what follows them."""
-    code, n = case.code, 0
-    while n < len(code) and (code[n] in PREFIXES or (case.mode == 64 and code[n] & 0xF0 == 0x40)):
-        n += 1
-    return code[:n], code[n:]
 
 
 def _locked_bit_test_of_register(case: Case, _i: Instruction, _truth: Result | None) -> bool:
@@ -104,8 +90,7 @@ def _enter_mixed(case: Case, instruction: Instruction, _truth: Result | None) ->
 
 
 def _short_branch_operand(case: Case, instruction: Instruction, _truth: Result | None) -> bool:
-    prefixes, _rest = split_prefixes(case)
-    return case.mode == 64 and 0x66 in prefixes and instruction.flow_control in _NEAR
+    return is_short_branch(case, instruction)
 
 
 def _keeps_accumulator(case: Case, instruction: Instruction, _truth: Result | None) -> bool:

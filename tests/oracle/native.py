@@ -7,7 +7,9 @@ child process for each batch, so that no guest code can hurt the tests.
 
 Guest code runs at privilege level 3 with interrupts enabled, single-stepped.
 What that alone causes is taken out of the results here: TF and RF in the
-flags, TF in a flag image that PUSHF stored.
+flags, TF in a flag image that PUSHF stored; and upper halves of registers
+behind 16- and 32-bit code, which are undefined there (SDM volume 1, 3.4.1.1):
+AMD's IRET to a 16-bit stack leaves those of the kernel's RSP.
 
 Not modelled: system calls (they end the child), other privilege levels.
 """
@@ -216,8 +218,9 @@ def _decode(case: Case, output: bytes, position: int) -> tuple[Result, int]:
     if not (vector == DB and code == _TRAP_TRACE):
         is_page_fault = vector == PAGE
         fault = Fault(vector, error, address if is_page_fault else 0)
+    width = (1 << 64) - 1 if case.mode == 64 else (1 << 32) - 1
     result = Result(
-        regs=fields[: len(case.regs)],
+        regs=tuple(value & width for value in fields[: len(case.regs)]),
         flags=flags & COMPARED_FLAGS,
         ip_delta=(ip - case.address) & 0xFFFF_FFFF_FFFF_FFFF,
         memory=memory,
