@@ -53,7 +53,7 @@ def boot_parser() -> Parser:
     for place, letter in enumerate("ab"):
         add(f"fd{letter}", f"floppy disk, the same as --drive file=FILE,if=floppy,index={place}", "FILE")
     add("pflash", "flash with firmware, then one with its variables; the same as --drive file=FILE,if=pflash", "FILE",
-        action="append", default=[])  # fmt: skip
+        action="append", default=[], dest="drive", type=values.flash_drive)  # fmt: skip
     add("boot", "boot order (c disk, d CD, ...)", "[order=]LETTERS[,menu=on]")
     add("kernel", "Linux (bzImage) or multiboot kernel that the firmware starts", "FILE")
     add("initrd", "its initial RAM disk, or its modules", "FILE[ ARGUMENTS][,FILE...]")
@@ -185,8 +185,6 @@ def _drives(options: argparse.Namespace) -> tuple[config.DriveConfig, ...]:
             drives.append(config.DriveConfig(name, interface="floppy", index=place))
     if options.cdrom is not None:
         drives.append(config.DriveConfig(options.cdrom, index=2, media="cdrom", readonly=True))
-    for place, name in enumerate(options.pflash):
-        drives.append(config.DriveConfig(name, interface="pflash", index=place))
     for text in options.drive:
         drives.append(values.parse_drive(text, drives))
     return tuple(drives)

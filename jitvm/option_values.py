@@ -215,6 +215,11 @@ def parse_drive(text: str, others: Iterable[DriveConfig] = ()) -> DriveConfig:
     return drive
 
 
+def flash_drive(file: str) -> str:
+    """--pflash FILE as --drive: each takes the next place, in the order in which both were given."""
+    return f"if=pflash,file={file.replace(',', ',,')}"
+
+
 def parse_device(text: str) -> DeviceConfig:
     """--device NAME[,property=number...]"""
     found = parse_keys("--device", text, "driver")

@@ -58,6 +58,14 @@ def test_both_spellings_of_every_option_are_one() -> None:
     assert (one.max_insns, one.timeout_s, one.stats, one.engine) == (1000, 2.5, "table", (("fuse", False),))
 
 
+def test_flashes_take_their_places_in_the_order_in_which_they_are_given() -> None:
+    """As in QEMU: README's OVMF has its code by --drive, and behind it its variables by --pflash."""
+    code, kept = DriveConfig("code", interface="pflash", readonly=True), DriveConfig("k,ept", interface="pflash", index=1)
+    assert parse("--drive", "if=pflash,readonly=on,file=code", "--pflash", "k,ept").drives == (code, kept)
+    first, second = DriveConfig("code", interface="pflash"), DriveConfig("k,ept", interface="pflash", index=1)
+    assert parse("-pflash", "code", "--pflash", "k,ept").drives == (first, second)
+
+
 def test_options_may_be_written_with_an_equals_sign() -> None:
     assert parse("--bios=x.bin", "--serial=null", "-display=text") == MachineConfig(
         bios=Path("x.bin"), serials=("null",), display="text"
