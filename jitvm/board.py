@@ -75,6 +75,8 @@ BIOS_TOP, LOW_BIOS_TOP, LOW_BIOS_SIZE = 1 << 32, 0x10_0000, 0x2_0000
 IRQ_PIT, IRQ_KEYBOARD, IRQ_COM2, IRQ_COM1, IRQ_RTC, IRQ_SCI, IRQ_MOUSE, IRQ_IDE = 0, 1, 3, 4, 8, 9, 12, (14, 15)
 IRQ_FLOPPY, IRQ_NUMERIC_ERROR = 6, 13
 
+IRQS_PCI = (5, 10, 11)
+"""Those to which firmware routes the PIRQ inputs: level-triggered."""
 PIN_PIT = 2
 """The I/O APIC's pin of the timer; every other ISA interrupt has its own number there."""
 
@@ -83,6 +85,8 @@ PORTS = 0x1_0000
 SERIALS = ((0x3F8, IRQ_COM1), (0x2F8, IRQ_COM2), (0x3E8, IRQ_COM1), (0x2E8, IRQ_COM2))
 IDE_COMMAND, IDE_CONTROL = (0x1F0, 0x170), (0x3F6, 0x376)
 PCI_CONFIG = 0xCF8
+PM_BASE = 0x600
+"""Where SeaBIOS puts the PIIX4's power management, which firmware may put elsewhere."""
 DEBUG_MARKS_PORT = 0xE9
 """The debug port whose bytes are noted with their instruction counts."""
 
@@ -204,6 +208,11 @@ def cmos_bytes(parts: Parts) -> dict[int, int]:
             geometry = struct.pack("<HBHBHB", cylinders, HEADS, NO_PRECOMPENSATION, 0xC8, cylinders, SECTORS_PER_TRACK)
             found |= dict(enumerate(geometry, CMOS_GEOMETRY[index]))
     return found | {CMOS_DISK_TYPES: types, CMOS_TRANSLATION: translation}
+
+
+def pirq(slot: int, pin: int) -> int:
+    """The PIRQ input (0: A) to which an interrupt pin (0: INTA#) of a slot leads."""
+    return (slot - 1 + pin) & 3
 
 
 def _translation(cylinders: int) -> int:
@@ -394,7 +403,7 @@ class Board:
         self.vga.memory.on_linear = self._on_linear
         for bar in self.vga.bars:
             bar.memory_offset = {"vga.vram": self._vram, "vga.rom": self._vga_rom}.get(bar.name)
-        self.pci = PciBus(self._on_bar, lambda slot, pin: self.piix3.pirq((slot - 1 + pin - 1) & 3), trace)
+        self.pci = PciBus(self._on_bar, lambda slot, pin: self.piix3.pirq(pirq(slot, pin - 1)), trace)
         self.pci.attach(SLOT_HOST, 0, self.i440fx)
         self.pci.attach(SLOT_PIIX, PIIX_ISA, self.piix3)
         self.pci.attach(SLOT_PIIX, PIIX_IDE, self.ide)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
-from jitvm import stats
+from jitvm import board_acpi, stats
 from jitvm.access import Access
 from jitvm.backends.chardev import CharBackend, open_chardev
 from jitvm.backends.tail import Tail
@@ -128,6 +128,7 @@ class Machine(Access):
             parts = self._parts()
             self.accel = watchers.observed(accel, on_progress)  # what can't be opened is told before anything is compiled
             self.board = Board(parts, self.clock, lines, self.trace)
+            board_acpi.install(self.board)
             interrupts.inta = self.board.pic.acknowledge
             self.memory = self.board.memory
             self.rotation = Rotation()

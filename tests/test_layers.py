@@ -28,6 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "bus": LEAVES,
     "engine": LEAVES | {"engine", "isa"},
     "devices": (LEAVES - {"bus", "exits"}) | {"devices", "backends"},
+    "acpi": frozenset({"acpi"}),
     "backends": frozenset({"backends", "errors"}),
     "bench": frozenset({"bench", "__init__", "config", "errors"}),
     "config": frozenset({"errors", "trace"}),

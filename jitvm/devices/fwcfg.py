@@ -6,8 +6,9 @@ keys, the file directory; the keys are those of QEMU's standard header (standard
 Items are little endian as the guest CPU reads them, the file directory and DMA structures are big endian.  Files get
 their keys in the order of their names, as QEMU gives them.
 
-Not modelled: writes through the data register (gone from QEMU since 2.4: dropped), the ACPI table loader (SeaBIOS makes
-tables of its own when "etc/table-loader" is absent), items made on selection.
+A file may be made anew when it is selected, from what the guest has set up by then, as QEMU does with ACPI tables.
+
+Not modelled: writes through the data register (gone from QEMU since 2.4: dropped).
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class FwCfg:
         self._items: dict[int, bytearray] = {}
         self._writers: dict[int, Callable[[bytes], None]] = {}
         self._files: list[tuple[str, bytearray, Callable[[bytes], None] | None]] = []
+        self._makers: dict[str, Callable[[], bytes]] = {}
+        self._made: dict[int, Callable[[], bytes]] = {}
         self._key = 0
         self._data = bytearray()
         self._at = 0
@@ -85,12 +88,24 @@ class FwCfg:
         """Give an item its bytes, in place of what it had."""
         self._items[key] = bytearray(data)
 
-    def add_file(self, name: str, data: bytes, on_write: Callable[[bytes], None] | None = None) -> None:
-        """Add or replace a file.  With `on_write` the guest may write it by DMA; it is called with the new contents."""
+    def add_file(
+        self,
+        name: str,
+        data: bytes,
+        on_write: Callable[[bytes], None] | None = None,
+        on_select: Callable[[], bytes] | None = None,
+    ) -> None:
+        """Add or replace a file.  With `on_write` the guest may write it by DMA; it is called with the new contents.
+
+        `on_select` gives the contents of a file that is selected, as many bytes as `data`.
+        """
         if not 0 < len(name.encode()) < NAME_SIZE:
             raise ValueError(f"fw_cfg: file name '{name}' is not 1 to {NAME_SIZE - 1} bytes long")
         self._files = [entry for entry in self._files if entry[0] != name]
         bisect.insort(self._files, (name, bytearray(data), on_write), key=lambda entry: entry[0])
+        self._makers.pop(name, None)
+        if on_select:
+            self._makers[name] = on_select
         self._build_directory()
 
     def files(self) -> dict[str, int]:
@@ -100,17 +115,22 @@ class FwCfg:
     def _build_directory(self) -> None:
         directory = bytearray(struct.pack(">I", len(self._files)))
         self._writers.clear()
+        self._made.clear()
         for key, (name, data, on_write) in enumerate(self._files, FILE_FIRST):
             directory += DIRECTORY_ENTRY.pack(len(data), key, 0, name.encode())
             self._items[key] = data
             if on_write:
                 self._writers[key] = on_write
+            if name in self._makers:
+                self._made[key] = self._makers[name]
         self._items[FILE_DIR] = directory
 
     def select(self, key: int) -> None:
         """Choose an item and go to its beginning; an unknown one is empty."""
         self._key, self._at = key, 0
         self._data = self._items.get(key, bytearray())
+        if key in self._made:
+            self._data[:] = self._made[key]()
 
     def take(self, n: int) -> bytes:
         """The next `n` bytes of the selected item; behind its end come zeros."""
@@ -169,15 +189,15 @@ class FwCfg:
         self.select(SIGNATURE)
 
     def snapshot(self) -> Snapshot:
-        writable = {name: bytes(data) for name, data, on_write in self._files if on_write}
-        return {"key": self._key, "at": self._at, "dma_address": self._dma_address, "files": writable}
+        kept = {name: bytes(data) for name, data, on_write in self._files if on_write or name in self._makers}
+        return {"key": self._key, "at": self._at, "dma_address": self._dma_address, "files": kept}
 
     def restore(self, state: Snapshot) -> None:
         for name, data, _ in self._files:
             if name in state["files"]:
                 data[:] = state["files"][name]
-        self.select(state["key"])
-        self._at, self._dma_address = state["at"], state["dma_address"]
+        self._key, self._at, self._dma_address = state["key"], state["at"], state["dma_address"]
+        self._data = self._items.get(self._key, bytearray())
 
 
 class SelectorAndData:

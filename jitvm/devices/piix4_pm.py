@@ -2,11 +2,11 @@
 
 Intel 82371AB datasheet (290562), chapter 7: PMBASE (40h), DEVACTB (58h), PMREGMISC (80h), SMBBA (90h), SMBHSTCFG (D2h),
 the power management I/O space and the SMBus host registers.  ACPI specification 1.0, 4.7.3 (PM1, PM timer).  Identity
-and reset values are those of QEMU 7.2's "pc" board.  SeaBIOS puts the SMBus at 700h and the I/O space at B000h, or at
-600h when fw_cfg has "etc/table-loader".
+and reset values are those of QEMU 7.2's "pc" board.  SeaBIOS puts the SMBus at 700h and the I/O space at 600h when fw_cfg
+has "etc/table-loader", else at B000h, as OVMF does.
 
 Three facts of that board are not the chip's:
-* GPE0 (two status and two enable bytes) stands at fixed ports (AFE0h), where SeaBIOS's own ACPI tables say it is.
+* GPE0 (two status and two enable bytes) stands at fixed ports (AFE0h), which ACPI tables tell.
 * F1h and F0h written to the APM control port set and clear SCI_EN, which on a real board the BIOS's SMI handler does.
 * A write to the APM control port asserts SMI# behind its instruction when APMC_EN and GLBCTL's SMI_EN are set; EOS is
   not asked for.  Without system management mode (`on_smi=None`) APMC_EN is set from reset on: SeaBIOS takes it that its
@@ -29,9 +29,10 @@ from jitvm.irq import IrqLine
 from jitvm.trace import SILENT, Trace
 
 PMBASE, DEVACTB, PMREGMISC, SMBBA, SMBHSTCFG = 0x40, 0x58, 0x80, 0x90, 0xD2
+PMBASE_BITS = 0xFFC0
 SERIAL_DECODE = 0x67
 SERIAL_A_ENABLE, SERIAL_B_ENABLE = 0x08, 0x90
-"""Byte 3 of DEVRESG: serial ports A at 3F8h and B at 2F8h are there.  SeaBIOS's ACPI tables go by it."""
+"""Byte 3 of DEVRESG: serial ports A at 3F8h and B at 2F8h are there."""
 APMC_EN = 0x02
 """In byte 3 of DEVACTB."""
 PMIOSE, SMB_HST_EN = 1, 1
@@ -73,7 +74,7 @@ class Piix4Pm(PciFunction):
         self._clock, self._sci, self._on_power_off, self._on_smi = clock, sci, on_power_off, on_smi
         for offset in range(0x44, 0x100):
             self.define(offset, 1, 0, 0xFF)
-        self.define(PMBASE, 4, 1, 0xFFC0)
+        self.define(PMBASE, 4, 1, PMBASE_BITS)
         self.define(DEVACTB + 3, 1, 0 if on_smi else APMC_EN, 0xFF)
         self.define(0x5F, 1, 0x10, 0xFF)
         self.define(0x63, 1, 0x60, 0xFF)
@@ -104,7 +105,7 @@ class Piix4Pm(PciFunction):
 
     def place_windows(self) -> None:
         super().place_windows()
-        pm = self.register(PMBASE, 4) & 0xFFC0
+        pm = self.register(PMBASE, 4) & PMBASE_BITS
         self.place(self.pm, pm if pm and self.config[PMREGMISC] & PMIOSE else None)
         smbus = self.register(SMBBA, 4) & 0xFFF0
         self.place(self.smbus, smbus if smbus and self.config[SMBHSTCFG] & SMB_HST_EN else None)

@@ -93,8 +93,8 @@ def cd(folder: Path) -> Path:
     return image
 
 
-def boot(log: Path, *options: str) -> str:
-    """Run SeaBIOS and what it boots until the guest switches off; what was said on COM1."""
+def boot(log: Path, *options: str, end: str = "Power down") -> str:
+    """Run SeaBIOS and what it boots until the guest switches off, or as `end` says; what was said on COM1."""
     common = f"--cpu max -m 256M --display none --no-reboot --serial file:{log} --timeout {TIMEOUT}".split()
     done = subprocess.run(
         [sys.executable, "-m", "jitvm", "boot", str(SEABIOS_256K), *common, *options],
@@ -106,8 +106,9 @@ def boot(log: Path, *options: str) -> str:
     assert done.returncode == 0, done.stderr + said[-2000:]
     assert "user space: x86_64" in said
     assert f"{hashlib.sha256(BUSYBOX.read_bytes()).hexdigest()}  /bin/busybox" in said
-    assert "reboot: Power down" in said
+    assert f"reboot: {end}" in said
     assert "BUG:" not in said and "Call Trace" not in said
+    assert not re.search(r"ACPI[ \w]*(Error|Warning|Exception)|ACPI BIOS|IRQ.*(conflict|nobody cared)", said)
     return said
 
 
@@ -121,6 +122,21 @@ def test_on_two_processors_without_a_boot_loader(tmp_path: Path) -> None:
     said = boot(tmp_path / "serial.log", "--smp", "2", *files, "--append", "console=ttyS0 panic=-1")
     assert "smp: Brought up 1 node, 2 CPUs" in said
     assert "clocksource: Switched to clocksource tsc" in said and "TSC warp" not in said
+    assert "ACPI: Using ACPI (MADT) for SMP configuration information" in said
+    assert "PCI: Using ACPI for IRQ routing" in said
+    for link, irq in (("A", 10), ("B", 10), ("C", 11), ("D", 11)):
+        assert f"Interrupt link LNK{link} configured for IRQ {irq}" in said
+    assert "pnp: PnP ACPI: found 4 devices" in said
+    assert "00:03: ttyS0 at I/O 0x3f8 (irq = 4, base_baud = 115200) is a 16550A" in said
+
+
+def test_without_acpi_by_the_bios_mp_table(tmp_path: Path) -> None:
+    """SeaBIOS lists one processor of a socket there, on QEMU, too."""
+    (tmp_path / "initrd").write_bytes(initrd(tmp_path, INIT.replace("poweroff", "reboot")))
+    files = ["--kernel", str(kernel()), "--initrd", str(tmp_path / "initrd")]
+    options = ["--smp", "2,sockets=2", *files, "--append", "console=ttyS0 panic=-1 acpi=off"]
+    said = boot(tmp_path / "serial.log", *options, end="Restarting")
+    assert "found SMP MP-table" in said and "smp: Brought up 1 node, 2 CPUs" in said
 
 
 @pytest.mark.parametrize("ways", ["in turns", "at the same time"])

@@ -67,6 +67,8 @@ def test_ovmf_comes_to_its_shell_and_keeps_variables(tmp_path: Path) -> None:
         assert "UEFI Interactive Shell" in said
         talk.type("set kept value-of-it\r")
         talk.until(r"Shell>", 1_000_000_000)
+        talk.type("reset -s\r")
+        assert talk.machine.run(1_000_000_000).reason == "poweroff"
     assert "value-of-it".encode("utf-16-le") in kept.read_bytes()
 
 
