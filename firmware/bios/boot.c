@@ -28,8 +28,7 @@ static int load_boot_sector(u8 disk)
 static void boot_kernel(const char *loader, const char *what)
 {
     struct fwcfg_file rom;
-    if (!fwcfg_find(loader, &rom)
-        || fwcfg_dma_read(rom.key, (void *)(BOOT_OFFSET - BIOS_LINEAR), rom.size))
+    if (!fwcfg_find(loader, &rom) || fwcfg_dma_read(rom.key, BOOT_OFFSET, rom.size))
         return;
     print("Booting %s.\n", what);
     rom_call(LOADER_SEG << 16 | far_read16(LOADER_SEG, far_read16(LOADER_SEG, ROM_HEADER) + BOOT_ENTRY), 0);

@@ -59,13 +59,13 @@ int fwcfg_find(const char *name, struct fwcfg_file *file)
     return 0;
 }
 
-int fwcfg_dma_read(u16 key, void *to, u32 size)
+int fwcfg_dma_read(u16 key, u32 address, u32 size)
 {
     volatile struct { u32 control, length, address_high, address_low; } request;
     request.control = swap32((u32)key << 16 | DMA_SELECT | DMA_READ);
     request.length = swap32(size);
     request.address_high = 0;
-    request.address_low = swap32(BIOS_LINEAR + (u32)to);
+    request.address_low = swap32(address);
     outl(PORT_FWCFG_DMA, 0);
     outl(PORT_FWCFG_DMA + 4, swap32(BIOS_LINEAR + (u32)&request));
     for (u32 polls = DMA_POLLS; polls; polls--) {

@@ -21,7 +21,7 @@ void fwcfg_select(u16 key);
 void fwcfg_read(void *to, u32 size);
 int fwcfg_find(const char *name, struct fwcfg_file *file);
 
-/* Read an item through the DMA interface to a buffer in segment F000; 0 on success. */
-int fwcfg_dma_read(u16 key, void *to, u32 size);
+/* Read an item through the DMA interface to a physical address; 0 on success. */
+int fwcfg_dma_read(u16 key, u32 address, u32 size);
 
 #endif

@@ -7,6 +7,7 @@
 #include "fwcfg.h"
 
 u32 ram_below_4g;
+static u32 ram_end;
 u64 ram_above_4g;
 const char *ram_source;
 
@@ -95,6 +96,15 @@ void memory_find(void)
         ram_above_4g = (u64)(cmos_read(0x5B) | cmos_read(0x5C) << 8 | cmos_read(0x5D) << 16) << 16;
         ram_source = "CMOS";
     }
+    ram_end = ram_below_4g;
+}
+
+u32 memory_take(u32 size)
+{
+    if (ram_below_4g < RAM_TO_LEAVE || size > ram_below_4g - RAM_TO_LEAVE)
+        return 0;
+    ram_below_4g = (ram_below_4g - size) & -PAGE_SIZE;
+    return ram_below_4g;
 }
 
 /* The memory map of INT 15h AX=E820. */
@@ -104,10 +114,14 @@ int memory_map(u32 index, u64 *address, u64 *length)
         {0, LOW_MEMORY_KB << 10, E820_RAM},
         {0xF0000, 0x10000, E820_RESERVED},
         {0x100000, ram_below_4g - 0x100000, E820_RAM},
+        {ram_below_4g, ram_end - ram_below_4g, E820_RESERVED},
         {0xFFFC0000, 0x40000, E820_RESERVED},
         {1ULL << 32, ram_above_4g, E820_RAM},
     };
-    if (index >= COUNT(map) || !map[index].length)
+    for (u32 i = 0; i < COUNT(map) && i <= index; i++)
+        if (!map[i].length)
+            index++;
+    if (index >= COUNT(map))
         return 0;
     *address = map[index].address;
     *length = map[index].length;

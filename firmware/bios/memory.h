@@ -6,6 +6,8 @@
 
 #define LOW_MEMORY_KB 640
 #define RAM_BELOW_4G_MAX 0xC0000000
+#define RAM_TO_LEAVE 0x200000
+#define PAGE_SIZE 0x1000
 
 #define E820_RAM 1
 #define E820_RESERVED 2
@@ -15,6 +17,9 @@ extern u64 ram_above_4g;
 extern const char *ram_source;
 
 void memory_find(void);
+
+/* Pages at the end of RAM, which the memory map says are reserved; 0 when too little would be left. */
+u32 memory_take(u32 size);
 
 /* Entry number index of the memory map; returns its type, 0 past the end. */
 int memory_map(u32 index, u64 *address, u64 *length);

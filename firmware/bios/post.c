@@ -1,4 +1,5 @@
 /* Power-on: chips in order, option ROMs, what was found, self-tests, boot. */
+#include "acpi.h"
 #include "ata.h"
 #include "a20.h"
 #include "bda.h"
@@ -109,5 +110,6 @@ void post(void)
         halt();
     }
     progress(0x09);
+    acpi_init();
     boot();
 }

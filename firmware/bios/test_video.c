@@ -75,7 +75,7 @@ const char *test_fwcfg_dma(void)
     if (memcmp(&port, "QEMU", 4))
         return "register signature";
     memset(signature, 0, sizeof signature);
-    if (fwcfg_dma_read(FWCFG_SIGNATURE, signature, sizeof signature))
+    if (fwcfg_dma_read(FWCFG_SIGNATURE, BIOS_LINEAR + (u32)signature, sizeof signature))
         return "transfer";
     return memcmp(signature, "QEMU", 4) ? "data differ" : NULL;
 }

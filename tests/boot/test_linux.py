@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.boot.guests import BIOS
 from tests.needs import GRUB_RESCUE, SEABIOS_256K, lacking, needs
 
 BUSYBOX = Path("/bin/busybox")
@@ -93,11 +94,11 @@ def cd(folder: Path) -> Path:
     return image
 
 
-def boot(log: Path, *options: str, end: str = "Power down") -> str:
-    """Run SeaBIOS and what it boots until the guest switches off, or as `end` says; what was said on COM1."""
+def boot(log: Path, *options: str, end: str = "Power down", bios: Path = SEABIOS_256K) -> str:
+    """Run firmware and what it boots until the guest switches off, or as `end` says; what was said on COM1."""
     common = f"--cpu max -m 256M --display none --no-reboot --serial file:{log} --timeout {TIMEOUT}".split()
     done = subprocess.run(
-        [sys.executable, "-m", "jitvm", "boot", str(SEABIOS_256K), *common, *options],
+        [sys.executable, "-m", "jitvm", "boot", str(bios), *common, *options],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -143,7 +144,8 @@ def test_without_acpi_by_the_bios_mp_table(tmp_path: Path) -> None:
 def test_a_load_on_two_processors(ways: str, tmp_path: Path) -> None:
     (tmp_path / "initrd").write_bytes(initrd(tmp_path, LOAD))
     files = ["--kernel", str(kernel()), "--initrd", str(tmp_path / "initrd"), "--append", "console=ttyS0 panic=-1"]
-    said = boot(tmp_path / "serial.log", "--smp", "2", *["--smp-threads"] * (ways == "at the same time"), *files)
+    threads = ["--smp-threads"] * (ways == "at the same time")
+    said = boot(tmp_path / "serial.log", "--smp", "2", *threads, *files, bios=BIOS if threads else SEABIOS_256K)
     assert "smp: Brought up 1 node, 2 CPUs" in said
     assert f"8 {hashlib.sha256(BUSYBOX.read_bytes()).hexdigest()} -" in said, "four processes, twice each"
     times = re.findall(r"^(cpu\d) (\d+) \d+ (\d+) ", said, re.MULTILINE)
