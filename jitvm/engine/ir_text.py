@@ -64,3 +64,9 @@ class FunctionText:
     def cond_branch(self, cond: str, yes: str, no: str, likely: bool | None = None) -> None:
         hint = "" if likely is None else f", !prof !{0 if likely else 1}"
         self.put(f"br i1 {cond}, label %{yes}, label %{no}{hint}")
+
+
+def signed(v: int, bits: int) -> int:
+    """A word of so many bits as a signed number."""
+    v &= (1 << bits) - 1
+    return v - (v >> bits - 1 << bits)

@@ -14,12 +14,11 @@ from jitvm.engine import layout as lay
 from jitvm.engine.builder import Quick
 from jitvm.engine.compose import RCX_AT, compose
 from jitvm.engine.handler_text import FLAGS_BYTES
-from jitvm.engine.ir_text import SIGNATURE
+from jitvm.engine.ir_text import SIGNATURE, signed
 from jitvm.engine.layout import at
-from jitvm.engine.region import MODES, OUT, Node, heads, longest, owed
+from jitvm.engine.region import MODES, Node
+from jitvm.engine.region_edges import RegionEdges
 from jitvm.engine.region_flags import SETTLE
-from jitvm.engine.region_pages import busiest, values_of
-from jitvm.engine.region_x87 import X87Values
 from jitvm.engine.simd_forms import WIDE
 from jitvm.engine.stitch import INLINE_MODULE, module
 from jitvm.engine.units import Units
@@ -41,41 +40,32 @@ INVARIANT = ("tlb_off", "ctx", "mxcsr")
 """Words of the record that only out-of-line semantics change."""
 
 
-class RegionBuilder(X87Values):
+class RegionBuilder(RegionEdges):
     """The handler builder with constants for operands, local variables for registers, and edges for links."""
 
     def __init__(self, units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> None:
         super().__init__(units, name, nodes)
-        self._word, self._word_size = ("i64", 8) if self.long else ("i32", 4)
-        """A guest register's local variable: LLVM's type, and bytes."""
-        self.eager_flags, self._counting, apart = (mode in modes for mode in MODES)
-        self.streams = {} if apart else busiest(nodes, values=bool(self.stacks))
-        self.n_values = values_of(nodes)
-        self.nodes = nodes
-        self.asking = heads(nodes)
-        self.need = longest(nodes, self.asking)
-        self.owed = owed(nodes, self.asking)
+        self.eager_flags, self.counting, apart = (mode in modes for mode in MODES)
+        if not apart:
+            self.plan_streams(nodes, values=bool(self.stacks))
+        if not apart and not self.stacks:
+            self.plan_groups()
         self._invariants: dict[str, int] = {}
         self._written: set[int] = set()
         self._touched: set[int] = set()
         self._wide_written: set[int] = set()
         self._wide_touched: set[int] = set()
-        self._node = nodes[0]
-        self._number = 0
-        self.op = nodes[0].ops[0]
-        self._misses: dict[str, int] = {}
         self._next_uop = 0
-        self._indirect = self._enters = self._leaves = self._resumes = False
 
     # ---- operands -----------------------------------------------------------------------------------------------------
     def imm(self) -> str:
-        return str(_signed(self.op.imm, 64))
+        return str(signed(self.op.imm, 64))
 
     def imm2(self) -> str:
         return str(self.op.disp & 0xFFFF_FFFF)
 
     def disp(self) -> str:
-        return str(_signed(self.op.disp, 32))
+        return str(signed(self.op.disp, 32))
 
     def scale(self) -> str:
         return str(self.op.scale)
@@ -87,13 +77,13 @@ class RegionBuilder(X87Values):
         return str(getattr(self.op, slot) >> 3)
 
     def next_rip(self) -> str:
-        return str(_signed(self.op.next, 64))
+        return str(signed(self.op.next, 64))
 
     def slot_at(self, slot: str) -> str:
         return str(getattr(self.op, slot))
 
     def relative(self) -> str:
-        return str(_signed(self.op.next + _signed(self.op.disp, 32), 64))
+        return str(signed(self.op.next + signed(self.op.disp, 32), 64))
 
     def is_base(self, at_: int) -> str:
         return str(int(self.op.b == at_))
@@ -260,7 +250,7 @@ class RegionBuilder(X87Values):
             self.write_back()
         else:
             self._store_registers(registers)
-        self.set_word("rip", str(_signed(self.op.eip, 64)))
+        self.set_word("rip", str(signed(self.op.eip, 64)))
         self.set_word("next_rip", self.next_rip())
         self.set_word("left", self._left(-self.op.rest))
 
@@ -345,76 +335,6 @@ class RegionBuilder(X87Values):
             quiet = self._both(quiet, self.new(f"icmp eq i64 {self.word(name)}, %first_{name}"))
         return quiet
 
-    # ---- memory: a hit, or the handler --------------------------------------------------------------------------------
-    def again(self) -> str:
-        """The label that leaves for this instruction's handler; its text follows behind the block."""
-        label = f"again{self._number}_{self.op.uop}"
-        self._misses[label] = self.op.uop
-        return label
-
-    def _leave_at(self, uop: int) -> None:
-        """Leave for a micro-op of this node's block."""
-        self._pay(self._node.tail)
-        u = self.gep(self._block(self._number), lay.UOP_SIZE * uop)
-        self.put(f"store ptr {u}, ptr %to")
-        self._leaves = True
-        self.put("br label %leave")
-
-    # ---- where to go --------------------------------------------------------------------------------------------------
-    def _block(self, n: int) -> str:
-        """Address of a node's first micro-op."""
-        return self.new(f"load ptr, ptr {self.gep('%table', lay.TABLE_BLOCKS + 8 * n)}")
-
-    def next(self) -> None:
-        """The next instruction's text follows."""
-
-    def _left(self, more: int = 0) -> str:
-        """The budget with all charged that is entered, and so many instructions more."""
-        left, less = self.new("load i64, ptr %left"), self.owed[self._number] + more
-        return self.new(f"sub i64 {left}, {less}") if less else left
-
-    def _set_left(self, v: str) -> None:
-        self.put(f"store i64 {self.new(f'add i64 {v}, {self.owed[self._number]}')}, ptr %left")
-
-    def _pay(self, more: int = 0) -> None:
-        """Take off the budget what is charged: whoever comes here from elsewhere may have another sum."""
-        self.put(f"store i64 {self._left(more)}, ptr %left")
-
-    def _edge(self, to: int, slot: int) -> None:
-        if to == OUT or self.owed[to] == self.nodes[to].charge:
-            self._pay()
-        if to != OUT:
-            self.put(f"br label %E{to}")
-            return
-        where = self.gep(self._block(self._number), lay.UOP_SIZE * self._node.slots + slot - lay.UOP_TAKEN)
-        self.put(f"store ptr {self.new(f'load ptr, ptr {where}')}, ptr %to")
-        self._enters = True
-        self.put("br label %enter")
-
-    def branch(self, taken: str) -> None:
-        yes, no = self.label(), self.label()
-        self.cond_branch(self.new(f"icmp ne i64 {taken}, 0"), yes, no)
-        for label, to, slot in ((yes, self._node.taken, lay.UOP_TAKEN), (no, self._node.fall, lay.UOP_FALL)):
-            self.place(label)
-            self._edge(to, slot)
-
-    def jump(self) -> None:
-        if self._node.ends and self._node.taken == OUT:  # such a block has no links
-            self.indirect(self.next_rip())
-        else:
-            self._edge(self._node.taken, lay.UOP_TAKEN)
-
-    def indirect(self, target: str, *, noted: bool = False) -> None:
-        self._pay()
-        if self._node.returns:
-            other = self.label()
-            cases = " ".join(f"i64 {_signed(rip, 64)}, label %E{n}" for rip, n in self._node.returns)
-            self.put(f"switch i64 {target}, label %{other} [ {cases} ]")
-            self.place(other)
-        self.put(f"store i64 {target}, ptr %target")
-        self._indirect = True
-        self.put("br label %indirect")
-
     # ---- the whole ----------------------------------------------------------------------------------------------------
     def build(self) -> None:
         """All nodes, then the ways out."""
@@ -450,49 +370,29 @@ class RegionBuilder(X87Values):
                 self.write_back()
                 way()
 
-    def _count(self, n: int | str) -> None:
-        """Where that is wanted, count so many instructions: those of a node that is entered, further iterations."""
-        if self._counting:
-            self.set_word("stat_region_insns", self.new(f"add i64 {self.word('stat_region_insns')}, {n}"))
-
-    def _short(self, left: str, go: str, out: str) -> None:
-        """To `out` when `left` is below what may be used up."""
-        self.cond_branch(self.new(f"icmp slt i64 {left}, {self.floor()}"), out, go, False)
-
-    def _place_edge(self, n: int) -> None:
-        """Where a node is entered from others; a head asks for all up to the next question."""
-        self.place(f"E{n}")
-        if n in self.asking:
-            left = self.new("load i64, ptr %left")
-            self._short(self.new(f"sub i64 {left}, {self.need[n]}"), f"C{n}", f"S{n}")
-            self.place(f"S{n}")
-            self.put(f"store ptr {self._block(n)}, ptr %to")
-            self._enters = True
-            self.put("br label %enter")
-            self.place(f"C{n}")
-        self._count(self.nodes[n].charge)
-        self.put(f"br label %B{n}")
-
     def _body(self) -> None:
-        node = self._node
         self.forget_flags()
         if self.stacks:
             self.stack = self.stacks[self._number]
-        for k, op in enumerate(node.ops):
-            self.op = op
-            behind = node.ops[k + 1] if k + 1 < len(node.ops) else node.cut
-            self._next_uop = behind.uop if behind else max(node.stop, op.uop + 1)
-            if self.stacks and self.x87_op(op, node.ops[k + 1 :]):
-                continue
-            compose(self, op.shape, op.variant)
-        if node.stop >= 0:
-            self._leave_at(node.stop)
-        elif not node.jumps:
-            self.jump()
+        self.instructions()
         for label, uop in self._misses.items():
             self.place(label)
             self._leave_at(uop)
         self._misses.clear()
+
+    def _instruction(self, at: int) -> None:
+        node = self._node
+        self.op, self._at = node.ops[at], at
+        behind = node.ops[at + 1] if at + 1 < len(node.ops) else node.cut
+        self._next_uop = behind.uop if behind else max(node.stop, self.op.uop + 1)
+        if not (self.stacks and self.x87_op(self.op, node.ops[at + 1 :])):
+            compose(self, self.op.shape, self.op.variant)
+
+    def node_end(self) -> None:
+        if self._node.stop >= 0:
+            self._leave_at(self._node.stop)
+        elif not self._node.jumps:
+            self.jump()
 
     def _write_back(self) -> list[str]:
         """Text that stores what the region changed."""
@@ -585,11 +485,6 @@ class RegionBuilder(X87Values):
 
     def _way_indirect(self) -> None:
         self._jump(self.new("load i64, ptr %target"), self.new("load i64, ptr %left"))
-
-
-def _signed(v: int, bits: int) -> int:
-    v &= (1 << bits) - 1
-    return v - (v >> bits - 1 << bits)
 
 
 def region_text(units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> tuple[str, list[str]]:

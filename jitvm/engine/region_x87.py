@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from jitvm.engine.compose import effective_address
 from jitvm.engine.layout import at
 from jitvm.engine.region import Node, Op
-from jitvm.engine.region_pages import SharedLookups
+from jitvm.engine.region_groups import GroupedLookups
 from jitvm.engine.units import Units
 from jitvm.isa.x87_table import NATIVE
 
@@ -110,7 +110,7 @@ def _load_control(pointer: str) -> str:
     return f'  call void asm sideeffect "fldcw $0", "*m,~{{fpcr}},{STATUS_CLOBBER}"(ptr elementtype(i16) {pointer})'
 
 
-class X87Values(SharedLookups):
+class X87Values(GroupedLookups):
     """The part of a region's builder that deals with the x87; `stack` is how it stands before the current instruction."""
 
     def __init__(self, units: Units, name: str, nodes: Sequence[Node]) -> None:

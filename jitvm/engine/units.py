@@ -230,7 +230,7 @@ class Units:
         return "\n".join([*texts.values(), *lines, DECLARATIONS]), names
 
 
-DECLARATIONS = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
+DECLARATIONS = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)\ndeclare void @llvm.assume(i1)"
 CALL = re.compile(r"(?:^|\s)(?:call|invoke|callbr)\s")
 CALLED = re.compile(r'\scall\s(?:range\([^()]*\)|[^@(\n])*@"?([\w.$]+)')
 

@@ -7,7 +7,8 @@ Every access must be one of these, else `prove` names it:
 * the micro-op, the region's table, or what one of their pointers leads to (another micro-op): near its beginning;
 * guest memory: a volatile access whose pointer is made from a TLB entry, on a way where that entry was compared with the
   page of the access's last byte (stores: an entry of the write kind); or from a page that such a comparison has found
-  before (`%pageK`, `%hostK` of a region), on a way where the access was found to lie within it; or from what
+  before (`%pageK`, `%hostK` of a region, and what was taken over from there for a loop), on a way where the access was found
+  to lie within it; or a constant behind an address that was found so, for all bytes in between, too; or from what
   `memory.lock_host` has granted.
 
 A fact holds in a block that is dominated by the edge of the conditional branch that says it.  Trusted, and not proved: what
@@ -258,8 +259,13 @@ class Function:
         parts = self.binary(m[1], "add") if m else None
         if parts is None:
             return False
+        found = self.binary(parts[0], "add")
+        if found is not None and parts[1].isdigit() and self.text(found[0]).startswith("phi i64"):  # of a group
+            return self.on_shared_page(found, int(parts[1]) + size, write)
         if self.text(parts[0]).startswith("phi i64"):
             return self.on_shared_page(parts, size, write)
+        if self.remembered(parts[0]) or self.binary(parts[0], "add"):
+            return self.on_page(parts, block, size, write)
         entry = self.entry_of(parts[0])
         if entry is None or self.writes(entry) is None or (write and not self.writes(entry)):
             return False
@@ -270,22 +276,27 @@ class Function:
         bases, offsets = ({b: v for v, b in PHI.findall(self.text(part))} for part in parts)
         if set(bases) != set(offsets):
             return False
-        for block, base in bases.items():
-            if m := re.match(r"load (?:volatile )?i64, ptr %host(\d+)", self.text(base)):
-                if not self.near(m[1], offsets[block], block, size) or not self.kept(m[1], write):
-                    return False
-                continue
-            parts_of = self.binary(base, "add")
-            entry = self.entry_of(parts_of[0]) if parts_of else None
-            page = self.binary(parts_of[1], "and") if parts_of else None
-            inside = self.binary(offsets[block], "and")
-            if entry is None or page is None or inside != (page[0], str(PAGE - 1)) or page[1] != str(-PAGE):
-                return False
-            if self.writes(entry) is None or (write and not self.writes(entry)):
-                return False
-            if self.compared(block, entry, page[0]) < size:
-                return False
-        return True
+        return all(self.on_page((base, offsets[block]), block, size, write) for block, base in bases.items())
+
+    def remembered(self, base: str) -> str:
+        """The number of the remembered page whose host address a word is."""
+        m = re.match(r"load (?:volatile )?i64, ptr %host(\w+)", self.text(base))
+        return m[1] if m else ""
+
+    def on_page(self, parts: tuple[str, str], block: str, size: int, write: bool) -> bool:
+        """The same for a page's host address and the distance from there, where that is known in `block`."""
+        base, offset = parts
+        if k := self.remembered(base):
+            return self.near(k, offset, block, size) and self.kept(k, write)
+        parts_of = self.binary(base, "add")
+        entry = self.entry_of(parts_of[0]) if parts_of else None
+        page = self.binary(parts_of[1], "and") if parts_of else None
+        inside = self.binary(offset, "and")
+        if entry is None or page is None or inside != (page[0], str(PAGE - 1)) or page[1] != str(-PAGE):
+            return False
+        if self.writes(entry) is None or (write and not self.writes(entry)):
+            return False
+        return self.compared(block, entry, page[0]) >= size
 
     def near(self, k: str, within: str, block: str, size: int) -> bool:
         """Whether `within` was found to be the distance of an access inside of the page remembered as number k."""
@@ -313,6 +324,10 @@ class Function:
                 return False
             for host, page in zip(hosts, pages, strict=True):
                 if host == "0" and page == str(-(1 << 63)):
+                    continue
+                if other := self.remembered(host):
+                    if self.text(page) != f"load i64, ptr %page{other}" or other == k or not self.kept(other, write):
+                        return False
                     continue
                 parts, negated = self.binary(host, "add"), self.binary(page, "sub")
                 entry = self.entry_of(parts[0]) if parts else None

@@ -1,7 +1,8 @@
 """Hot code under what is rare, as on the plain engine: registers, memory, counts and stops, on each tier and by each switch.
 
 Random programs with debuggers' and the guest's own points (tests/engine/debug_acts.py), with other mappings, segments and
-modes (mode_programs.py), with returns that match no call (call_programs.py), with other control words (fp_programs.py).
+modes (mode_programs.py), with returns that match no call (call_programs.py), with other control words (fp_programs.py),
+with accesses close together (group_programs.py).
 `--cases N --seed S` runs others than the first ones.
 """
 
@@ -19,6 +20,7 @@ from tests.engine.call_programs import CallLoops
 from tests.engine.debug_acts import DebugLoops, debug_guest, some_acts
 from tests.engine.flag_programs import FlagLoops
 from tests.engine.fp_programs import FpLoops, fp_guest
+from tests.engine.group_programs import GroupLoops
 from tests.engine.guest import Guest
 from tests.engine.long_mode_programs import LongModeLoops, long_mode_guest
 from tests.engine.mode_programs import ModeLoops, a20, dma, mode_guest
@@ -91,7 +93,17 @@ def long_modes(seed: int) -> None:
     compare(partial(long_mode_guest, source=source, seed=seed), cuts(rng, [a20, dma]), some_ways(rng), source)
 
 
-KINDS: dict[str, Callable[[int, int], None]] = {"points": points, "calls": calls, "floats": floats, "shared": shared}
+def groups(seed: int, bits: int) -> None:
+    """Accesses close together."""
+    rng = random.Random(seed)
+    source = GroupLoops(seed, bits, rng.randrange(2, 6)).text
+    compare(partial(start, source=source, bits=bits), cuts(rng, [interrupt(v) for v in CALLS]), some_ways(rng), source)
+
+
+KINDS: dict[str, Callable[[int, int], None]] = {
+    **{"points": points, "calls": calls, "floats": floats},
+    **{"shared": shared, "groups": groups},
+}
 MODES: dict[str, Callable[[int], None]] = {"modes": modes, "long modes": long_modes}
 
 

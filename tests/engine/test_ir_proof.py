@@ -21,6 +21,7 @@ from jitvm.engine.region import MODES
 from jitvm.engine.region_ir import RegionBuilder
 from jitvm.engine.specials import SPECIALS, special
 from jitvm.engine.stitch import HandlerBuilder
+from tests.engine.golden import ran
 from tests.engine.grown import note_grown
 from tests.engine.guest import Guest
 from tests.engine.ir_proof import Function, prove, proving
@@ -129,7 +130,50 @@ def test_the_proof_sees_shared_pages(pattern: str, into: str, grown: list[Grown]
         b.build()
         texts.append(b.text())
     text = next(t for t in texts if "%host1" in t and re.search(r"icmp ule i64 %\w+, 40\d\d", t))
+    assert prove(text) == []
     changed = re.sub(pattern, into, text)
+    assert changed != text
+    assert prove(changed) != []
+
+
+GROUP = "1: mov eax, [ebp - 8]\n add [ebp - 12], eax\n dec ecx\n jnz 1b"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "into"),
+    [
+        (r"icmp ule i64 (%\w+), 4088", r"icmp ule i64 \1, 4092"),  # one of two is on the page
+        (r"add i64 (%\w+), 7$", r"add i64 \1, 3"),
+        (r"(phi i64 .*\n.* phi i64 .*\n.* add i64 .*\n.* add i64 %\w+), 4$", r"\1, 8"),  # behind what was asked for
+        (rf"i64 {at('tlb') + KIND_BYTES}$", f"i64 {at('tlb')}"),
+    ],
+)
+def test_the_proof_sees_groups(pattern: str, into: str) -> None:
+    b = RegionBuilder(accelerator().units, "r_test", ran(GROUP, 32).grown.nodes)
+    b.build()
+    assert prove(b.text()) == []
+    changed = re.sub(pattern, into, b.text(), flags=re.M)
+    assert changed != b.text()
+    assert prove(changed) != []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "into"),
+    [
+        (r"load i64, ptr %page0$", "load i64, ptr %page1"),  # taken over from another page
+        (r"store i64 %\w+, ptr %host_loop0\n", "\n"),
+    ],
+)
+def test_the_proof_sees_loops(pattern: str, into: str, grown: list[Grown], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_pages, "values_of", lambda nodes: 0)
+    texts = []
+    for region in grown:
+        b = RegionBuilder(accelerator().units, "r_test", region.nodes)
+        b.build()
+        texts.append(b.text())
+    text = next(t for t in texts if re.search(r"load i64, ptr %page0$", t, re.M) and "%page1" in t)
+    assert prove(text) == []
+    changed = re.sub(pattern, into, text, flags=re.M)
     assert changed != text
     assert prove(changed) != []
 
