@@ -1,4 +1,4 @@
-"""Random loops with accesses a few bytes apart: by the same registers, to which constants are added, or by the stack pointer.
+"""Random loops with accesses a few bytes apart: by the same registers, to which constants are added, or by rSP.
 
 They lie in RAM, over the ends of pages, partly or all on a device, on read bytes of code; between them registers get other
 values, or the same one by another way.

@@ -8,9 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from jitvm.bare import accelerator
 from jitvm.engine.forms import GOTO
 from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, joined, longest, owed, unrolled
+from jitvm.engine.region_groups import groups_of
+from jitvm.engine.region_pages import busiest
 from jitvm.engine.returns import Step, return_places
+from jitvm.engine.stitch import HandlerBuilder
+from tests.engine.golden import ran
 
 OP = Op(GOTO, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reads=False, kills=False)
 
@@ -189,3 +194,32 @@ def test_what_is_owed_is_what_was_charged_since_the_last_place_that_others_lead_
         by_switch = any(k == m for node in nodes for _, k in node.returns)
         joins = m == 0 or m in asking or by_switch or len(ways_in) > 1
         assert found[m] == here.charge + (0 if joins else found[ways_in[0]])
+
+
+# ---- accesses close together --------------------------------------------------------------------------------------------
+def grouped(source: str) -> list[dict[int, int]]:
+    """The groups of the first block of a loop: offsets by instruction."""
+    one = ran(source, 32).grown.nodes[0]
+    params = HandlerBuilder(accelerator().units, "").params
+    return [dict(group.offsets) for group in groups_of(one, params, busiest([one]))]
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        ("mov eax, [esi]; add eax, [esi + 8]; mov [esi - 4], eax", [{0: 4, 1: 12, 2: 0}]),
+        ("push eax; push ebx; pop eax; pop ebx", [{0: 4, 1: 0, 2: 0, 3: 4}]),
+        ("mov eax, [esi]; add esi, 4; inc dword ptr [esi]; sub esi, 4", [{0: 0, 2: 4}]),
+        ("mov eax, [esi]; lea edi, [esi + 8]; mov ebx, edi; mov [ebx], al", [{0: 0, 3: 8}]),
+        ("mov eax, [esi]; mov si, 5; mov ebx, [esi + 4]", []),  # another address
+        ("mov eax, [esi]; mov eax, [edi]", []),
+        ("mov eax, [esi]; mov eax, [esi + 600]", []),  # too far
+        ("mov eax, [esi + edx * 4]; mov ebx, [esi + edx * 4 + 4]; mov bx, [esi + edx * 2]", [{0: 0, 1: 4}]),
+        ("mov eax, [esi]; xchg ebx, esi; mov eax, [ebx + 4]", []),  # which of both is which is not followed
+        ("xor eax, eax; cdq; mov ebx, [edx + esi]; mul ebx; mov ebx, [edx + esi]", []),  # a second result
+        ("push ebp; mov ebp, esp; sub esp, 8; mov [ebp - 4], eax; leave", [{0: 4, 3: 0, 4: 4}]),
+        ("mov eax, [esi]; rdtsc; mov ebx, [esi + 4]", []),  # out of line: anything may have changed
+    ],
+)
+def test_groups(code: str, wanted: list[dict[int, int]]) -> None:
+    assert grouped("1: " + code.replace("; ", "\n") + "\n dec ecx\n jnz 1b") == wanted
