@@ -20,9 +20,9 @@ stand for long; a guest whose time went on meanwhile would lose ticks, and find 
 a timer that interrupted it, that holds until it has executed `URGENT` instructions, however often it comes out for them: a
 handler that reads the clock late, and sets the next tick from there, loses time with each.
 
-An instruction for which all stand takes `ALONE_NS` of virtual time, about what it takes of the host's: a locked access over a
-cache line's border is slow on silicon, too, and a guest that does nothing else would wait minutes for its next tick if each
-were the nanosecond of any instruction.
+An instruction for which all stand takes `ALONE_NS` of virtual time, about what it takes of the host's: a locked access over
+a cache line's border is slow on silicon, too, and a guest that does nothing else would wait minutes for its next tick if
+each were the nanosecond of any instruction.
 
 A run is not reproducible: how far the vCPUs are against each other, within that, is the host's affair.
 
@@ -56,7 +56,7 @@ next tick late, too, as long as a kernel has no other clock."""
 URGENT = 20_000
 """Instructions, of the handler of an interrupt mostly, for which a vCPU waits for nobody, and the others wait for it."""
 ALONE_NS = 10_000
-"""Virtual time of an instruction for which all stand (measured: 12 us of the host's with one other vCPU, which is halted)."""
+"""Virtual time of an instruction for which all stand (measured: 12 us of the host's with one other vCPU, halted)."""
 QUANTUM = LEASH // 2
 """How long a vCPU stays inside at most, so that two of the same speed need not wait for each other."""
 
