@@ -43,6 +43,7 @@ DEVICES: Mapping[str, Mapping[str, int]] = {"isa-debug-exit": {"iobase": 0x501, 
 OPTIMISATIONS: Mapping[str, str] = {
     "stencils": "hot blocks become copied machine code",
     "regions": "hot loops are compiled as a whole",
+    "beside": "stencils are made by the compiler process while the guest runs on",
     "groups": "without stencils, instructions of hot blocks are put together by three",
     "pins": "without regions, hot blocks keep the guest's registers in the host's",
     "fuse": "a compare and the jump behind it are one",
@@ -63,11 +64,11 @@ ENGINE_OPTIONS: Mapping[str, str] = {**OPTIMISATIONS, "count": "instructions are
 """All that --opt can switch."""
 JITS: Mapping[str, Mapping[str, bool]] = {
     "handlers": {"stencils": False, "regions": False},
-    "stencils": {"regions": False},
-    "regions": {},
+    "stencils": {"regions": False, "beside": True},
+    "regions": {"beside": True},
     "sync": {"sync": True},
 }
-"""The tiers up to which --jit goes, as `jitvm.engine.accel.Options`; sync: the guest waits for its regions."""
+"""The tiers up to which --jit goes, as `jitvm.engine.accel.Options`; sync: the guest waits for its regions and stencils."""
 
 Clock = Literal["auto", "icount", "realtime"]
 Display = Literal["none", "text"]
@@ -154,7 +155,7 @@ class MachineConfig:
         max_insns: end after so many instructions, None for no limit; `timeout_s` likewise in the host's seconds.
         trace: patterns of events, "" for none, and a file for them, None for standard error.
         cache: whether compiled code is kept on disk.
-        jit: the highest tier: handlers, stencils, regions, or sync (regions compiled while the guest waits).
+        jit: the highest tier: handlers, stencils, regions, or sync (all compiled while the guest waits).
         perf_map: whether /tmp/perf-PID.map is written; trace_json: a file for trace viewers.
         code_cache: bytes of machine code that is kept in memory, for all CPUs together.
         engine: (option, on or off) pairs of the engine's experiments.

@@ -1,6 +1,7 @@
 """What a run cost, as plain data: `jitvm boot --stats`.
 
-Counts are exact and the same in every run of the same guest; times are the host's.
+Counts of what the guest did are exact and the same in every run; times are the host's, and so is how much of it had machine
+code already, where that is made beside the guest.
 """
 
 from __future__ import annotations

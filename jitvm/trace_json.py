@@ -39,6 +39,8 @@ MOST_NAMES = 40
 """Names listed in one event."""
 COMPILER_TRACK, OTHERS_TRACK = 1000, 1001
 """Thread numbers in the file: vCPUs have their index."""
+BESIDE = ("stencils", "regions")
+"""Kinds of code that the compiler process makes, unless the guest is to wait for them."""
 TRAILER = b"\n]\n"
 
 
@@ -122,7 +124,7 @@ class TraceJson(Observer):
         self._tracks: dict[int, int] = {}
         """vCPU index by the host's thread number."""
         self._metadata("process_name", 0, "jitvm")
-        self._metadata("thread_name", COMPILER_TRACK, "compiler of regions")
+        self._metadata("thread_name", COMPILER_TRACK, "compiler of stencils and regions")
         self._metadata("thread_name", OTHERS_TRACK, "start")
 
     # ---- events -------------------------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ class TraceJson(Observer):
 
     # ---- what the engine tells ------------------------------------------------------------------------------------------
     def compiled(self, tier: str, names: Sequence[str], start: float, seconds: float, size: int) -> None:
-        track = COMPILER_TRACK if tier == "regions" else self._tracks.get(threading.get_ident(), OTHERS_TRACK)
+        track = COMPILER_TRACK if tier in BESIDE else self._tracks.get(threading.get_ident(), OTHERS_TRACK)
         shown = [self._names.get(name, name) for name in names[:MOST_NAMES]]
         args = {"tier": tier, "bytes": size, "names": shown, "n": len(names)}
         self._span(f"{tier}: {shown[0] if len(names) == 1 else len(names)}", track, start, seconds, args)

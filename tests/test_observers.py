@@ -180,11 +180,12 @@ def test_more_blocks_than_the_log_has_room_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(observer, "COPIED_ROOM", 3)
     accel = Accelerator()
     names = PerfMap(None, tmp_path / "perf.map")
-    with Machine(replace(sieve(tmp_path), jit="stencils"), accel=accel) as plain:
+    cfg = replace(sieve(tmp_path), jit="stencils", engine=(("beside", False),))
+    with Machine(cfg, accel=accel) as plain:
         plain.run()
         wanted = plain.vcpus[0].retired, copied(plain)
     accel.observe(names)
-    with Machine(replace(sieve(tmp_path), jit="stencils"), accel=accel) as m:
+    with Machine(cfg, accel=accel) as m:
         m.run()
         m.vcpus[0].engine.tell_copied()
         assert (m.vcpus[0].retired, copied(m)) == wanted

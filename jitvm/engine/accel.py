@@ -11,7 +11,6 @@ import ctypes
 import functools
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from jitvm.engine import pinned, stencil, stencil_key
 from jitvm.engine.backend import host_lacks
 from jitvm.engine.blocks import BLOCK_DROP
 from jitvm.engine.cache import Cache, default_folder
-from jitvm.engine.code import NEIGHBOURS, Code, handler_symbol, handler_text, source_epoch, tier_of
+from jitvm.engine.code import Code, handler_text, source_epoch, tier_of
 from jitvm.engine.code_memory import CodeMemory
 from jitvm.engine.common import Common
 from jitvm.engine.compiler import Compiler
@@ -40,9 +39,11 @@ from jitvm.engine.region_store import RegionStore
 from jitvm.engine.regions import Regions
 from jitvm.engine.simd_forms import HOST_NAMES
 from jitvm.engine.specials import SPECIALS
+from jitvm.engine.stencil_store import StencilStore
 from jitvm.engine.tables import Tables, first_table
 from jitvm.engine.translate import add_handler
 from jitvm.engine.units import Units
+from jitvm.engine.waiting import Waiting
 from jitvm.errors import CacheError, ConfigError
 from jitvm.isa.cpuid import DEFAULT_MODEL, cpuid_table, feature_words, is_announced, physical_mask, set_apic_id
 from jitvm.isa.debug import update_debug
@@ -105,6 +106,7 @@ class Accelerator:
         self.units.on_progress = on_progress
         self.regions = RegionStore(self.code)
         self.forms = Forms()
+        self.stencils = StencilStore(self.code, self.forms.shapes, self.compiler)
         self.met = Met(self.cache, self.forms)
         for observer in observers:
             self.observe(observer)
@@ -112,9 +114,6 @@ class Accelerator:
         for key, (word, shape) in self.met.known.items():
             self.tables.add_form(key, word, shape)
         self._handlers: dict[int, int] = {}
-        self._stencils: dict[str, int] = {}
-        """Address of a stencil's blob by its name, 1 for one that can't be cut."""
-        self._blobs: dict[str, np.ndarray] = {}
         self._attributes = first_table(self.cache)
         self.code.ensure_specials()
         self._written = self.code.function("blocks.written_outside", 2)
@@ -134,7 +133,7 @@ class Accelerator:
     # ---- forms and handlers -------------------------------------------------------------------------------------------
     def _address(self, name: str) -> int:
         """Of a handler or a stencil (1: it can't be cut), 0 where there is none yet."""
-        return self._stencils.get(name, 0) if tier_of(name) == "stencils" else self.code.address.get(name, 0)
+        return self.stencils.address.get(name, 0) if tier_of(name) == "stencils" else self.code.address.get(name, 0)
 
     def _use(self, names: Mapping[int, str]) -> dict[int, int]:
         """Addresses by key, of what is wanted and of what was linked with it; new vCPUs begin with them, too."""
@@ -147,55 +146,14 @@ class Accelerator:
             self.tables.add_handler(key, address)
         return found
 
-    def _find_stencil(self, name: str) -> bool:
-        """A stencil that an earlier run cut, with its neighbours in the cache; False when there is none."""
-        while name not in self._stencils:
-            entry = self.cache.find(name)
-            if entry is None:
-                return False
-            for kept in self.cache.read([entry, *self.cache.following(entry, NEIGHBOURS)]):
-                if kept is None or tier_of(kept.exports[0]) != "stencils":
-                    continue
-                for one, code in zip(kept.exports, stencil.split(kept.code), strict=True):
-                    if one not in self._stencils:
-                        self._add_stencil(one, code)
-                        self.code.tallies["stencils"].from_cache += 1
-        return True
-
-    def _add_stencil(self, name: str, blob: bytes) -> None:
-        """Keep a blob in memory; an empty one says that there is no stencil."""
-        data = np.frombuffer(blob + bytes(8), np.uint8)
-        self._blobs[name] = data[: len(blob)]
-        self.code.tallies["stencils"].bytes += len(blob)
-        self._stencils[name] = int(data.ctypes.data) if blob else 1
-        self.code.news.append(name)
-
-    def stencils(self, keys: list[int]) -> dict[int, int]:
-        """Addresses of stencil blobs by key, cut now where they are not known, and of some that came with them."""
-        shapes = self.forms.shapes
-        usual = {key: pinned.normal(shapes, stencil.normal(shapes, key)) for key in keys}
-        names = {}
-        for key, plain in usual.items():
-            shape = handler_symbol(shapes[plain & 0xFFFF], plain >> 16 & 0xFF)
-            names[key] = f"{shape}.{pinned.instance(plain)}"
-        missing = {n: usual[k] for k, n in names.items() if not self._find_stencil(n)}
-        self.code.wanted.update(dict.fromkeys(names.values()))
-        if missing:
-            self.code.on_progress(f"{len(missing)} stencils")
-            start = time.perf_counter()
-            made: dict[int, stencil.Stencil | None] = {}
-            for tier, its in ((stencil, stencil_key.is_plain), (pinned, stencil_key.is_pinned)):
-                possible = [k for k in missing.values() if its(k) and tier.possible(shapes[k & 0xFFFF])]
-                made |= tier.stamp(self.units, shapes, possible) if possible else {}
-            for name, key in missing.items():
-                cut = made.get(key)
-                self._add_stencil(name, cut.blob() if cut else b"")
-            self.code.note("stencils", list(missing), start, sum(len(self._blobs[name]) for name in missing))
-            self.cache.write_object(stencil.join([self._blobs[name].tobytes() for name in missing]), [*missing], [])
-        return self._use(names)
+    def copied(self, keys: list[int], waiting: Waiting | None = None) -> dict[int, int]:
+        """Addresses of stencil blobs by key, and of some that came with them: of all, or of those for which nobody waits."""
+        return self._use(self.stencils.take(keys, waiting))
 
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
+        with self.lock:
+            self.stencils.order(at_once=True)
         self.compiler.close()
         self.cache.tidy(self.code.wanted)
         self.met.keep()
@@ -281,6 +239,7 @@ class VcpuEngine:
         c.block_most = lay.BLOCK_MAX
         c.fetch_address, c.scratch_address = self.address + at("fetch_buffer"), self.address + at("scratch")
         self.options = options = options or Options()
+        self._beside = options.beside and not options.sync
         c.options = options.bits()
         if options.code_cache < LEAST_CODE_CACHE:
             raise ConfigError(
@@ -313,6 +272,7 @@ class VcpuEngine:
         self.begin, self.enter, self.boundary, self.answer = entry.run, entry.enter, entry.boundary, entry.answer
         self._kicked = False
         self.regions = Regions(self, sync=options.sync, modes=options.modes())
+        self.waiting = Waiting(self)
         self._log: CopiedLog | None = None
         self._retired_code: list[CodeMemory] = []
         """Kept, so that their addresses are not used again."""
@@ -387,16 +347,22 @@ class VcpuEngine:
         return why
 
     def _woken(self) -> bool:
-        """Whether a run that came to its limit was only called to fetch regions (`wake`); they are installed then."""
+        """Whether a run that came to its limit was only called to fetch what was compiled (`wake`), which is done then."""
         if self._kicked or not self.signed[self._floor]:
             return False
         self.signed[self._floor] = 0
         if self._kicked:  # just now: the line above took that kick's mark away
             self.signed[self._floor] = KICK
             return False
+        self._fetch()
+        return self.signed[self._left] > 0
+
+    def _fetch(self) -> None:
+        """Take what the compiler process has made meanwhile."""
         with self.accel.lock:
             self.regions.install_ready()
-        return self.signed[self._left] > 0
+            if self.waiting.arrived:
+                self.waiting.try_again()
 
     def inject(self, vector: int) -> None:
         """An external interrupt between instructions: the next `run` begins with its delivery.
@@ -513,12 +479,11 @@ class VcpuEngine:
         self.signed[self._floor] = KICK
 
     def unkick(self) -> None:
-        """Forget the kick, on the vCPU's thread; a region that arrived beside it is installed."""
+        """Forget the kick, on the vCPU's thread; what arrived beside it is taken."""
         self._kicked = False
         self.signed[self._floor] = 0
-        if self.regions.ready:
-            with self.accel.lock:
-                self.regions.install_ready()
+        if self.regions.ready or self.waiting.arrived:
+            self._fetch()
 
     @property
     def kicked(self) -> bool:
@@ -526,7 +491,7 @@ class VcpuEngine:
         return self._kicked
 
     def wake(self) -> None:
-        """From the compiler's thread: a region is ready.  `run` takes it and goes on."""
+        """From the compiler's thread: something is ready.  `run` takes it and goes on."""
         self.signed[self._floor] = KICK
 
     def _use_code_memory(self) -> None:
@@ -576,7 +541,9 @@ class VcpuEngine:
         if handlers := [k for k in keys if not stencil_key.is_copied(k)]:
             found |= self.accel.handlers(handlers)
         if stencils := [k for k in keys if stencil_key.is_copied(k)]:
-            found |= self.accel.stencils(stencils)
+            found |= self.accel.copied(stencils, self.waiting if self._beside else None)
+            if not found.keys() >= set(stencils):
+                self.waiting.add(int(c.hot_block))
         if len(self._known_handlers) + len(found) >= lay.N_HANDLERS - 1:
             c.handler_key[:] = 0
             self._known_handlers.clear()

@@ -126,7 +126,7 @@ def compile_region(units: Units, nodes: Sequence[Node], modes: Sequence[str] = (
     name = region_symbol(nodes, modes)
     text, outside = region_text(units, name, nodes, modes)
     code = compile_quickly(text, name)
-    return Made(name, code, tuple(symbol(n) for n in outside), time.perf_counter() - start, start)
+    return Made((name,), code, tuple(symbol(n) for n in outside), time.perf_counter() - start, start)
 
 
 class Code:
@@ -288,13 +288,13 @@ class Code:
         """A region that is linked (without its code), or that the cache has."""
         name = region_symbol(nodes, modes)
         if name in self.address:
-            return Made(name, b"", (), 0.0)
+            return Made((name,), b"", (), 0.0)
         self.wanted[name] = None
         while (place := self.cache.find(name)) is not None:
             (kept,) = self.cache.read([place])
             if kept is not None:
                 self.tallies["regions"].from_cache += 1
-                return Made(name, kept.code, kept.imports, 0.0)
+                return Made((name,), kept.code, kept.imports, 0.0)
         return None
 
     def region(self, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:
@@ -316,7 +316,7 @@ class Code:
             for wanted in made.imports:
                 if wanted not in self.address:
                     self._obtain(wanted)
-            self._link([Kept((made.name,), made.imports, made.code)])
+            self._link([Kept(made.exports, made.imports, made.code)])
         return self.address[made.name]
 
     def unlink(self, name: str) -> None:

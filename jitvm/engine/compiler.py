@@ -1,9 +1,10 @@
-"""The compiler process: regions become object code there, so that neither the guest nor an exit waits for LLVM.
+"""The compiler process: regions and stencils are made there, so that neither the guest nor an exit waits for LLVM.
 
 A busy Python thread in the vCPU's process would cost each exit up to 210 microseconds (the interpreter's lock), a process
-beside it costs nothing but its core.  It is started when the first region is wanted, reads nodes on its standard input,
-writes object code to its standard output and to the cache, and ends with its input.  One region may take it so many seconds
-of CPU time; a region that takes more ends it (SIGPROF), as one does on which LLVM aborts or for which memory is too small.
+beside it costs nothing but its core.  It is started when the first region or stencil is wanted, reads nodes or forms on its
+standard input, writes code to its standard output and to the cache, and ends with its input.  One region, or one batch of
+stencils, may take it so many seconds of CPU time; what takes more ends it (SIGPROF), as that does on which LLVM aborts or
+for which memory is too small.
 
     python -m jitvm.engine.compiler CACHE_FOLDER SECONDS
 """
@@ -25,14 +26,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from jitvm.engine.cache import Cache
+from jitvm.engine.forms import Shape
 from jitvm.engine.pack import Entry
 from jitvm.engine.region import Node
 
 NICE = 5
 MOST_DEATHS = 4
 """Times that the process may end by itself."""
-REGION_SECONDS = 60.0
-"""CPU time that a region may take; a usual one takes a tenth of a second."""
+MOST_SECONDS = 60.0
+"""CPU time that one answer may take; a usual region takes a tenth of a second, a hundred stencils half a one."""
 PIPE_BYTES = 1 << 20
 """What the process may be behind with before its writer waits."""
 COMPLAINT_BYTES = 1 << 20
@@ -45,9 +47,9 @@ LENGTH = 8
 
 @dataclass(frozen=True)
 class Made:
-    """A compiled region: its symbol, object code, and the symbols that it needs."""
+    """A region's symbol, object code, and the symbols that it needs; or stencils, as the cache keeps them."""
 
-    name: str
+    exports: tuple[str, ...]
     code: bytes
     imports: tuple[str, ...]
     seconds: float
@@ -57,13 +59,27 @@ class Made:
     entry: Entry | None = None
     """Where the cache keeps it."""
 
+    @property
+    def name(self) -> str:
+        """A region's symbol."""
+        return self.exports[0]
+
     def kept(self, cache: Cache) -> Made:
         """The same, written to the cache."""
-        return replace(self, entry=cache.write_object(self.code, [self.name], list(self.imports)))
+        return replace(self, entry=cache.write_object(self.code, self.exports, self.imports))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What was given to the process, and who is told of the answer, or that there will be none."""
+
+    message: object
+    done: Callable[[Made], None]
+    lost: Callable[[bool], None]
 
 
 _Outbox = queue.SimpleQueue[object]
-_Waiting = dict[int, tuple[object, Callable[["Made"], None]]]
+_Waiting = dict[int, _Question]
 
 
 def _send(stream: IO[bytes], value: object) -> None:
@@ -84,12 +100,12 @@ def _receive(stream: IO[bytes]) -> Any:
 class Compiler:
     """The process as its parent sees it.  It is started and written to on a thread: who submits a region never waits.
 
-    One that ends by itself (LLVM aborts where it finds itself wrong) is followed by another, which goes on behind the region
-    that was being compiled.  When that happened too often, or where the host starts no process, `warn` is told, and regions
-    are no longer made.
+    One that ends by itself (LLVM aborts where it finds itself wrong) is followed by another, which goes on behind what was
+    being compiled.  When that happened too often, or where the host starts no process, `warn` is told, regions are no longer
+    made, and stencils are made by who wants them (`jitvm.engine.stencil_store`).
     """
 
-    def __init__(self, folder: Path | None, warn: Callable[[str], None], seconds: float = REGION_SECONDS) -> None:
+    def __init__(self, folder: Path | None, warn: Callable[[str], None], seconds: float = MOST_SECONDS) -> None:
         self._folder, self._warn, self._limit = folder, warn, seconds
         self._outbox: _Outbox | None = None
         """What is to be written to the process, and None behind it; None: there is no process."""
@@ -100,17 +116,39 @@ class Compiler:
         self._waiting: _Waiting = {}
         """What was given to the process and not answered, oldest first."""
         self._n = self._deaths = 0
-        self._broken = False
+        self.broken = False
+        """There is no process any more."""
         self._lock = threading.Lock()
 
     def submit(self, nodes: Sequence[Node], done: Callable[[Made], None], modes: Sequence[str] = ()) -> None:
         """Compile a region; `done` is called on a thread of the compiler's."""
+        self._ask("region", (tuple(nodes), tuple(modes)), done, lambda at_it: None)
+
+    def stamp(
+        self,
+        names: Sequence[str],
+        shapes: Sequence[Shape],
+        keys: Sequence[int],
+        done: Callable[[Made], None],
+        lost: Callable[[bool], None],
+    ) -> None:
+        """Stamp stencils by keys whose shapes are numbered as in `shapes`; `done` is called on a thread of the compiler's.
+
+        `lost` in its place, on any thread, which must not ask then: no answer will come, True when the process ended
+        while it was at these.
+        """
+        self._ask("stencils", (tuple(names), tuple(shapes), tuple(keys)), done, lost)
+
+    def _ask(
+        self, what: str, of: tuple[object, ...], done: Callable[[Made], None], lost: Callable[[bool], None]
+    ) -> None:
         with self._lock:
-            if self._broken:
+            if self.broken:
+                lost(False)
                 return
             self._n += 1
-            message = (self._n, tuple(nodes), tuple(modes))
-            self._waiting[self._n] = message, done
+            message = (self._n, what, of)
+            self._waiting[self._n] = _Question(message, done, lost)
             if self._outbox is None:
                 self._begin()
             else:
@@ -119,19 +157,19 @@ class Compiler:
     def _begin(self) -> None:
         """Start a process for all that waits."""
         outbox = self._outbox = queue.SimpleQueue()
-        for message, _ in self._waiting.values():
-            outbox.put(message)
+        for question in self._waiting.values():
+            outbox.put(question.message)
         args = outbox, self._waiting
-        self._writer = threading.Thread(target=self._write, args=args, name="jitvm regions, out", daemon=True)
+        self._writer = threading.Thread(target=self._write, args=args, name="jitvm compiler, out", daemon=True)
         try:
             self._writer.start()
         except RuntimeError as e:  # the host has no room for another thread
             self._give_up(f"no compiler process ({e})")
 
     def _give_up(self, why: str) -> None:
-        """No regions any more."""
-        self._broken, self._outbox, self._process = True, None, None
-        self._waiting.clear()
+        """No process any more."""
+        self.broken, self._outbox, self._process = True, None, None
+        _lose(self._waiting)
         self._warn(f"{why}; hot loops stay with copied code")
 
     def _write(self, outbox: _Outbox, waiting: _Waiting) -> None:
@@ -139,7 +177,7 @@ class Compiler:
         try:
             process = self._start()
             args = process, outbox, waiting
-            threading.Thread(target=self._read, args=args, name="jitvm regions", daemon=True).start()
+            threading.Thread(target=self._read, args=args, name="jitvm compiler", daemon=True).start()
         except (OSError, RuntimeError) as e:  # no process, or no thread
             with self._lock:
                 self._give_up(f"no compiler process ({getattr(e, 'strerror', None) or e})")
@@ -173,11 +211,15 @@ class Compiler:
         assert process.stdout is not None
         while (message := _receive(process.stdout)) is not None:
             number, made = message
-            waiting.pop(number)[1](made)
+            waiting.pop(number).done(made)
         status = process.wait()
         with self._lock:
+            if waiting:
+                waiting.pop(min(waiting)).lost(True)
             if outbox is self._outbox:
                 self._follow(status)
+            else:  # it was closed, and ended before it was through
+                _lose(waiting)
 
     def _follow(self, status: int) -> None:
         """The process ended by itself: another one, without what it was at."""
@@ -188,8 +230,6 @@ class Compiler:
         if self._deaths > MOST_DEATHS:
             self._give_up(f"the compiler process ended (status {status}{self._last_complaint()})")
             return
-        if self._waiting:
-            del self._waiting[min(self._waiting)]
         self._begin()
 
     def _last_complaint(self) -> str:
@@ -209,14 +249,22 @@ class Compiler:
             self._writer.join(CLOSING)
 
 
+def _lose(waiting: _Waiting) -> None:
+    """Nobody will come to what waits."""
+    while waiting:
+        waiting.pop(min(waiting)).lost(False)
+
+
 def main(folder: str, limit: float) -> None:
     """The process itself."""
     from jitvm.engine.code import compile_region, source_epoch
+    from jitvm.engine.stencil_store import compile_stencils
     from jitvm.engine.units import Units
 
     os.nice(NICE)
     cache = Cache(Path(folder) if folder else None, source_epoch())
     units = Units(cache)
+    makers: dict[str, Callable[..., Made]] = {"region": compile_region, "stencils": compile_stencils}
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write to the pipe
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -225,8 +273,8 @@ def main(folder: str, limit: float) -> None:
         message = _receive(sys.stdin.buffer)
         if message is None:
             return
-        number, nodes, modes = message
-        made = compile_region(units, nodes, modes).kept(cache)
+        number, what, of = message
+        made = makers[what](units, *of).kept(cache)
         try:
             _send(output, (number, made))
         except OSError:

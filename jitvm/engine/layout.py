@@ -60,7 +60,7 @@ ENGINE = [
     ("h_hot", U),
     ("h_retry", U),
     ("region_hot", U),  # executions of a block's machine code after which it asks for a region; 0: no regions
-    ("hot_block", U),  # the block that asks
+    ("hot_block", U),  # the block that asks, for stencils or a region
     ("h_enter", U),
     ("h_pad", U),
     ("pad_at", U),  # executable address of the pad that was passed last

@@ -44,7 +44,9 @@ class Options:
     region_hot: int = lay.REGION_HOT
     """Executions of a block's machine code after which a region is made that begins with it."""
     sync: bool = False
-    """Regions are compiled at once, on the vCPU's thread (tests)."""
+    """Regions and stencils are compiled at once, on the vCPU's thread (tests)."""
+    beside: bool = False
+    """Stencils that no run cut before are made by the compiler process, while the guest runs on; else at once."""
     code_cache: int = CODE_CACHE
     """Bytes of machine code of one vCPU: copied blocks and regions.  What is full is emptied as a whole."""
     drops: int = 2

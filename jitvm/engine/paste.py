@@ -29,7 +29,7 @@ from jitvm.engine.layout import at as at_
 from jitvm.engine.pin_gate import PAD as PIN_PAD
 from jitvm.engine.pin_gate import new_pad as new_pinned_pad
 from jitvm.engine.stencil_key import KINDS_OF_HOLES, PINNED_MARK, SCALE_SHIFT, SEG_SHIFT, STENCIL_BIT, TURNED_MARK
-from jitvm.engine.translate import O_IMM, O_REST, decode_block
+from jitvm.engine.translate import O_DISP, O_IMM, O_REST, decode_block
 from jitvm.isa.host import peek, poke
 from jitvm.isa.memory import code_linear, is_code
 from jitvm.isa.state import OK
@@ -161,8 +161,10 @@ def leave_code(to, distance):
 
 
 def leave_for_stencils(c, u, rip):
-    """Leave to Python before the block with entry record u is given machine code; the next execution tries again."""
+    """Leave to Python before the block with entry record u, `hot_block`, is given machine code; the next execution tries
+    again, unless Python lets it wait (`jitvm/engine/waiting.py`)."""
     poke(u + O_IMM, W8, W1)
+    c.hot_block = peek(u + O_DISP, W4)
     c.rip = rip
     c.why = WHY_STENCIL
     return W0

@@ -95,7 +95,7 @@ def kill(compiler: Compiler) -> None:
     process = started(compiler)
     process.kill()
     end = time.monotonic() + PATIENCE
-    while compiler._process is process and not compiler._broken and time.monotonic() < end:
+    while compiler._process is process and not compiler.broken and time.monotonic() < end:
         time.sleep(0.01)
 
 

@@ -48,7 +48,7 @@ class Restart:
         engine.accel.flush(engine.address)
         if engine.common is not None:
             engine.common.set_time(0)
-        if engine.regions.ready:  # the mark that says so may have been among the words
+        if engine.regions.ready or engine.waiting.arrived:  # the mark that says so may have been among the words
             engine.wake()
         self.guest.device.seen.clear()
         self.guest.ends.clear()

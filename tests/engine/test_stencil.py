@@ -15,6 +15,7 @@ from jitvm.engine.backend import compile_relocatable
 from jitvm.engine.cache import Cache
 from jitvm.engine.stencil import WIDTHS, Stencil, cut
 from jitvm.engine.stencil_key import EXITS, HOLES
+from jitvm.engine.stencil_store import UNCUTTABLE
 from tests.engine.guest import same
 from tests.engine.programs import loaded, looping
 from tests.engine.test_counts import LIMIT, to_the_end
@@ -110,12 +111,12 @@ def test_a_form_without_a_stencil_stays_a_handler(monkeypatch: pytest.MonkeyPatc
     for kinds in (known, {}):
         monkeypatch.setattr(stencil, "WIDTHS", kinds)
         accel = Accelerator()
-        accel.cache = Cache(None, "")  # what is cut here is nobody else's
+        accel.stencils.cache = Cache(None, "")  # what is cut here is nobody else's
         monkeypatch.setattr(bare, "_accelerator", accel)
         hot = loaded("handlers", source, 32, replace(SOON, count=True))
         to_the_end(hot, LIMIT)
         same(hot.state(), plain.state(), source)
-        lacking = sum(address == 1 for address in accel._stencils.values())
+        lacking = sum(address == UNCUTTABLE for address in accel.stencils.address.values())
         figures.append((int(hot.c.stat_copied_insns), lacking))
         assert int(hot.c.stat_promoted) > 3
     (copied, few), (less, more) = figures

@@ -126,9 +126,10 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "joins": lambda s: [node.rip for g in s.grown for node in g.nodes if node.cut],
 }
 """What is there with an optimisation, and nought (or False) without it."""
-ELSEWHERE = {"latches", "copies", "groups", "pins"}
+ELSEWHERE = {"latches", "copies", "groups", "pins", "beside"}
 """The first needs a board's ports (tests/test_latches.py), the second a small loop (below), the third a host without
-stencils (tests/engine/test_groups.py), the last an engine without regions (tests/engine/test_pinned.py)."""
+stencils (tests/engine/test_groups.py), the fourth an engine without regions (tests/engine/test_pinned.py), the last
+stencils that no run has made yet (tests/engine/test_stencils_beside.py)."""
 
 
 def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
