@@ -153,7 +153,7 @@ class Accelerator:
     def keep(self) -> None:
         """Write down what was learned, for the next run."""
         with self.lock:
-            self.stencils.order(at_once=True)
+            self.stencils.order(the_last=True)
         self.compiler.close()
         self.cache.tidy(self.code.wanted)
         self.met.keep()

@@ -131,16 +131,18 @@ class StencilStore:
         """Names, shapes, and keys whose shapes are numbered as in the list before."""
         numbers = {number: k for k, number in enumerate(dict.fromkeys(key & SHAPE for key in wanted.values()))}
         keys = [key & ~SHAPE | numbers[key & SHAPE] for key in wanted.values()]
-        self._code.on_progress(f"{len(keys)} stencils")
         return [*wanted], [self._shapes[number] for number in numbers], keys
 
     def _stamp(self, wanted: Mapping[str, int]) -> None:
         if wanted:
+            self._code.on_progress(f"{len(wanted)} stencils")
             self._enter(compile_stencils(self._code.units, *self._batch(wanted)).kept(self.cache))
 
-    def order(self, *, at_once: bool = False) -> None:
-        """Give the next batch to the compiler process, when it has none, or `at_once`."""
-        if self._wanted and (at_once or not self._under_way):
+    def order(self, *, the_last: bool = False) -> None:
+        """Give the next batch to the compiler process, when it has none; `the_last` in any case."""
+        if self._wanted and (the_last or not self._under_way):
+            if not the_last:
+                self._code.on_progress(f"{len(self._wanted)} stencils")
             names, shapes, keys = self._batch(self._wanted)
             self._under_way |= self._wanted.keys()
             self._wanted = {}

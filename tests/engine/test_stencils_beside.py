@@ -303,6 +303,7 @@ def test_the_next_run_finds_them(first: Accelerator, tmp_path: Path, monkeypatch
     process = first.compiler._process
     assert process is not None and first.stencils._wanted
     monkeypatch.setattr(first.cache, "tidy", lambda wanted: None)
+    monkeypatch.setattr(first.code, "on_progress", pytest.fail)
     first.keep()
     assert not first.stencils._wanted
     process.wait(PATIENCE)
