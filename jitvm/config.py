@@ -57,6 +57,7 @@ OPTIMISATIONS: Mapping[str, str] = {
     "copies": "small loops of a region have several copies of their body",
     "joins": "a region's block that runs into another one ends there",
     "shared_lookups": "accesses of a region that stay on a page look into the TLB once",
+    "grouped_lookups": "accesses of a region's block that lie close together look once",
     "latches": "ports that only hold a value, and the local APIC at interrupts, are served without an exit",
 }
 """What --opt can switch off (`jitvm.engine.accel.Options`), and what each does."""

@@ -28,6 +28,7 @@ class Options:
     returns: bool = True
     lazy_flags: bool = True
     shared_lookups: bool = True
+    grouped_lookups: bool = True
     copies: bool = True
     joins: bool = True
     latches: bool = True
@@ -73,5 +74,5 @@ class Options:
 
     def modes(self) -> tuple[str, ...]:
         """How regions are made, where that is not the usual way (`jitvm.engine.region.MODES`)."""
-        wanted = (not self.lazy_flags, self.count, not self.shared_lookups)
+        wanted = (not self.lazy_flags, self.count, not self.shared_lookups, not self.grouped_lookups)
         return tuple(mode for mode, on in zip(MODES, wanted, strict=True) if on)

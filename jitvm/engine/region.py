@@ -23,9 +23,9 @@ OUT = -1
 COPIES, UNROLLED = 4, 32
 """Copies of a small loop's body, at most, and instructions of all copies."""
 
-MODES = ("eager_flags", "count", "apart")
+MODES = ("eager_flags", "count", "apart", "single")
 """Ways of making a region that are not the usual: flags are made at once; instructions are counted (`stat_region_insns`);
-each access looks into the TLB."""
+each access looks into the TLB; each looks for itself, though others of its block lie close to it."""
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ class RegionBuilder(RegionEdges):
 
     def __init__(self, units: Units, name: str, nodes: Sequence[Node], modes: Sequence[str] = ()) -> None:
         super().__init__(units, name, nodes)
-        self.eager_flags, self.counting, apart = (mode in modes for mode in MODES)
+        self.eager_flags, self.counting, apart, single = (mode in modes for mode in MODES)
         if not apart:
             self.plan_streams(nodes, values=bool(self.stacks))
-        if not apart and not self.stacks:
+        if not (apart or single or self.stacks):
             self.plan_groups()
         self._invariants: dict[str, int] = {}
         self._written: set[int] = set()

@@ -47,10 +47,12 @@ skip:
  jnz again
  hlt
 helper:
+ push ebx
  lea esi, [esi + eax * 2 + 5]
+ pop ebx
  ret
 """
-"""Two paths through an indirect jump, a call, flags that nobody reads, a compare and its jump."""
+"""Two paths through an indirect jump, a call with a push and its pop, flags that nobody reads, a compare and its jump."""
 
 
 def off(name: str) -> Options:
@@ -103,10 +105,14 @@ class Seen:
         ends = [(n, n.ops[-1].shape.kind) for g in self.grown for n in g.nodes if n.ops]
         return sum(len(n.returns) for n, kind in ends if kind in kinds)
 
-    def text(self) -> str:
+    def builder(self) -> RegionBuilder:
         """Of the first region."""
         vcpu = self.guest.bare.vcpu
-        b = RegionBuilder(vcpu.accel.units, "r_test", self.grown[0].nodes, vcpu.options.modes())
+        return RegionBuilder(vcpu.accel.units, "r_test", self.grown[0].nodes, vcpu.options.modes())
+
+    def text(self) -> str:
+        """Of the first region."""
+        b = self.builder()
         b.build()
         return b.text()
 
@@ -123,6 +129,7 @@ EFFECT: dict[str, Callable[[Seen], Any]] = {
     "returns": lambda s: s.returns(call=True),
     "lazy_flags": lambda s: "switch i32" in s.text(),
     "shared_lookups": lambda s: "%page0" in s.text(),
+    "grouped_lookups": lambda s: any(s.builder().groups),
     "joins": lambda s: [node.rip for g in s.grown for node in g.nodes if node.cut],
 }
 """What is there with an optimisation, and nought (or False) without it."""
@@ -143,7 +150,8 @@ def seen(options: Options, monkeypatch: pytest.MonkeyPatch) -> Seen:
 def test_all_switches_are_tested() -> None:
     assert set(EFFECT) | ELSEWHERE == set(OPTIMISATIONS)
     assert set(ENGINE_OPTIONS) - set(OPTIMISATIONS) == {"count"}
-    assert set(off("lazy_flags").modes() + off("count").modes() + off("shared_lookups").modes()) == set(MODES)
+    told = [mode for name in ("lazy_flags", "count", "shared_lookups", "grouped_lookups") for mode in off(name).modes()]
+    assert set(told) == set(MODES)
 
 
 @pytest.mark.parametrize("name", EFFECT)

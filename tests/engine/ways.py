@@ -33,6 +33,7 @@ MORE_WAYS = WAYS | {
     "pinned later": Options(regions=False, hot=2, drops=4, pin_hot=5),
     "no fusing": replace(SOON, fuse=False),
     "no shared look-ups": replace(SOON, shared_lookups=False),
+    "no grouped look-ups": replace(SOON, grouped_lookups=False),
     "no returns": replace(SOON, returns=False),
     "no targets": replace(SOON, targets=False),
     "no pads": replace(SOON, pads=False),
