@@ -21,7 +21,9 @@ from jitvm.monitor.stops import Stops
 if TYPE_CHECKING:
     from jitvm.machine import Machine
 
-ALIASES = {"c": "cont", "q": "quit", "?": "help", "system_reset": "reset", "registers": "regs"}
+ALIASES = {
+    "c": "cont", "q": "quit", "?": "help", "system_reset": "reset", "system_powerdown": "powerdown", "registers": "regs",
+}  # fmt: skip
 INFO = {"registers": "regs", "status": "status", "irq": "irq", "mem": "mem"}
 """`info X`, as in QEMU's monitor."""
 

@@ -60,6 +60,16 @@ def reset(context: Context, words: Sequence[str]) -> str:
     return ""
 
 
+def power_button(context: Context, words: Sequence[str]) -> str:
+    """A short press: the guest hears of it by the SCI, where it asked for that."""
+    machine = context.machine
+    with machine.standing(), machine.lock:
+        machine.board.pm.press_power_button()
+        for vcpu in machine.vcpus:
+            vcpu.wake()
+    return ""
+
+
 def stats(context: Context, words: Sequence[str]) -> str:
     """What the run has cost."""
     with context.machine.standing():
@@ -111,5 +121,7 @@ COMMANDS = (
     Command("stats", "what the run has cost so far", stats),
     Command("reset", "the reset button", reset,
             "The machine goes on from the reset vector; when gdb asks, it stands there.  system_reset is the same."),
+    Command("powerdown", "the power button, pressed shortly", power_button,
+            "What becomes of it is up to the guest: most systems shut down.  system_powerdown is the same."),
     Command("quit", "end the machine", leave),
 )  # fmt: skip
