@@ -1,5 +1,8 @@
 /* Floating point and SIMD as a compiler makes them: run in a guest and, built for the host, natively.  The results must
  * be the same, bit for bit.  `rounds` is how much of it is done. */
+#ifdef GUEST
+#define _MM_MALLOC_H_INCLUDED /* gcc's header includes that one, which wants a C library: there need not be a 32-bit one */
+#endif
 #include <emmintrin.h>
 
 typedef unsigned int u32;
