@@ -80,6 +80,11 @@ def fx_differences(case: Case, truth: Result, result: Result) -> list[str]:
     return lines
 
 
+def all_differences(case: Case, truth: Result, result: Result) -> list[str]:
+    """The same, and in the rest of the results."""
+    return differences(case, truth, result) + fx_differences(case, truth, result)
+
+
 @pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [16, 32, 64])
 def test_every_form_does_what_silicon_does(
@@ -96,7 +101,9 @@ def test_every_form_does_what_silicon_does(
         if isinstance(result, Failure):
             lines = [result.reason]
         else:
-            lines = differences(case, truth, result) + fx_differences(case, truth, result)
+            lines = all_differences(case, truth, result)
+            if lines and IS_AMD:  # a switch to another task in mid-case clears pointers without a pending exception
+                lines = all_differences(case, native.NativeCpu().run([case])[0], result)
         if lines:
             by_mnemonic[str(case.instruction()).split()[0]] += 1
             failures.append(describe(case, lines, ("silicon", engine_name)))

@@ -124,6 +124,8 @@ _rule(
 _rule("ANDN BLSI BLSMSK BLSR BZHI", always(AF | PF), "AF and PF are undefined")
 _rule("BEXTR", always(SF | AF | PF), "SF, AF and PF are undefined")
 _rule("LZCNT TZCNT", always(OF | SF | AF | PF), "OF, SF, AF and PF are undefined")
+BMI = {getattr(Mnemonic, name) for name in "ANDN BLSI BLSMSK BLSR BZHI BEXTR LZCNT TZCNT".split()}
+"""Those of them that `cases.py` does not make, but `test_bmi_on_silicon.py` does."""
 
 STORES_BEFORE_FAULT = {
     Mnemonic.CALL,

@@ -6,8 +6,8 @@ from iced_x86 import FlowControl, Instruction
 
 from tests.oracle.case import Case
 
-LOCK, REPNE, REP = 0xF0, 0xF2, 0xF3
-PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, LOCK, REPNE, REP))
+ADDRESS_SIZE, LOCK, REPNE, REP = 0x67, 0xF0, 0xF2, 0xF3
+PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, ADDRESS_SIZE, LOCK, REPNE, REP))
 NEAR = {
     getattr(FlowControl, name)
     for name in "CONDITIONAL_BRANCH UNCONDITIONAL_BRANCH INDIRECT_BRANCH CALL INDIRECT_CALL RETURN".split()
