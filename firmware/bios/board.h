@@ -56,15 +56,21 @@
 /* PCI functions, as device << 3 | function on bus 0. */
 #define PCI_HOST 0x00
 #define PCI_ISA 0x08
+#define PCI_IDE 0x09
 #define PCI_PM 0x0B
 #define PCI_ID_I440FX 0x12378086
 #define PCI_ID_PIIX3 0x70008086
+#define PCI_ID_PIIX3_IDE 0x70108086
 #define PCI_ID_PIIX4_PM 0x71138086
 
 /* 440FX: PAM registers; each holds two fields, bit 0 read enable, bit 1 write enable. */
 #define PAM0 0x59
 #define PAM_READ_WRITE 3
 #define PAM_READ 1
+
+/* PIIX3 IDE: timing and control of each channel. */
+#define IDETIM 0x40
+#define IDETIM_DECODE 0x8000
 
 /* PIIX4 power management. */
 #define PM_BASE_REGISTER 0x40

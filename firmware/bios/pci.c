@@ -133,6 +133,10 @@ void pci_assign(void)
         outb(PORT_ELCR, level);
         outb(PORT_ELCR + 1, level >> 8);
     }
+    /* Both channels decode their ports: Linux leaves out one that does not say so. */
+    if (pci_read32(PCI_IDE, PCI_ID) == PCI_ID_PIIX3_IDE)
+        for (u32 i = 0; i < 2; i++)
+            pci_write16(PCI_IDE, IDETIM + 2 * i, IDETIM_DECODE);
 }
 
 static const char *class_name(u16 class)
