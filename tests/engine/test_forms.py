@@ -30,6 +30,7 @@ def forget_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty tables, until the end of the test."""
     monkeypatch.setattr(accelerator().met, "known", {})
     monkeypatch.setattr(accelerator(), "tables", Tables())
+    monkeypatch.setattr(accelerator(), "_handlers", {})  # the other tables must be told of what is made here
 
 
 @pytest.fixture(autouse=True)
