@@ -106,7 +106,7 @@ def test_random_with_every_block_hot(seed: int, bits: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [32, 16, 64])
-@pytest.mark.parametrize("seed", range(100, 250))
+@pytest.mark.parametrize("seed", range(100, 180))
 def test_random_long(seed: int, bits: int) -> None:
     check(program(seed, bits, 20), bits, Options(hot=1 + seed % 2))
 

@@ -29,7 +29,7 @@ from tests.engine.shared_guest import SharedEngine
 from tests.engine.ways import ENOUGH, MORE_WAYS, Act, Plan, compare, interrupt, start
 from tests.fast_set import share
 
-MANY = 6
+MANY = 4
 Cut = list[tuple[int, Act | None]]
 
 

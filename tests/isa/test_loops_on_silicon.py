@@ -108,7 +108,7 @@ def form_loops(mode: int, count: int, seed: int) -> list[Case]:
     return loops
 
 
-@pytest.mark.parametrize("count", share([150, 2000], 1))
+@pytest.mark.parametrize("count", share([150, 1200], 1))
 @pytest.mark.parametrize("mode", [64, 32, 16])
 def test_every_form_in_a_loop(mode: int, count: int, seed: int, request: pytest.FixtureRequest) -> None:
     """With its operands in the host's registers, and the flags of its own round before."""

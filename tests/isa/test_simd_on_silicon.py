@@ -20,7 +20,7 @@ from tests.oracle.case import PAGE, Layout
 from tests.oracle.compare import describe, differences
 
 ENGINES = ("plain", "handlers", "stencils")
-TIMES, MANY = 1, 25
+TIMES, MANY = 1, 12
 """Cases for each form, in the fast and in the slow run."""
 LONG = 20_000
 """At least so many on handlers in the slow run."""
