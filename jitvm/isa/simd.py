@@ -9,7 +9,8 @@ While translated code runs, the host's MXCSR is the guest's with all exceptions 
 can't be had so: then an operation runs with clean flags (`begin_unmasked`) and `settle` decides.  Unmasked underflow is
 also signalled for a tiny result that is exact, which the host's FTZ shows (`ask_tiny`).
 
-Not modelled: what silicon has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
+Not modelled: AVX, AVX2 and what came later (no CPU model announces them: #UD, and XCR0 has no bit of theirs); what silicon
+has done to TOP and tags when an MMX instruction faults (nothing, here and in the manual).
 
 Source: Intel SDM vol. 1, 10.2.3 (MXCSR), 11.5 (SIMD floating-point exceptions), 11.5.3.3 (both kinds at once), 9.6.2 (MMX
 and the x87 tag word); vol. 3, 2.5, 13.1 (CR0.EM, TS, CR4.OSFXSR, OSXMMEXCPT), 15.2; vol. 2, table 2-18 on (alignment).
