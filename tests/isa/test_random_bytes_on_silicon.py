@@ -57,7 +57,7 @@ def is_ours(case: Case) -> bool:
 
 def disagreement(case: Case, truth: Result, ours: Result | Failure) -> str:
     """In what the two differ; "" in nothing that is compared."""
-    if vendor.otherwise(case) in (vendor.NO_NOP, vendor.UD0_LENGTH):
+    if vendor.otherwise(case) in (vendor.NO_NOP, vendor.UD_LENGTH):
         return ""
     if isinstance(ours, Failure):
         left = ours.reason.startswith(("stopped with mmio", "stopped with io", "stopped with hlt"))

@@ -13,6 +13,7 @@ from iced_x86 import Code, Instruction, Mnemonic, OpKind, Register
 from tests.isa.undefined import STORES_BEFORE_FAULT, Undefined, undefined, width_of
 from tests.oracle import vendor
 from tests.oracle.case import COMPARED_FLAGS, FLAG_NAMES, STATUS, WINDOW, Case, Result
+from tests.oracle.encoding import effective_address
 
 NAMES = "eax ecx edx ebx esp ebp esi edi r8 r9 r10 r11 r12 r13 r14 r15".split()
 
@@ -101,20 +102,8 @@ def operand_offsets(case: Case, instruction: Instruction) -> set[int]:
 
 def operand_byte(case: Case, instruction: Instruction, number: int) -> int:
     """Window offset of one of its bytes."""
-    address = instruction.memory_displacement + number
-    size = 2 if case.mode == 16 else case.mode // 8
-    for register, scale in (
-        (instruction.memory_base, 1),
-        (instruction.memory_index, instruction.memory_index_scale),
-    ):
-        for first, width in ((Register.AX, 16), (Register.EAX, 32), (Register.RAX, 64)):
-            if first <= register < first + len(case.regs):
-                size = width // 8
-                address += (case.regs[register - first] & (1 << width) - 1) * scale
-    if instruction.memory_base == instruction.memory_index == Register.NONE:
-        size = instruction.memory_displ_size
     name = "es cs ss ds fs gs".split()[instruction.memory_segment - Register.ES]
-    return (case.segment(name).base + (address & (1 << 8 * size) - 1)) % (1 << 64) - WINDOW
+    return (case.segment(name).base + effective_address(case, instruction, number)) % (1 << 64) - WINDOW
 
 
 def _fault(result: Result) -> str:

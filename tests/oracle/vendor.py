@@ -19,18 +19,19 @@ from pathlib import Path
 from iced_x86 import FlowControl, Instruction, MemorySizeInfo, Mnemonic, Register
 
 from tests.oracle.case import AC, AF, GP, OF, PF, SF, SS, ZF, Case, Result
-from tests.oracle.encoding import ADDRESS_SIZE, REP, REPNE, is_short_branch, split_prefixes
+from tests.oracle.encoding import ADDRESS_SIZE, REP, REPNE, effective_address, is_short_branch, split_prefixes
 
 CPUINFO = Path("/proc/cpuinfo")
 IS_AMD = CPUINFO.exists() and bool(re.search(r"^vendor_id\s*: AuthenticAMD$", CPUINFO.read_text(), re.MULTILINE))
 """Whether this host's processor is one of AMD's."""
-PREFETCH_GROUP, UD0 = b"\x0f\x0d", b"\x0f\xff"
+PREFETCH_GROUP, UNDEFINED_OPCODES = b"\x0f\x0d", (b"\x0f\xff", b"\x0f\xb9")
 NAMES = "XSAVE XSAVEC XSAVEOPT XRSTOR XSAVE64 XSAVEC64 XSAVEOPT64 XRSTOR64".split()
 AREAS: frozenset[int] = frozenset(getattr(Mnemonic, name) for name in NAMES)
 MASKED = AREAS | {Mnemonic.FXSAVE, Mnemonic.FXSAVE64}
 MASK_AT, MASK_BIT = 30, 2
 """Where an image has MXCSR_MASK's bit for AMD's mode of misaligned operands (bit 17)."""
 COMPARING = b"\xa6\xa7\xae\xaf"
+BASED = (Register.FS, Register.GS)
 SELECTORS = range(Register.ES, Register.GS + 1)
 ALIGNMENT, WIDE = 17, 16
 ENDING = frozenset(("fault", "steps", "ip delta"))
@@ -55,8 +56,9 @@ REPEATED = Otherwise("flags of a repeated CMPS or SCAS are written at each itera
 SELECTOR_SLOT = Otherwise("PUSH and POP of a selector take all of its slot", EVERYTHING)
 AREA = Otherwise("a misaligned area is #GP also where alignment is checked", frozenset({"fault"}))
 WIDE_OPERAND = Otherwise("alignment is checked of operands of 16 bytes, too", EVERYTHING)
-NO_ITERATION = Otherwise("a count of 0 leaves the upper halves of 32-bit addresses", frozenset({"esi", "edi"}))
-UD0_LENGTH = Otherwise("UD0 has no ModRM byte, which counts where prefixes make it too long", frozenset({"fault"}))
+NO_ITERATION = Otherwise("a count of 0 leaves the upper halves of 32-bit addresses", frozenset({"ecx", "esi", "edi"}))
+OUTSIDE = Otherwise("an address must be canonical before the base of FS or GS is added, too", EVERYTHING)
+UD_LENGTH = Otherwise("UD0 and UD1 end before their operand, also where that makes them too long", frozenset({"fault"}))
 LOOP_PREFIX = Otherwise("F2h before LOOPE makes it LOOPNE, F3h the other way round", ENDING)
 LOOPS = {b"\xe0": REP, b"\xe1": REPNE}
 """Opcodes of LOOPNE and LOOPE, with the prefix that belongs to the other one."""
@@ -75,8 +77,8 @@ def otherwise(case: Case, truth: Result | None = None) -> Otherwise:
         return NO_NOP
     if is_short_branch(case, ins):
         return SHORT_BRANCH if ins.flow_control in CALLS else SHORT_JUMP
-    if opcode.startswith(UD0):
-        return UD0_LENGTH
+    if opcode.startswith(UNDEFINED_OPCODES):
+        return UD_LENGTH
     if opcode[:1] in LOOPS and [byte for byte in prefixes if byte in (REP, REPNE)][-1:] == [LOOPS[opcode[:1]]]:
         return LOOP_PREFIX
     if truth is None:
@@ -102,6 +104,9 @@ def of_fault(case: Case, ins: Instruction, vector: int) -> Otherwise:
         return AREA
     if vector == ALIGNMENT and MemorySizeInfo(ins.memory_size).size == WIDE:
         return WIDE_OPERAND
+    top = effective_address(case, ins) >> 47 if case.mode == 64 and ins.memory_segment in BASED else 0
+    if vector == GP and top not in (0, 0x1FFFF):
+        return OUTSIDE
     return NO_MATTER
 
 
