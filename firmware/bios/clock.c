@@ -8,7 +8,8 @@
 #include "pit.h"
 #include "regs.h"
 
-#define UPDATE_WAIT_US 10000
+/* An update takes 2 ms. QEMU's lasts until its timer has its turn, which a busy host may delay. */
+#define UPDATE_WAIT_US 1000000
 #define TICKS_PER_DAY 0x1800B0
 #define PERIOD_US 976
 
@@ -26,10 +27,11 @@ static int update_done(void)
     if (!(cmos_read(RTC_A) & RTC_A_UIP))
         return 1;
     timeout_start(&t, UPDATE_WAIT_US);
-    while (cmos_read(RTC_A) & RTC_A_UIP)
-        if (timeout_over(&t))
-            return 0;
-    return 1;
+    do {
+        if (!(cmos_read(RTC_A) & RTC_A_UIP))
+            return 1;
+    } while (!timeout_over(&t));
+    return !(cmos_read(RTC_A) & RTC_A_UIP);
 }
 
 int clock_read(struct date_time *now)
