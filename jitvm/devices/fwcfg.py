@@ -16,6 +16,7 @@ from __future__ import annotations
 import bisect
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from jitvm.devices.base import Registers, Snapshot
 from jitvm.memory import GuestMemory
@@ -49,6 +50,15 @@ def part(keys: tuple[int, int, int], address: int, data: bytes) -> dict[int, byt
     return dict(zip(keys, (struct.pack("<I", address), struct.pack("<I", len(data)), data), strict=True))
 
 
+class File(NamedTuple):
+    """A file of the directory; its key is its place there."""
+
+    name: str
+    data: bytearray
+    on_write: Callable[[bytes], None] | None
+    on_select: Callable[[], bytes] | None
+
+
 class FwCfg:
     """The device: `ports` (510h, two ports, `max_size` 2) and `dma_ports` (514h, eight ports, `max_size` 8).
 
@@ -62,10 +72,7 @@ class FwCfg:
     ) -> None:
         self._memory, self._trace = memory, trace
         self._items: dict[int, bytearray] = {}
-        self._writers: dict[int, Callable[[bytes], None]] = {}
-        self._files: list[tuple[str, bytearray, Callable[[bytes], None] | None]] = []
-        self._makers: dict[str, Callable[[], bytes]] = {}
-        self._made: dict[int, Callable[[], bytes]] = {}
+        self._files: list[File] = []
         self._key = 0
         self._data = bytearray()
         self._at = 0
@@ -101,36 +108,32 @@ class FwCfg:
         """
         if not 0 < len(name.encode()) < NAME_SIZE:
             raise ValueError(f"fw_cfg: file name '{name}' is not 1 to {NAME_SIZE - 1} bytes long")
-        self._files = [entry for entry in self._files if entry[0] != name]
-        bisect.insort(self._files, (name, bytearray(data), on_write), key=lambda entry: entry[0])
-        self._makers.pop(name, None)
-        if on_select:
-            self._makers[name] = on_select
+        self._files = [file for file in self._files if file.name != name]
+        bisect.insort(self._files, File(name, bytearray(data), on_write, on_select), key=lambda file: file.name)
         self._build_directory()
 
     def files(self) -> dict[str, int]:
         """Keys of the files by name."""
-        return {name: FILE_FIRST + k for k, (name, _, _) in enumerate(self._files)}
+        return {file.name: FILE_FIRST + k for k, file in enumerate(self._files)}
+
+    def _file(self, key: int) -> File | None:
+        """The file that has this key."""
+        return self._files[key - FILE_FIRST] if 0 <= key - FILE_FIRST < len(self._files) else None
 
     def _build_directory(self) -> None:
         directory = bytearray(struct.pack(">I", len(self._files)))
-        self._writers.clear()
-        self._made.clear()
-        for key, (name, data, on_write) in enumerate(self._files, FILE_FIRST):
-            directory += DIRECTORY_ENTRY.pack(len(data), key, 0, name.encode())
-            self._items[key] = data
-            if on_write:
-                self._writers[key] = on_write
-            if name in self._makers:
-                self._made[key] = self._makers[name]
+        for key, file in enumerate(self._files, FILE_FIRST):
+            directory += DIRECTORY_ENTRY.pack(len(file.data), key, 0, file.name.encode())
+            self._items[key] = file.data
         self._items[FILE_DIR] = directory
 
     def select(self, key: int) -> None:
         """Choose an item and go to its beginning; an unknown one is empty."""
         self._key, self._at = key, 0
         self._data = self._items.get(key, bytearray())
-        if key in self._made:
-            self._data[:] = self._made[key]()
+        file = self._file(key)
+        if file and file.on_select:
+            self._data[:] = file.on_select()
 
     def take(self, n: int) -> bytes:
         """The next `n` bytes of the selected item; behind its end come zeros."""
@@ -175,13 +178,13 @@ class FwCfg:
 
     def _copy_in(self, address: int, length: int) -> bool:
         """From guest memory into a writable file; anything else is refused."""
-        on_write = self._writers.get(self._key)
-        if on_write is None or self._at + length > len(self._data):
+        file = self._file(self._key)
+        if file is None or file.on_write is None or self._at + length > len(self._data):
             self._trace("guest_error", device=self.name, what=f"write of {length} bytes to item", value=self._key)
             return False
         self._data[self._at : self._at + length] = self._memory.read(address, length)
         self._at += length
-        on_write(bytes(self._data))
+        file.on_write(bytes(self._data))
         return True
 
     def reset(self) -> None:
@@ -189,13 +192,13 @@ class FwCfg:
         self.select(SIGNATURE)
 
     def snapshot(self) -> Snapshot:
-        kept = {name: bytes(data) for name, data, on_write in self._files if on_write or name in self._makers}
+        kept = {file.name: bytes(file.data) for file in self._files if file.on_write or file.on_select}
         return {"key": self._key, "at": self._at, "dma_address": self._dma_address, "files": kept}
 
     def restore(self, state: Snapshot) -> None:
-        for name, data, _ in self._files:
-            if name in state["files"]:
-                data[:] = state["files"][name]
+        for file in self._files:
+            if file.name in state["files"]:
+                file.data[:] = state["files"][file.name]
         self._key, self._at, self._dma_address = state["key"], state["at"], state["dma_address"]
         self._data = self._items.get(self._key, bytearray())
 
