@@ -15,15 +15,18 @@ from tests.engine.assembler import assemble
 LOOPS = 50_000_000
 PATIENCE = 30
 """Seconds of the host that a broken run takes; no other one waits for them."""
-BOTH = """
+BEGIN = """
     cli
     xor ax, ax
     mov ds, ax
     mov ss, ax
     mov sp, 0x7000
-    mov word ptr [0x41 * 4], offset woken
+    mov word ptr [0x41 * 4], offset on_41
     mov word ptr [0x41 * 4 + 2], 0xF000
     mov dword ptr fs:[0xF0], 0x1FF
+"""
+"""A stack, a handler of interrupt 41h, the local APIC enabled."""
+BOTH = f"""{BEGIN}
     mov eax, fs:[0x20]
     test eax, eax
     jnz other
@@ -32,7 +35,7 @@ BOTH = """
 1:  cmp byte ptr [0x600], 1
     jne 1b
     mov dword ptr fs:[0x300], 0x4041
-    mov ecx, {loops}
+    mov ecx, {LOOPS}
 2:  dec ecx
     jnz 2b
     out 0xF4, al
@@ -42,7 +45,7 @@ RUNS = """
 other:
     mov byte ptr [0x600], 1
 1:  jmp 1b
-woken:
+on_41:
     iret
 """
 SLEEPS = """
@@ -52,7 +55,7 @@ other:
 1:  sti
     hlt
     jmp 1b
-woken:
+on_41:
     mov byte ptr [0x601], 1
     mov dword ptr fs:[0xB0], 0
     iret
@@ -72,7 +75,7 @@ other:
 tick:
     mov byte ptr [0x601], 1
     in al, 0x71
-woken:
+on_41:
     mov dword ptr fs:[0xB0], 0
     iret
 """
@@ -134,7 +137,7 @@ class Host:
     ids=["a running one", "a woken one", "one in the handler of a timer"],
 )
 def test_nobody_runs_ahead_of_a_thread_that_stands(second: str, most: int, tmp_path: Path) -> None:
-    code = assemble(BOTH.format(loops=LOOPS) + second, 0, 16).hex()
+    code = assemble(BOTH + second, 0, 16).hex()
     with two_at_once(tmp_path, code) as machine:
         first, other = machine.vcpus
         assert isinstance(first, ThreadVcpu) and isinstance(other, ThreadVcpu)
@@ -164,15 +167,7 @@ def test_nobody_runs_ahead_of_a_thread_that_stands(second: str, most: int, tmp_p
         assert first.retired > LOOPS
 
 
-LOCKS = """
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov ss, ax
-    mov sp, 0x7000
-    mov word ptr [0x41 * 4], offset tick
-    mov word ptr [0x41 * 4 + 2], 0xF000
-    mov dword ptr fs:[0xF0], 0x1FF
+LOCKS = BEGIN + """
     mov dword ptr fs:[0x3E0], 0xB
     mov dword ptr fs:[0x320], 0x20041           # periodic
     mov dword ptr fs:[0x380], 1000000
@@ -181,7 +176,7 @@ LOCKS = """
     cmp byte ptr [0x601], 5
     jb 1b
     out 0xF4, al
-tick:
+on_41:
     inc byte ptr [0x601]
     mov dword ptr fs:[0xB0], 0
     iret

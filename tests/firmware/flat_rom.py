@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-START = """
-start:
-    cli
-    lgdt cs:[gdtr - start]
+
+def enter(gdtr: str, target: str) -> str:
+    """From real mode, with caches on, to 32-bit code at the label `target`; GDTR's image is at `gdtr` of CS."""
+    return f"""
+    lgdt cs:[{gdtr}]
     mov eax, cr0
+    and eax, 0x9FFFFFFF
     or al, 1
     mov cr0, eax
     .byte 0x66, 0xEA
-    .long protected
-    .word 8
+    .long {target}
+    .word 8"""
+
+
+DESCRIPTORS = "0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF"
+"""None, flat code, flat data."""
+SEGMENTS = """
+    mov ax, 0x10
+    mov ds, ax
+    mov es, ax
+    mov ss, ax"""
+START = f"""
+start:
+    cli{enter("gdtr - start", "protected")}
     .align 8
-gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF
+gdt: .quad {DESCRIPTORS}
 gdtr: .word 23
     .long gdt
 """
 """The reset vector's target: on to `protected`, with flat code and data segments."""
-FLAT = """
+FLAT = f"""
     .code32
-protected:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
+protected:{SEGMENTS}
     mov esp, 0x20000
 """
 """Behind the data: segments and a stack."""

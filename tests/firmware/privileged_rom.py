@@ -8,6 +8,7 @@ unless it has set `STAYS`: then interrupts are acknowledged, and TF is cleared, 
 from __future__ import annotations
 
 from tests.engine.assembler import assemble
+from tests.firmware.flat_rom import DESCRIPTORS, FLAT, SEGMENTS, enter
 
 BASE = 0xF0000
 IDT, GDT, TSS, DIRECTORY, LOW, WINDOW, APIC = 0x1000, 0x2000, 0x3000, 0x10000, 0x11000, 0x12000, 0x13000
@@ -53,17 +54,9 @@ def virtual_8086(code: str, flags: int) -> str:
 ERRORS = {8, 10, 11, 12, 13, 14, 17}
 START = f"""
 start:
-    cli
-    lgdt cs:[gdtr - start]
-    mov eax, cr0
-    and eax, 0x9FFFFFFF
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long protected
-    .word 8
+    cli{enter("gdtr - start", "protected")}
     .align 8
-gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF
+gdt: .quad {DESCRIPTORS}, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF
     .word 0x2FF, {TSS:#x}, 0x8900, 0
     .word 0xFFF, 0, 0x9300, 0x40
     .word 0xFFF, 0, 0xF300, 0x40
@@ -75,13 +68,7 @@ real_gdtr: .word gdt_end - gdt - 1
 idtr: .word 0x7FF
     .long {IDT:#x}
     .align 16
-    .code32
-protected:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, 0x20000
+{FLAT}
     lidt cs:[idtr]
     mov eax, cr0
     and eax, 0xFFFFFFD1
@@ -100,12 +87,9 @@ next:
     lgdt cs:[gdtr]
     xor eax, eax
     lldt ax
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
+{SEGMENTS}
     mov fs, ax
     mov gs, ax
-    mov ss, ax
     mov esp, 0x20000
     push 2
     push 8

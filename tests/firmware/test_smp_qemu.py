@@ -16,13 +16,14 @@ from jitvm.machine import Machine
 from tests.boot.guests import config, rom
 from tests.engine.assembler import assemble
 from tests.fast_set import share
+from tests.firmware.flat_rom import DESCRIPTORS, SEGMENTS, enter
 from tests.firmware.qemu import DEBUG_EXIT, QEMU, run_qemu
 from tests.needs import need
 
 BASE = 0xF0000
 TAKE_TURNS = ("-icount", "shift=1,sleep=off")
 """QEMU 7.2 with a thread for each processor may run code that another one has just overwritten."""
-PROGRAM = """
+PROGRAM = f"""
 start:
     cli
     xor ax, ax
@@ -30,38 +31,18 @@ start:
     mov di, 0x8000
     mov si, offset trampoline - start
     mov cx, 64
-    rep movsb es:[di], cs:[si]
-    lgdt cs:[gdtr - start]
-    mov eax, cr0
-    and eax, 0x9FFFFFFF
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long protected
-    .word 8
-trampoline:
-    lgdt cs:[trampoline_gdtr - trampoline]
-    mov eax, cr0
-    and eax, 0x9FFFFFFF
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xEA
-    .long other
-    .word 8
+    rep movsb es:[di], cs:[si]{enter("gdtr - start", "protected")}
+trampoline:{enter("trampoline_gdtr - trampoline", "other")}
 trampoline_gdtr: .word 23
     .long gdt
     .align 8
-gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF
+gdt: .quad {DESCRIPTORS}
 gdtr: .word 23
     .long gdt
 idtr: .word 0x7FF
     .long 0x1000
     .code32
-segments:
-    mov ax, 0x10
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
+segments:{SEGMENTS}
     mov edi, 0xFEE00000
     mov dx, 0xE9
     lidt [idtr]
@@ -73,7 +54,7 @@ other:
 1:  mov esp, [edi + 0x20]
     shr esp, 12
     add esp, 0x40000
-    {other}
+    {{other}}
     cli
 2:  hlt
     jmp 2b
@@ -88,7 +69,7 @@ protected:
     mov eax, offset on_ipi
     mov ax, 0x8E00
     mov [0x1000 + 8*0x40 + 4], eax
-    {main}
+    {{main}}
     mov al, 0x10
     out 0xF4, al
     hlt
