@@ -48,6 +48,7 @@ def test_tables_are_read_and_made_again(name: str, tmp_path: Path) -> None:
             (tmp_path / f"{signature}.dat").write_bytes(table)
             iasl(tmp_path, "-d", f"{signature}.dat")
     asl = (tmp_path / "DSDT.dsl").read_text()
+    # what the disassembler writes where it cannot tell what an object is, or misses one
     assert "FIXME" not in asl and "Invalid" not in asl and "External" not in asl
     assert ("PNP0700" in asl) == (name == "all of it")
     assert asl.count('"ACPI0007"') == more.get("smp", 1)

@@ -20,6 +20,7 @@ from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.cache import Cache
 from jitvm.engine.code import source_epoch
 from jitvm.engine.compiler import Compiler, Made
+from jitvm.engine.forms import Shape
 from jitvm.engine.stencil_store import UNCUTTABLE, StencilStore, compile_stencils
 from jitvm.machine import Machine
 from tests.boot.guests import config
@@ -93,14 +94,14 @@ class Question:
     """A batch that was ordered."""
 
     names: Sequence[str]
-    shapes: Sequence[object]
+    shapes: Sequence[Shape]
     keys: Sequence[int]
     done: Callable[[Made], None]
     lost: Callable[[bool], None]
 
     def answer(self, accel: Accelerator) -> None:
         """As the process would."""
-        self.done(compile_stencils(accel.units, self.names, self.shapes, self.keys))  # type: ignore[arg-type]
+        self.done(compile_stencils(accel.units, self.names, self.shapes, self.keys))
 
 
 @pytest.fixture
