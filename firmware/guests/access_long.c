@@ -57,6 +57,9 @@ static u64 reserved_bits(u32 level, u64 entry)
 /* -1, or the error code that the manual has for an access by these entries; *leaf: the level of the page. */
 static int expected(u32 kind, const u64 *entries, u32 cr0, u32 cr4, u32 flags, u32 *leaf)
 {
+    int read = is_tcg && is_change(kind) ? expected(read_of(kind), entries, cr0, cr4, flags, leaf) : -1;
+    if (read >= 0)
+        return read;
     int error = (is_write(kind) ? 2 : 0) | (is_user(kind) ? 4 : 0);
     u64 rights = FULL, nx = 0;
     if (is_fetch(kind) && (cr4 & SMEP || nxe))
@@ -67,7 +70,7 @@ static int expected(u32 kind, const u64 *entries, u32 cr0, u32 cr4, u32 flags, u
         if (!(entry & P))
             return error;
         if (entry & reserved_bits(level, entry))
-            return error | 9;
+            return reserved_bit(error);
         rights &= entry;
         nx |= entry;
         if (level == TABLE || entry & PS)
@@ -101,7 +104,7 @@ static int bits_are_right(u32 kind, const u64 *entries, u32 leaf, int faults)
 {
     for (u32 level = PML4; level < N_LEVELS; level++) {
         u64 was = entries[level], now = *entry_of[level];
-        if (faults ? level < TABLE ? (now & ~A) != (was & ~A) : now != was
+        if (faults ? level < TABLE ? (now & ~A) != (was & ~A) : (now & ~set_behind_a_fault(kind)) != was
                    : now != (level > leaf ? was : was | A | (level == leaf && is_write(kind) ? D : 0)))
             return 0;
     }
@@ -189,6 +192,7 @@ void main(void)
         puts("this CPU has no long mode\n");
         leave(2);
     }
+    know_translator();
     features7 = cpuid(0).eax >= 7 ? cpuid(7).ebx : 0;
     has_giga = cpuid(0x80000001).edx >> 26 & 1;
     gdt[1] = 0x00CF9B000000FFFFull;
