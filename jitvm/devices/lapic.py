@@ -36,9 +36,9 @@ ISR, TMR, IRR, ESR, ICR_LOW, ICR_HIGH = 0x100, 0x180, 0x200, 0x280, 0x300, 0x310
 LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR = 0x320, 0x330, 0x340, 0x350, 0x360, 0x370
 INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
 SIZE = 0x1000
-BASE, DEADLINE = SIZE, SIZE + 8
+BASE, DEADLINE, OFFSET = SIZE, SIZE + 8, SIZE + 16
 """Behind the page, where no guest reaches: 8 bytes each, by which the processor tells what is written to IA32_APIC_BASE and
-IA32_TSC_DEADLINE."""
+IA32_TSC_DEADLINE, and the TSC's offset from virtual time when that changes."""
 BASE_ENABLE = 0x800
 
 VERSION_VALUE = 0x0005_0014
@@ -369,6 +369,10 @@ class LocalApic:
         """The count has come to 0, or the deadline."""
         mode = self._mode()
         if mode == BY_DEADLINE:
+            left = self._until_deadline(self._processor.tsc_offset())
+            if left:  # the TSC was set while this deadline was under way, and the clock went on until that was done
+                self._timer.arm(self._clock.now_ns + left)
+                return
             self._deadline = 0
         elif mode == PERIODIC:
             period = self.initial * self._divisor()
@@ -387,10 +391,18 @@ class LocalApic:
         if self._mode() != BY_DEADLINE:
             return
         self._deadline = tsc
-        if not tsc:
+        self._arm_deadline(self._processor.tsc_offset())
+
+    def _arm_deadline(self, offset: int) -> None:
+        """Set the alarm for the deadline, the TSC being `offset` away from virtual time."""
+        if self._deadline:
+            self._timer.arm(self._clock.now_ns + self._until_deadline(offset))
+        else:
             self._timer.cancel()
-            return
-        self._timer.arm(max(self._clock.now_ns, tsc - self._processor.tsc_offset()))
+
+    def _until_deadline(self, offset: int) -> int:
+        """Nanoseconds; 0 when it has come.  The TSC's 64 bits wrap: it may be behind virtual time."""
+        return max(0, self._deadline - (self._clock.now_ns + offset) % (1 << 64))
 
     def _set_timer_mode(self, before: int) -> None:
         """A switch to or from the deadline mode disarms the timer; between the others a count goes on to its end."""
@@ -460,6 +472,9 @@ class LocalApic:
         """What the processor tells.  An APIC that is switched on again has the ID of its start (10.4.3)."""
         if offset == DEADLINE:
             self.set_deadline(value)
+        elif offset == OFFSET:
+            if self._mode() == BY_DEADLINE:
+                self._arm_deadline(value)
         else:
             if value & BASE_ENABLE and not self.enabled:
                 self.id = self.number

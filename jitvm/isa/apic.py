@@ -1,7 +1,7 @@
 """What the processor itself does with its local APIC: CR8 and two MSRs reach it as accesses of the bus.
 
-CR8 is the page's task priority; of IA32_APIC_BASE and IA32_TSC_DEADLINE the device learns by a page that is not the
-manual's, at an address beyond any that a guest can form (jitvm/devices/lapic.py).
+CR8 is the page's task priority; of IA32_APIC_BASE, IA32_TSC_DEADLINE and a new TSC, by which deadlines go, the device learns
+by a page that is not the manual's, at an address beyond any that a guest can form (jitvm/devices/lapic.py).
 
 Source: Intel SDM vol. 3, 10.8.6 (CR8), 10.4.3-10.4.4 (IA32_APIC_BASE), 10.5.4.1 (IA32_TSC_DEADLINE).
 """
@@ -14,7 +14,7 @@ from jitvm.isa.state import APIC_BASE_RESET, OK
 from jitvm.isa.words import W0, W1, W4, W8, u64
 
 TPR = APIC_BASE_RESET | u64(0x80)
-BASE, DEADLINE = u64(0xF_FFFF_FFFF_F000), u64(0xF_FFFF_FFFF_F008)
+BASE, DEADLINE, OFFSET = u64(0xF_FFFF_FFFF_F000), u64(0xF_FFFF_FFFF_F008), u64(0xF_FFFF_FFFF_F010)
 
 
 def tell_priority(c, v):
@@ -49,3 +49,11 @@ def read_deadline(c):
     if c.apic[PRESENT] == W0:
         return W0
     return on_bus(c, DEADLINE, W8, W0, W0)
+
+
+def tell_offset(c, v):
+    """The TSC's offset from virtual time becomes `v`; status."""
+    if c.apic[PRESENT] == W0:
+        return OK
+    on_bus(c, OFFSET, W8, W1, v)
+    return c.status

@@ -16,7 +16,7 @@ updates (the update trigger loads nothing); what IA32_MISC_ENABLE would switch b
 
 from __future__ import annotations
 
-from jitvm.isa.apic import read_deadline, tell_base, write_deadline
+from jitvm.isa.apic import read_deadline, tell_base, tell_offset, write_deadline
 from jitvm.isa.catch import OTHERS, catch_msr, trace_msr
 from jitvm.isa.cpuid import (
     FEATURE_APIC,
@@ -210,7 +210,10 @@ def write_tsc(c, v):
     """Set the TSC; before long mode came it takes 32 bits and clears the upper half (SDM vol. 3, 17.17.3)."""
     if is_later(c) == W0:
         v = v & M32
-    c.tsc_offset = v - retired(c) - c.extra_ns
+    offset = c.tsc_offset + v - tsc_now(c)
+    if tell_offset(c, offset) != OK:
+        return c.status
+    c.tsc_offset = offset
     return OK
 
 

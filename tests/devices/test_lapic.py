@@ -25,7 +25,7 @@ ID, VERSION, TPR, PPR, EOI, LDR, DFR, SVR, ISR, TMR, IRR, ESR = (
 ICR, ICR_HIGH, TIMER, LINT0, LINT1, ERROR, INITIAL, CURRENT, DIVIDE = (
     0x300, 0x310, 0x320, 0x350, 0x360, 0x370, 0x380, 0x390, 0x3E0,
 )  # fmt: skip
-BASE, DEADLINE = 0x1000, 0x1008
+BASE, DEADLINE, OFFSET = 0x1000, 0x1008, 0x1010
 MASKED, PERIODIC, BY_DEADLINE = 0x10000, 0x20000, 0x40000
 
 
@@ -356,6 +356,45 @@ def test_deadline() -> None:
     s.apic.write(DEADLINE, 8, 1 << 40)
     s.apic.write(TIMER, 4, 0x50)
     assert s.clock.deadline() is None and s.apic.read(DEADLINE, 8) == 0
+
+
+def test_deadline_of_a_counter_behind_virtual_time() -> None:
+    """As after a reset, which sets the TSC to 0: its offset is negative, and kept in 64 bits."""
+    s = System()
+    s.cpus[0].offset = -s.clock.now_ns % (1 << 64)
+    s.apic.write(TIMER, 4, 0x50 | BY_DEADLINE)
+    s.apic.write(DEADLINE, 8, 500)
+    s.run(499)
+    assert s.vectors(0) == []
+    s.run(1)
+    assert s.vectors(0) == [0x50]
+    s.apic.acknowledge()
+    s.apic.write(DEADLINE, 8, (1 << 64) - 1)
+    s.run(1 << 40)
+    assert s.vectors(0) == []
+
+
+def test_deadline_of_a_counter_that_is_set() -> None:
+    s = System()
+    s.apic.write(OFFSET, 8, 0)
+    s.apic.write(TIMER, 4, 0x50 | BY_DEADLINE)
+    s.apic.write(OFFSET, 8, 0)
+    assert s.clock.deadline() is None, "no deadline"
+    s.apic.write(DEADLINE, 8, 10_000)
+    s.cpus[0].offset = 9500 - s.clock.now_ns
+    s.apic.write(OFFSET, 8, s.cpus[0].offset)
+    s.run(499)
+    assert s.vectors(0) == []
+    s.run(1)
+    assert s.vectors(0) == [0x50]
+    s.apic.acknowledge()
+    s.apic.write(DEADLINE, 8, 12_000)
+    s.apic.write(OFFSET, 8, 11_000 - s.clock.now_ns)
+    s.cpus[0].offset = 11_000 - s.clock.now_ns - 100
+    s.run(1099)
+    assert s.vectors(0) == [], "the clock went on while the counter was set"
+    s.run(1)
+    assert s.vectors(0) == [0x50]
 
 
 # ---- inter-processor interrupts ------------------------------------------------------------------------------------------
