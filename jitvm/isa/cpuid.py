@@ -43,13 +43,13 @@ FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
 FEATURE_FSGSBASE, FEATURE_SMEP, FEATURE_SMAP = u64(1 << 0), u64(1 << 7), u64(1 << 20)
 # word 5: leaf 7 ECX
 FEATURE_UMIP = u64(1 << 2)
-# word 7: no bit of CPUID
+# word 7: the family, which is no bit of CPUID
 GENERATION_P6 = u64(1)
 
-EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD, FAMILY = range(8)
-"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh; what no bit of CPUID tells."""
+EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD, OTHER = range(8)
+"""Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh; the rest, a bit of one leaf each."""
 P6_FAMILY = 6
-GENERATIONS = {"p6": (FAMILY, 0)}
+GENERATIONS = {"p6": (OTHER, 0)}
 """What a processor has by its family (leaf 1 EAX): RDPMC and the NOPs with a ModRM byte (SDM vol. 2, NOP, RDPMC)."""
 
 BUILT: dict[str, tuple[int, int]] = {
@@ -107,6 +107,8 @@ BUILT: dict[str, tuple[int, int]] = {
     "invpcid": (EBX7, 10),
     "rdseed": (EBX7, 18),
     "adx": (EBX7, 19),
+    "arat": (OTHER, 2),
+    "invtsc": (OTHER, 8),
 }
 if not AVAILABLE:
     del BUILT["fpu"]
@@ -116,7 +118,10 @@ _PENTIUM = "fpu vme de pse tsc msr mce cx8"
 _P6 = f"{_PENTIUM} pae mtrr pge mca cmov apic sep"
 _PENTIUM3 = f"{_P6} pat pse36 mmx fxsr sse"
 _CORE2 = f"{_PENTIUM3} clflush sse2 sse3 ssse3 cx16 syscall nx lm lahf_lm"
-_NEHALEM = f"{_CORE2} sse4.1 sse4.2 popcnt rdtscp"
+_NEHALEM = f"{_CORE2} sse4.1 sse4.2 popcnt rdtscp invtsc"
+POWER, POWER_8, ARAT, INVTSC = 6, 0x8000_0007, 1 << 2, 1 << 8
+"""Leaf 6 EAX: the local APIC's timer runs always.  Leaf 80000007h EDX: the TSC runs at one rate, always.  Both are so here
+whatever is announced: they are virtual time."""
 CACHE_LINE = 8 << 8
 """Leaf 1 EBX: CLFLUSH takes lines of 64 bytes."""
 XSTATE, XCR0_BITS, XSAVE_BYTES, XSAVEC = 0xD, 0b11, 576, 1 << 1
@@ -266,17 +271,22 @@ def cpuid_table(
     long = words[EDX8] & int(FEATURE_LM)
     ebx, edx, ecx = _words_of(VENDOR)
     xsave = words[ECX1] & int(FEATURE_XSAVE)
-    basic = max(highest, XSTATE if xsave else 7 if words[EBX7] | words[ECX7] else 2 if caches else 1)
+    power, power_8 = words[OTHER] & ARAT, words[OTHER] & INVTSC
+    basic = max(highest, XSTATE if xsave else 7 if words[EBX7] | words[ECX7] else 6 if power else 2 if caches else 1)
     several = topology.per_socket > 1
     line = CACHE_LINE if words[EDX1] & int(FEATURE_CLFLUSH) else 0
     rows: list[tuple[int, ...]] = [
         (0, basic, ebx, ecx, edx),
         (1, signature, line | several * topology.per_socket << 16, words[ECX1], words[EDX1] | several * HTT),
-        (EXTENDED, EXTENDED + (8 if long else 4), 0, 0, 0),
+        (EXTENDED, EXTENDED + (8 if long else 7 if power_8 else 4), 0, 0, 0),
         (EXTENDED + 1, 0, 0, words[ECX8], words[EDX8]),
     ]
     if caches:
         rows.append((2, *caches))
+    if power:
+        rows.append((POWER, power, 0, 0, 0))
+    if power_8:
+        rows.append((POWER_8, 0, 0, 0, power_8))
     if basic >= 7:
         rows.append((7, 0, words[EBX7], words[ECX7], 0))
     if long:
@@ -321,8 +331,12 @@ def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
             words[EBX7], words[ECX7] = row[3], row[4]
         elif row[0] == XSTATE and row[1] == 1:
             words[EAXD] = row[2]
+        elif row[0] == POWER:
+            words[OTHER] |= row[2]
+        elif row[0] == POWER_8:
+            words[OTHER] |= row[5]
         if row[0] == 1 and int(row[2]) >> 8 & 15 >= P6_FAMILY:
-            words[FAMILY] = 1
+            words[OTHER] |= 1
     return words
 
 

@@ -91,6 +91,22 @@ def test_features_are_added_and_removed() -> None:
         cpuid_table("z80")
 
 
+def test_clocks_that_never_stop() -> None:
+    """The APIC's timer and the TSC (SDM vol. 2, CPUID: leaf 6 EAX bit 2, leaf 80000007h EDX bit 8)."""
+    for model, add, timer, tsc in (
+        ("max", "", 4, 0x100),
+        ("nehalem", "", 0, 0x100),
+        ("core2duo", "", 0, 0),
+        ("pentium3", "arat", 4, 0),
+        ("pentium3", "invtsc", 0, 0x100),
+    ):
+        c, memory = cpu(model, add.split())
+        assert ask(c, memory, 0)[0] >= (6 if timer else 2)
+        assert ask(c, memory, 6) == (timer, 0, 0, 0) or not timer
+        assert ask(c, memory, 0x8000_0000)[0] >= (0x8000_0007 if tsc else 0x8000_0004)
+        assert ask(c, memory, 0x8000_0007) == (0, 0, 0, tsc) or not tsc
+
+
 def test_a_leaf_above_the_highest_answers_as_the_highest_basic_one() -> None:
     c, memory = cpu("pentiumpro")
     caches = ask(c, memory, 2)

@@ -77,6 +77,6 @@ def test_what_a_feature_brings(model: str, without: str, engine: str) -> None:
 
 
 def test_each_feature_has_a_probe() -> None:
-    """But those that page tables alone can tell, and LZCNT, which is BSR without."""
+    """But those that page tables alone can tell, LZCNT, which is BSR without, and what clocks promise."""
     asked = {need for probe in PROBES.values() for need in probe.needs}
-    assert set(BUILT) | set(GENERATIONS) == asked | {"pse36", "pdpe1gb", "abm"}
+    assert set(BUILT) | set(GENERATIONS) == asked | {"pse36", "pdpe1gb", "abm", "arat", "invtsc"}
