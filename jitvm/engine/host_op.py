@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from jitvm.engine.backend import Linker, compile_object
+from jitvm.engine.backend import Linker, compile_plainly
 from jitvm.engine.forms import Shape
 from jitvm.engine.simd_forms import WIDE, WORD, argument_types, result_type
 from jitvm.isa import host
@@ -121,6 +121,14 @@ def _linker() -> Linker:
     return Linker()
 
 
+@cache
+def _function(text: str) -> Callable[[int], None]:
+    """A function with such a text behind its name: of many shapes, which differ in what the operation does not see."""
+    name = f"host_op{next(_NUMBERS)}"
+    address = _linker().link([compile_plainly(f"define void @{name}{text}")], [name], {})[name]
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+
 class HostOp:
     """An operation as a function of Python numbers: 128 bits for XMM operands, 64 for all others."""
 
@@ -128,12 +136,10 @@ class HostOp:
 
     def __init__(self, shape: Shape) -> None:
         self.types = argument_types(shape)
-        name = f"host_op{next(_NUMBERS)}"
-        address = _linker().link([compile_object(self._text(shape, name))], [name], {})[name]
-        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        self._function = _function(self._text(shape))
         self._room: Any = ctypes.create_string_buffer(self.BYTES)
 
-    def _text(self, shape: Shape, name: str) -> str:
+    def _text(self, shape: Shape) -> str:
         lines: list[str] = []
 
         def new(text: str) -> str:
@@ -156,7 +162,7 @@ class HostOp:
             put(f"store {result_type(shape)} {result}, ptr {at(self.RESULT)}, align 1")
         if flags:
             put(f"store i64 {flags}, ptr {at(self.FLAGS)}, align 1")
-        return "\n".join([f"define void @{name}(ptr %io) nounwind {{", *lines, "  ret void", "}", ""])
+        return "\n".join(["(ptr %io) nounwind {", *lines, "  ret void", "}", ""])
 
     def __call__(self, args: Sequence[int]) -> tuple[int, int]:
         """(result, flags word); by `host.MXCSR`, which gets the flags that it raises."""
