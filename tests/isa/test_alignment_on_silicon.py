@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from jitvm.isa.state import CR0_AM
 from tests.isa import simd_cases, xsave_cases
 from tests.isa.cases import generate
 from tests.oracle import native
-from tests.oracle.bare_cpu import BareCpu, Failure, prepare
-from tests.oracle.case import AC, PAGE, Case, Layout
+from tests.oracle.bare_cpu import BareCpu, Failure
+from tests.oracle.case import AC, Case, Layout
 from tests.oracle.compare import describe, differences
 
 ALIGNMENT = 17
@@ -28,17 +29,10 @@ SHOWN = 12
 class UserCpu(BareCpu):
     """Runs cases at privilege level 3 with CR0.AM."""
 
-    def __init__(self, engine: str) -> None:
-        super().__init__(engine)
-        self._name = engine
-
-    def run_user(self, case: Case, steps: int) -> object:
-        """As `run_one`."""
-        key = (case.mode, case.layout, bool(case.fx))
-        if key not in self._machines:
-            machine = self._machines[key] = prepare(self._name, case)
-            machine.c.cpl, machine.c.cr0 = 3, machine.c.cr0 | CR0_AM
-        return self.run_one(case, steps)
+    def prepare(self, case: Case) -> Any:
+        machine = super().prepare(case)
+        machine.c.cpl, machine.c.cr0 = 3, machine.c.cr0 | CR0_AM
+        return machine
 
 
 def cases_of(mode: int, count: int, seed: int) -> Iterator[Case]:
@@ -54,20 +48,16 @@ def cases_of(mode: int, count: int, seed: int) -> Iterator[Case]:
 @pytest.mark.parametrize("mode", [16, 32])
 def test_alignment_checks_are_those_of_silicon(mode: int, engine: str, times: int, seed: int) -> None:
     native.need(mode, Layout.SPLIT)
-    cases = list(cases_of(mode, CASES * times, seed + 77))
-    truths = native.NativeCpu().run(cases)
-    cpu = UserCpu(engine)
-    failures, misaligned, compared = [], 0, 0
+    judged = native.inside(list(cases_of(mode, CASES * times, seed + 77)))
+    steps = [truth.steps + (truth.fault is not None) for _, truth in judged]
+    results = UserCpu(engine).run([case for case, _ in judged], steps)
+    failures, misaligned, compared = [], 0, len(judged)
     plain = (
         CASES * times
     )  # of which every tenth or more is misaligned; SIMD operands of 16 bytes are #GP in place of #AC
-    for case, truth in zip(cases, truths, strict=True):
-        if truth.fault is not None and truth.fault.vector == PAGE:
-            continue
-        compared += 1
+    for (case, truth), result in zip(judged, results, strict=True):
         misaligned += truth.fault is not None and truth.fault.vector == ALIGNMENT
-        result = cpu.run_user(case, truth.steps + (truth.fault is not None))
-        lines = [result.reason] if isinstance(result, Failure) else differences(case, truth, result)  # type: ignore[arg-type]  # else a Result
+        lines = [result.reason] if isinstance(result, Failure) else differences(case, truth, result)
         if lines:
             failures.append(describe(case, lines, ("silicon", engine)))
     print(f"{compared} cases compared, {misaligned} of them misaligned")

@@ -111,10 +111,9 @@ def test_as_on_silicon(engine: str, mode: int) -> None:
     truths = native.NativeCpu().run(made)
     if any(truth.fault is not None and truth.fault.vector == UD for truth in truths):
         needs.host_cannot("BMI1, BMI2, ADX, LZCNT, MOVBE or FSGSBASE")
-    cpu = BareCpu(engine)
+    results = BareCpu(engine).run(made, [truth.steps + (truth.fault is not None) for truth in truths])
     failures = []
-    for case, truth in zip(made, truths, strict=True):
-        ours = cpu.run_one(case, truth.steps + (truth.fault is not None))
+    for case, truth, ours in zip(made, truths, results, strict=True):
         lines = [ours.reason] if isinstance(ours, Failure) else differences(case, truth, ours)
         if isinstance(ours, Result) and (truth.flags ^ ours.flags) & STATUS and not IS_AMD:  # also what is undefined
             lines.append(f"flags {truth.flags:#x} {ours.flags:#x}")

@@ -113,10 +113,10 @@ def form_loops(mode: int, count: int, seed: int) -> list[Case]:
 def test_every_form_in_a_loop(mode: int, count: int, seed: int, request: pytest.FixtureRequest) -> None:
     """With its operands in the host's registers, and the flags of its own round before."""
     count = request.config.getoption("cases", None) or count
-    cpu, failures = BareCpu(PINNED), []
+    failures = []
     judged = [j for j in judge(form_loops(mode, count, seed))[0] if not reaches_outside(j.case)]
-    for j in judged:
-        result = cpu.run_one(j.case, j.truth.steps + (j.truth.fault is not None))
+    steps = [j.truth.steps + (j.truth.fault is not None) for j in judged]
+    for j, result in zip(judged, BareCpu(PINNED).run([j.case for j in judged], steps), strict=True):
         lines = [result.reason] if isinstance(result, Failure) else differences(j.case, j.truth, result)
         if lines:
             failures.append(describe(j.case, lines, (j.oracle, PINNED)))

@@ -81,14 +81,14 @@ def test_both_know_the_same_instructions(mode: int, count: int, seed: int, reque
     rng = random.Random(f"bytes {seed} {mode} {count}")
     cases = [case for case in (case_of(mode, rng) for _ in range(count)) if is_ours(case)]
     truths = native.NativeCpu().run(cases)
-    cpu = BareCpu("handlers")
+    # a page fault is no #UD; what we do there is open bus
+    judged = [(c, t) for c, t in zip(cases, truths, strict=True) if t.fault is None or t.fault.vector != PAGE]
+    results = BareCpu("handlers").run([case for case, _ in judged], [1] * len(judged))
     failures, classes = [], Counter[str]()
-    for case, truth in zip(cases, truths, strict=True):
-        kind = "none" if truth.fault is None else "#UD" if truth.fault.vector == UD else "fault"
-        classes[kind] += 1
-        if truth.fault is not None and truth.fault.vector == PAGE:
-            continue  # it is no #UD, then; what we do there is open bus
-        text = disagreement(case, truth, cpu.run_one(case, 1))
+    for truth in truths:
+        classes["none" if truth.fault is None else "#UD" if truth.fault.vector == UD else "fault"] += 1
+    for (case, truth), result in zip(judged, results, strict=True):
+        text = disagreement(case, truth, result)
         if text:
             failures.append(describe(case, [text], ("silicon", "handlers")))
     assert not failures, f"{len(failures)} of {len(cases)} differ (seed {seed}): {classes}\n" + "\n".join(failures[:20])

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 from iced_x86 import Decoder, Instruction
 
 WINDOW = 0x100000
@@ -229,10 +230,5 @@ def changed_bytes(before: bytes | bytearray, after: bytes | bytearray) -> dict[i
     """The offsets at which two windows differ, with the later values."""
     if before == after:
         return {}
-    x = int.from_bytes(before, "little") ^ int.from_bytes(after, "little")
-    changed: dict[int, int] = {}
-    while x:
-        offset = (x & -x).bit_length() - 1 >> 3
-        changed[offset] = after[offset]
-        x &= ~(0xFF << (8 * offset))
-    return changed
+    changed = np.flatnonzero(np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8))
+    return {offset: after[offset] for offset in changed.tolist()}
