@@ -18,6 +18,7 @@ from jitvm.boot_command import boot_parser
 from jitvm.exit_status import EXIT_MEANING, Exit
 from jitvm.progress import cache_name
 from tests.fast_set import share
+from tests.texts import reading_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -240,10 +241,11 @@ def test_bench_gets_its_arguments_untouched(monkeypatch: pytest.MonkeyPatch) -> 
 GUESTS = ROOT / "firmware" / "images" / "guests"
 
 
-def jitvm(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`jitvm` in a process of its own, without a terminal."""
+def jitvm(*argv: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`jitvm` in a process of its own, without a terminal; what that does first."""
+    start = ["-c", f"{before}import sys; from jitvm.cli import main; sys.exit(main(sys.argv[1:]))"]
     return subprocess.run(
-        [sys.executable, "-m", "jitvm", *argv],
+        [sys.executable, *(start if before else ["-m", "jitvm"]), *argv],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
@@ -361,7 +363,7 @@ def test_output_that_can_not_be_written_is_one_line(line: str) -> None:
 def test_an_unusable_cache_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = jitvm("boot", str(GUESTS / "hello.bin"), "--serial", "null", "--max-insns", "10",
-                 XDG_CACHE_HOME=str(tmp_path / "file"))  # fmt: skip
+                 before=reading_texts(tmp_path / "texts"), XDG_CACHE_HOME=str(tmp_path / "file"))  # fmt: skip
     first, second = done.stderr.splitlines()
     assert done.returncode == Exit.INSN_LIMIT
     assert first.startswith("jitvm: warning: cache folder ") and second.startswith("jitvm: the limit of 10 ")

@@ -26,6 +26,7 @@ from tests.boot.guests import (
 )
 from tests.fast_set import share
 from tests.needs import SEABIOS, SEABIOS_256K, need
+from tests.texts import texts_of_this_session
 
 ROOT = Path(__file__).resolve().parents[2]
 SEABIOS_PORT = 0x402
@@ -193,6 +194,7 @@ def test_two_runs_in_one_process_are_the_same() -> None:
 @pytest.mark.slow
 def test_cold_and_warm_runs_are_the_same(tmp_path: Path) -> None:
     need(SEABIOS)
+    texts_of_this_session(tmp_path / "cache")
     cold, much = run_of_its_own(tmp_path / "cache", SEABIOS, "bootsect")
     warm, little = run_of_its_own(tmp_path / "cache", SEABIOS, "bootsect")
     assert cold == warm

@@ -21,13 +21,14 @@ import pytest
 
 from jitvm.engine import code, pack, units
 from jitvm.engine.backend import compile_object
-from jitvm.engine.cache import Cache, default_folder
+from jitvm.engine.cache import Cache
 from jitvm.engine.code import LEVEL_HANDLER
 from jitvm.engine.layout import LAZY
 from jitvm.engine.pack import Kept
 from jitvm.engine.units import Units
 from jitvm.errors import CacheError
 from tests.fast_set import share
+from tests.texts import link, reading_texts, texts_of_this_session
 
 ROOT = Path(__file__).parents[2]
 GUEST = """
@@ -81,27 +82,10 @@ def run(home: Path, keep: bool = True, before: str = "") -> dict[str, Any]:
     return said | {"warned": done.stderr.count("jitvm: warning")}
 
 
-def link(source: str, target: str) -> None:
-    """A second name where that is possible: entries are replaced, never written to."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def damage(path: Path, data: bytes) -> None:
     """Other bytes under this name only."""
     path.unlink()
     path.write_bytes(data)
-
-
-def texts_of_this_session(home: Path) -> None:
-    """A cache with nothing but the texts of units that this session has, if any."""
-    texts = default_folder() / "units"
-    if texts.is_dir():
-        (home / "jitvm").mkdir(mode=0o700)
-        shutil.copytree(texts, home / "jitvm" / "units", ignore=shutil.ignore_patterns(".new-*"), copy_function=link)
-        (home / "jitvm" / "units").chmod(0o700)
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +345,7 @@ def test_refused_folder_is_a_warning(cold: tuple[Path, dict[str, Any]], tmp_path
     folder = tmp_path / "jitvm"
     folder.mkdir()
     folder.chmod(0o777)
-    said = run(tmp_path)
+    said = run(tmp_path, before=reading_texts(tmp_path / "texts"))
     assert said["warned"] == 1
     assert said["end"] == cold[1]["end"]
     assert list(folder.iterdir()) == []

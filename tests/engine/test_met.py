@@ -17,8 +17,8 @@ from jitvm.engine.layout import GROUP_BIT
 from jitvm.engine.met import Met
 from tests.engine.guest import Guest, same
 from tests.engine.programs import loaded, looping
-from tests.engine.test_cache import texts_of_this_session
 from tests.engine.test_counts import LIMIT, to_the_end
+from tests.texts import texts_of_this_session
 
 SHAPES = Shape("alu.add", "value", ops=("r", "r")), Shape("alu.sub", "value", ops=("r", "r"))
 

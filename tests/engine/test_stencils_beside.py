@@ -26,12 +26,12 @@ from jitvm.machine import Machine
 from tests.boot.guests import config
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, looping
-from tests.engine.test_cache import texts_of_this_session
 from tests.engine.test_code_cache import TINY, many_blocks
 from tests.engine.test_compiler import PATIENCE, deaf
 from tests.engine.test_counts import LIMIT, Restart, to_the_end
 from tests.engine.test_regions_beside import in_steps
 from tests.fast_set import share
+from tests.texts import texts_of_this_session
 
 PLAIN = Options(hot=1, drops=4, regions=False, pins=False, beside=True)
 BESIDE = {
