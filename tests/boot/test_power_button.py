@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_a_press(wait: str, smp: dict[str, int], tmp_path: Path) -> None:
         machine.start()
         while machine.running and debug_output(machine) != "w":
             machine.monitor.command("status")  # lets it stand and go on
+            time.sleep(0.02)
         assert machine.monitor.command("system_powerdown") == ""
         assert machine.wait().reason == "poweroff"
         assert debug_output(machine) == "w1"
