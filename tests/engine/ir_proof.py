@@ -67,7 +67,8 @@ CASES = re.compile(r"label %([\w.]+)")
 PHI = re.compile(r"\[ (\S+), %([\w.]+) \]")
 NAME = re.compile(r"define [^@]*@([\w.]+)\(")
 MEMCPY = re.compile(r"call void @llvm\.memcpy\.\S+\(ptr align 8 (%[\w.]+), ptr align 8 (%[\w.]+), i64 (\d+), i1 0\)")
-TOUCHES = r"(%\S+ = )?((load|store|atomicrmw|cmpxchg)\b|.*call .*@llvm\.mem)"
+TOUCHES = re.compile(r"(%\S+ = )?((load|store|atomicrmw|cmpxchg)\b|.*call .*@llvm\.mem)")
+REMEMBERED = re.compile(r"store (?:volatile )?i64 (\S+), ptr %((?:host|page)\w+)$")
 Span = tuple[int, int]
 
 
@@ -85,7 +86,8 @@ class Function:
     def __init__(self, text: str) -> None:
         self.blocks: dict[str, Block] = {}
         self.defined: dict[str, tuple[str, str]] = {}
-        self.initial: dict[str, list[str]] = {}
+        self.remembering: dict[str, dict[str, list[str]]] = {}
+        """What is stored as the host address, or the number, of a remembered page, by block."""
         here = "entry"
         for raw in text.splitlines()[1:]:
             line = raw.strip()
@@ -99,6 +101,8 @@ class Function:
             block.lines.append(line)
             if m := DEFINED.match(line):
                 self.defined[m[1]] = m[2], here
+            elif m := REMEMBERED.match(line):
+                self.remembering.setdefault(m[2], {}).setdefault(here, []).append(m[1])
             if m := BRANCH.match(line):
                 block.ways += [(m[2], m[1], True), (m[3], m[1], False)] if m[2] != m[3] else [(m[2], "", True)]
             elif m := JUMP.match(line):
@@ -111,6 +115,7 @@ class Function:
                 self.before[to].append(name)
         self._dominators = self._find_dominators()
         self._facts: dict[str, dict[str, bool]] = {}
+        self._kept: dict[tuple[str, bool], bool] = {}
 
     def _find_dominators(self) -> dict[str, set[str]]:
         found = {name: set(self.blocks) for name in self.blocks}
@@ -313,13 +318,14 @@ class Function:
 
     def kept(self, k: str, write: bool) -> bool:
         """Whether what is remembered as page number k, if anything, was always looked up (for stores: in the write kind)."""
-        for name, block in self.blocks.items():
-            hosts = [
-                m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %host{k}$", line))
-            ]
-            pages = [
-                m[1] for line in block.lines if (m := re.match(rf"store (?:volatile )?i64 (\S+), ptr %page{k}$", line))
-            ]
+        if (k, write) not in self._kept:
+            self._kept[k, write] = self._is_kept(k, write)
+        return self._kept[k, write]
+
+    def _is_kept(self, k: str, write: bool) -> bool:
+        all_hosts, all_pages = (self.remembering.get(f"{what}{k}", {}) for what in ("host", "page"))
+        for name in all_hosts.keys() | all_pages.keys():
+            hosts, pages = all_hosts.get(name, []), all_pages.get(name, [])
             if len(hosts) != len(pages):
                 return False
             for host, page in zip(hosts, pages, strict=True):
@@ -427,6 +433,6 @@ def prove(text: str) -> list[str]:
         function = Function(body)
         for name, block in function.blocks.items():
             for line in block.lines:
-                if re.match(TOUCHES, line) and (why := function.wrong(line, name)):
+                if TOUCHES.match(line) and (why := function.wrong(line, name)):
                     found.append(f"{name}: {line}: {why}")
     return found
