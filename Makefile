@@ -5,7 +5,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
 # A process a core; what a module's tests share is made once as long as they stay in one, so only idle ones take others'.
 PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: check test test-all boot bench bench-gdb golden isa picture
+.PHONY: check test test-all warm boot bench bench-gdb golden isa picture
 
 check:
 	$(PYTHON) -m ruff check .
@@ -14,11 +14,15 @@ check:
 
 # The fast set: each test, each value of each of its parameters (tests/fast_set.py), a share of each sweep; pyproject.toml says
 # what is slow.  It may take two minutes on two cores, once everything is compiled: `--durations=30` shows what became too long.
-test:
+test: warm
 	$(PYTEST) -q $(PARALLEL) -m "not slow and not packaging" --ignore=tests/perf
 
-test-all:
+test-all: warm
 	$(PYTEST) -rs $(PARALLEL)
+
+# What every process of tests begins with: they would all make it, at the same time, where the cache is empty.
+warm:
+	$(PYTHON) -c "from jitvm.bare import accelerator; accelerator()"
 
 boot:
 	$(PYTHON) -m jitvm boot
