@@ -212,7 +212,8 @@ def _announced(
 
 
 class VcpuEngine:
-    """One CPU record on `memory`.  `c` is the record (for semantics in plain Python), `words` its 64-bit words."""
+    """One CPU record on `memory`.  `c` is the record (for semantics in plain Python), `words` its 64-bit words, `uops` those
+    of the micro-ops."""
 
     def __init__(
         self, accel: Accelerator, memory: GuestMemory, options: Options | None = None, common: Common | None = None
@@ -226,6 +227,7 @@ class VcpuEngine:
         n_pages = memory.size // PAGE
         self.page_tables = {name: zeroed(n_pages, ty) for name, ty in PAGE_TABLE_BYTES.items()}
         self._arena = zeroed(ARENA_BYTES, np.uint8, huge=True)
+        self.uops = self._arena.data.cast("Q")
         c = self.c
         c.ram = memory.host
         c.page_read, c.page_write = memory.page_read.ctypes.data, memory.page_write.ctypes.data

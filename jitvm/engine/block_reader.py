@@ -1,7 +1,7 @@
 """A vCPU's blocks as regions are grown from them: what the block store says, and a block's instructions as a plan has them.
 
-A region is looked for in some thousand steps while the guest waits, so words of the record are read directly, and a block
-is described once, until code on its page is dropped.
+A region is looked for in some thousand steps while the guest waits, and most looks find none, so words of the record and of
+the micro-ops are read directly, and a block is described once, until code on its page is dropped.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ WORD = 8
 _AT = {
     name: lay.at(name) // WORD
     for name in (
-        *("block_uop", "block_rip", "block_ctx", "block_offset", "block_state", "block_bytes", "block_code"),
-        *("n_blocks", "uop_arena", "uop_end", "copy_drops", "h_count", "h_cross", "page_version", "t"),
+        *("n_blocks", "copy_drops", "h_count", "h_cross", "t"),
         *("n_breakpoints", "code_breaks", "range_on", "generation"),
     )
 }
+N_BLOCKS, CROSS = _AT["n_blocks"], _AT["h_cross"]
+IMM, DISP = lay.UOP_IMM // WORD, lay.UOP_DISP // WORD
 VALID, DROPS, NOBODY, NO_UOP = int(BLOCK_VALID), int(BLOCK_DROPS), int(NO_BLOCK), int(SKIPPED)
 COUNTED, READS, KILLS = int(F_COUNT), int(F_READS), int(F_KILLS)
 
@@ -69,12 +70,24 @@ class Described:
 
 
 class BlockReader:
-    """Reads the blocks of `engine`; describes them while its code stands still."""
+    """Reads the blocks of `engine`; describes them while its code stands still.
+
+    `uop`, `rip`, `ctx`, `offset`, `state`: the block store's columns, a word a block.
+    """
 
     def __init__(self, engine: VcpuEngine) -> None:
         self._words, self._address, self._c, self._accel = engine.words, engine.address, engine.c, engine.accel
         self._shapes = engine.accel.forms.shapes
         self._described: dict[int, tuple[tuple[int, ...], Described]] = {}
+        self.uop, self.rip, self.ctx = self._column("uop"), self._column("rip"), self._column("ctx")
+        self.offset, self.state, self._bytes = self._column("offset"), self._column("state"), self._column("bytes")
+        self._versions = engine.page_tables["page_version"].data
+        self._arena, self._arena_at = engine.uops, int(engine.c.uop_arena)
+        self._arena_end = int(engine.c.uop_end) - lay.UOP_SIZE
+
+    def _column(self, name: str) -> memoryview:
+        at = lay.at(f"block_{name}") // WORD
+        return self._words[at : at + lay.N_BLOCKS]
 
     def word(self, field: str, index: int = 0) -> int:
         """A word of the record."""
@@ -82,40 +95,48 @@ class BlockReader:
 
     def version(self, page: int) -> int:
         """How often code on a page of guest memory was dropped."""
-        return word_at(self.word("page_version") + WORD * page)
+        return self._versions[page]
 
     def find(self, offset: int, rip: int, ctx: int) -> int:
-        """The block that begins at an offset in guest memory when it has machine code and ends on its page; else -1."""
+        """The block that begins at an offset in guest memory when a region may hold it; else -1."""
         b = self._accel.known_block(self._address, offset, rip, ctx)
-        if b == NOBODY or not self.word("block_state", b) & VALID or self.word("block_bytes", b) >> 32:
-            return -1
-        if not self.has_entry(b) or word_at(self.word("block_uop", b)) == self.word("h_count"):
-            return -1
-        return b
+        return b if b != NOBODY and self.is_ready(b) else -1
+
+    def is_ready(self, b: int) -> bool:
+        """Whether there is such a block, with machine code, that ends on its page."""
+        if not self.state[b] & VALID or self._bytes[b] >> 32 or not self.has_entry(b):
+            return False
+        return self._arena[self.uop[b] - self._arena_at >> 3] != self.word("h_count")
 
     def has_entry(self, b: int) -> bool:
         """Whether the block begins with an entry record."""
-        if self.word("copy_drops") <= self.word("block_state", b) & DROPS:
+        if self.word("copy_drops") <= self.state[b] & DROPS:
             return False
-        return word_at(self.word("block_uop", b) + lay.UOP_IMM) != 0
+        return self._arena[(self.uop[b] - self._arena_at >> 3) + IMM] != 0
 
     def entry_of(self, u: int) -> int:
         """The block whose entry record lies at `u`, -1: none does."""
-        if not self.word("uop_arena") <= u < self.word("uop_end"):
+        if not self._arena_at <= u <= self._arena_end:
             return -1
-        b = word_at(u + lay.UOP_DISP) & 0xFFFF_FFFF
-        return b if b < self.word("n_blocks") and self.word("block_uop", b) == u else -1
+        b = self._arena[(u - self._arena_at >> 3) + DISP] & 0xFFFF_FFFF
+        return b if b < self._words[N_BLOCKS] and self.uop[b] == u else -1
 
-    def led_to(self, slot: int) -> int:
-        """The block to which the jump through a link slot was made, -1: none yet.
+    def noted(self, b: int, slots: int) -> list[int]:
+        """The blocks to which the jump at the end of block b, an indirect one, went, as far as it remembers."""
+        k = (self.uop[b] + lay.UOP_SIZE * slots - self._arena_at) >> 3
+        return [n for u in self._arena[k : k + lay.N_NOTED] if (n := self.entry_of(u)) >= 0]
+
+    def led_to(self, b: int, slots: int, way: int) -> int:
+        """The block to which the jump at the end of block b was made, by its link `way` (0: taken, 1: fall); -1: none yet.
 
         A slot that no link was ever put into, as those of an indirect jump which has gone nowhere, leads nowhere.
         """
-        u = word_at(slot)
-        if not self.word("uop_arena") <= u < self.word("uop_end"):
+        u = self._arena[(self.uop[b] + lay.UOP_SIZE * slots - self._arena_at >> 3) + way]
+        if not self._arena_at <= u <= self._arena_end:
             return -1
-        if word_at(u) == self.word("h_cross"):
-            u = word_at(u + lay.UOP_IMM)
+        k = u - self._arena_at >> 3
+        if self._arena[k] == self._words[CROSS]:
+            u = self._arena[k + IMM]
         return self.entry_of(u)
 
     def is_break(self, rip: int, linear: int) -> bool:
@@ -127,8 +148,8 @@ class BlockReader:
 
     def describe(self, b: int) -> Described | None:
         """A block, decoded again; None when that is not possible."""
-        page = self.word("block_offset", b) >> PAGE_SHIFT
-        key = self.word("generation"), self.word("block_uop", b), self.word("block_state", b), self.version(page)
+        page = self.offset[b] >> PAGE_SHIFT
+        key = self.word("generation"), self.uop[b], self.state[b], self.version(page)
         kept = self._described.get(b)
         if kept is not None and kept[0] == key:
             return kept[1]
@@ -175,7 +196,7 @@ class BlockReader:
         if stop < 0 and kind not in ("jmpi", "calli", "ret"):
             taken = target if jumps else following
             fall = following if kind in ("jcc", "loop") else OUT
-        slots = self.word("block_state", b) >> 8
+        slots = self.state[b] >> 8
         return Described(n, slots, tuple(ops), stop, jumps, kind, taken, fall, following, stop < 0 and last.ends)
 
 

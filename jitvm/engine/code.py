@@ -91,7 +91,7 @@ def tier_of(name: str) -> str:
 
 def handler_symbol(shape: Shape, variant: int) -> str:
     """Stable name of a handler."""
-    return "i_" + hashlib.sha256(f"{shape!r} {variant}".encode()).hexdigest()[:24]
+    return "i_" + hashlib.sha256(f"{shape.symbol} {variant}".encode()).hexdigest()[:24]
 
 
 def shape_text(shape: Shape, variant: int) -> str:
@@ -106,7 +106,7 @@ def handler_name(shapes: Sequence[Shape], key: int) -> str:
     parts = group.members(key)
     if len(parts) == 1:
         return handler_symbol(shapes[key & 0xFFFF], key >> 16)
-    text = " ".join(f"{shapes[part & 0xFFFF]!r} {part >> 16}" for part in parts)
+    text = " ".join(f"{shapes[part & 0xFFFF].symbol} {part >> 16}" for part in parts)
     return "i_" + hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -117,7 +117,7 @@ def handler_text(shapes: Sequence[Shape], key: int) -> str:
 
 def region_symbol(nodes: Sequence[Node], modes: Sequence[str] = ()) -> str:
     """Stable name of a region: it says all that its text is made from."""
-    return "r_" + hashlib.sha256(repr((tuple(nodes), *modes)).encode()).hexdigest()[:24]
+    return "r_" + hashlib.sha256("\n".join((*(node.text for node in nodes), *modes)).encode()).hexdigest()[:24]
 
 
 def compile_region(units: Units, nodes: Sequence[Node], modes: Sequence[str] = ()) -> Made:

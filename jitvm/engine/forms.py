@@ -8,7 +8,9 @@ Source of all encoding facts: iced-x86 (OpCodeInfo, ConstantOffsets).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import iced_x86 as ix
@@ -133,6 +135,11 @@ class Shape:
     """Its memory operand is read and written at once, whatever other CPUs do meanwhile."""
     older: str = ""
     """The unit that takes the place of `unit` on a CPU without the feature."""
+
+    @cached_property
+    def symbol(self) -> str:
+        """A short name that says all of it."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:24]
 
     @property
     def long(self) -> bool:

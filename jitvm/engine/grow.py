@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jitvm.engine import layout as lay
-from jitvm.engine.block_reader import PAGE_SHIFT, Described, word_at
+from jitvm.engine.block_reader import PAGE_SHIFT, Described
 from jitvm.engine.gate import GATE
 from jitvm.engine.region import OUT, Node, joined, unrolled
 from jitvm.engine.region_x87 import ALL_MASKED
@@ -80,11 +80,10 @@ class _Grower:
         self.engine, self.c, self.options = engine, engine.c, engine.options
         self.blocks = engine.regions.blocks
         self.head = int(self.c.hot_block)
-        word = self.blocks.word
-        self.rip, self.ctx = word("block_rip", self.head), word("block_ctx", self.head)
+        self.rip, self.ctx = self.blocks.rip[self.head], self.blocks.ctx[self.head]
         self.long = bool(self.ctx & int(MODE_CODE64))
         self.base = 0 if self.long else int(self.c.base[1])
-        self.pages = {self.linear(self.rip) >> PAGE_SHIFT: word("block_offset", self.head) >> PAGE_SHIFT}
+        self.pages = {self.linear(self.rip) >> PAGE_SHIFT: self.blocks.offset[self.head] >> PAGE_SHIFT}
         """Pages of guest memory by linear page."""
         self.at: dict[int, int] = {}
         """Blocks that were found, by their RIP."""
@@ -116,39 +115,38 @@ class _Grower:
         d = self.blocks.describe(b) if b >= 0 else None  # the one that asked may lie on two pages, or be gone by now
         if d is None:
             return None
-        slot = self.blocks.word("block_uop", b) + lay.UOP_SIZE * d.slots
-        met = self.block_at(d.taken) >= 0 if d.ends else self.linked(slot, d.taken)
-        taken = d.taken if met else OUT
-        fall = d.fall if self.linked(slot + 8, d.fall) else OUT
+        taken = fall = OUT
+        if self.block_at(d.taken) >= 0 if d.ends else self.linked(b, d.slots, 0, d.taken):
+            taken = d.taken
+        if self.linked(b, d.slots, 1, d.fall):
+            fall = d.fall
         behind = d.following if d.kind in ("call", "calli") and self.options.returns else OUT
         seen: list[int] = []
         if (d.kind == "ret" and outermost and self.options.returns) or (
             d.kind in ("jmpi", "calli") and self.options.targets
         ):
-            seen = self.noted(slot)
+            seen = [self.blocks.rip[to] for to in self.blocks.noted(b, d.slots) if self.is_near(to)]
         return _Found(b, d, taken, fall, seen, behind)
 
-    def noted(self, slot: int) -> list[int]:
-        """Where an indirect jump went to, as far as it remembers."""
-        blocks = (self.hot(self.blocks.entry_of(word_at(slot + 8 * k))) for k in range(lay.N_NOTED))
-        return [self.blocks.word("block_rip", b) for b in blocks if b >= 0]
-
-    def hot(self, b: int) -> int:
-        """A block that a jump went to when it may belong to the region, else -1; its page becomes known."""
-        word = self.blocks.word
-        if b < 0 or word("block_ctx", b) != self.ctx:
-            return -1
-        rip = word("block_rip", b)
+    def is_near(self, b: int) -> bool:
+        """Whether a block that a jump went to may belong to the region; its page becomes known."""
+        blocks = self.blocks
+        if blocks.ctx[b] != self.ctx:
+            return False
+        rip = blocks.rip[b]
+        if rip in self.at:
+            return self.at[rip] == b
+        linear, page = self.linear(rip), blocks.offset[b] >> PAGE_SHIFT
         if len(self.pages) < MOST_PAGES:
-            self.pages.setdefault(self.linear(rip) >> PAGE_SHIFT, word("block_offset", b) >> PAGE_SHIFT)
-        return b if self.block_at(rip) == b else -1
+            self.pages.setdefault(linear >> PAGE_SHIFT, page)
+        return self.block_at(rip) == b
 
-    def linked(self, slot: int, rip: int) -> bool:
-        """Whether the jump through a slot was made, to the block at `rip`."""
+    def linked(self, b: int, slots: int, way: int, rip: int) -> bool:
+        """Whether a block's jump was made, by one of its links, to the block at `rip`."""
         if rip == OUT:
             return False
-        b = self.hot(self.blocks.led_to(slot))
-        return b >= 0 and self.blocks.word("block_rip", b) == rip
+        to = self.blocks.led_to(b, slots, way)
+        return to >= 0 and self.blocks.rip[to] == rip and self.is_near(to)
 
     def run(self) -> Grown | None:
         met: list[_Found] = []
@@ -185,14 +183,13 @@ class _Grower:
         nodes = [node for _, node in plan]
         nodes[0] = replace(nodes[0], x87=self.x87(nodes))
         members = [met[kept[n]].block for n, _ in plan]
-        word = self.blocks.word
         used = dict.fromkeys(self.linear(order[k]) >> PAGE_SHIFT for k in kept)
         pages = {linear: self.pages[linear] for linear in used}
         return Grown(
             tuple(nodes),
-            tuple((b, word("block_uop", b)) for b in members),
+            tuple((b, self.blocks.uop[b]) for b in members),
             tuple((linear << PAGE_SHIFT, page << PAGE_SHIFT, self.blocks.version(page)) for linear, page in pages.items()),
-            word("generation"),
+            self.blocks.word("generation"),
             self.linear(self.rip),
         )
 

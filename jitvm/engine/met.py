@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 from jitvm.engine.cache import Cache
@@ -75,7 +76,7 @@ class Met:
         self._cache.save(
             NAME,
             {
-                "shapes": [list(vars(self._forms.shapes[n]).values()) for n in used],
+                "shapes": [astuple(self._forms.shapes[n]) for n in used],
                 "forms": [[key, word, index[n]] for key, (word, n) in self.known.items()],
                 "used": [[index[k & (1 << SHAPE_BITS) - 1], k >> SHAPE_BITS, name] for k, name in self._names.items()],
             },

@@ -52,6 +52,12 @@ class Op:
     reads: bool
     kills: bool
 
+    @property
+    def text(self) -> str:
+        """All of it, for names."""
+        own = self.variant, self.uop, self.d, self.s, self.b, self.i, self.seg, self.scale, self.disp, self.imm
+        return f"{self.shape.symbol} {own} {self.eip} {self.next} {self.rest} {self.reads} {self.kills}"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -75,6 +81,12 @@ class Node:
     jumps: bool = True
     x87: tuple[int, int, int] | None = None
     cut: Op | None = None
+
+    @property
+    def text(self) -> str:
+        """All of it, for names."""
+        own = self.rip, self.charge, self.slots, self.taken, self.fall, self.returns, self.stop, self.jumps, self.x87
+        return "\n".join((f"{own} {self.cut.text if self.cut else ''}", *(op.text for op in self.ops)))
 
     @property
     def tail(self) -> int:

@@ -6,6 +6,7 @@ All of it happens on the vCPU's thread while its code stands still, but `_arrive
 from __future__ import annotations
 
 import contextlib
+import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from jitvm.engine.accel import VcpuEngine
     from jitvm.engine.compiler import Made
 
+SHARE, IN_ADVANCE = 0.1, 0.1
+"""How much of its thread's CPU time, and seconds more, a vCPU may look for regions: when it did, who asks must run much more
+often first.  A kernel that starts has hundreds of blocks that are warm and in no loop, and each look takes a millisecond."""
 ASK_AGAIN = 3
 """Times that a block must ask for a region of its own while it belongs to another."""
 
@@ -38,10 +42,20 @@ class Regions:
         self.ready: deque[tuple[Grown, Made]] = deque()
         """Compiled and not installed yet."""
         self.asked = self.installed = self.generations = 0
+        self._spent = 0.0
 
     def ask(self) -> None:
         """The block `hot_block` has run so often that a region which begins with it may pay."""
         self._new_generation()
+        start = time.thread_time()
+        if self._sync or self._spent < IN_ADVANCE + SHARE * start:
+            self._look()
+            self._spent += time.thread_time() - start
+        else:
+            ask_later(self._engine, int(self._engine.c.hot_block))
+
+    def _look(self) -> None:
+        """Find its region, and have it made."""
         block = int(self._engine.c.hot_block)
         asked = self._members.get(block, 0)
         if 0 < asked < ASK_AGAIN:

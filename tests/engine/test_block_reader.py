@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from jitvm.engine import regions
@@ -17,9 +16,11 @@ PAGE_END = 0x2000
 
 @pytest.mark.parametrize("word", [0, 0x10, (1 << 64) - 8])
 def test_a_link_slot_that_holds_no_link_leads_nowhere(word: int) -> None:
-    slot = np.array([word], np.uint64)
-    reader = BlockReader(Guest("handlers").bare.vcpu)
-    assert reader.led_to(slot.ctypes.data) == -1
+    vcpu = Guest("handlers").bare.vcpu
+    reader = BlockReader(vcpu)
+    reader.uop[0] = int(vcpu.c.uop_arena)
+    vcpu.uops[0] = vcpu.uops[1] = word
+    assert reader.led_to(0, 0, 0) == reader.led_to(0, 0, 1) == -1 and reader.noted(0, 0) == []
 
 
 def hot(at: int) -> Guest:

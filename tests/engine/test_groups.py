@@ -36,10 +36,10 @@ def sizes(g: Guest) -> list[int]:
     """How many members the handlers of the first block's micro-ops have; an entry record counts, 0: no instruction."""
     vcpu = g.bare.vcpu
     reader = BlockReader(vcpu)
-    b = next(k for k in range(reader.word("n_blocks")) if reader.word("block_rip", k) == CODE)
+    b = next(k for k in range(reader.word("n_blocks")) if reader.rip[k] == CODE)
     by_address = {address: len(group.members(key)) for key, address in vcpu.accel._handlers.items()}
-    n = (reader.word("block_state", b) >> 8) & 0xFFFF
-    return [by_address.get(word_at(reader.word("block_uop", b) + UOP_SIZE * k), 0) for k in range(n)]
+    n = (reader.state[b] >> 8) & 0xFFFF
+    return [by_address.get(word_at(reader.uop[b] + UOP_SIZE * k), 0) for k in range(n)]
 
 
 def test_a_hot_block_has_groups() -> None:

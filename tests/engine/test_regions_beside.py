@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from jitvm import bare
+from jitvm.engine import regions
 from jitvm.engine.accel import Accelerator
 from tests.engine.guest import CODE, Guest, same
 from tests.engine.programs import loaded, looping
@@ -83,3 +84,15 @@ def test_a_region_is_installed_only_if_its_bytes_are_still_there(
     assert vcpu.regions.installed == (not rewritten)
     same(cpus["handlers"].state(), cpus["plain"].state(), "with a region that came late")
     assert int(cpus["handlers"].c.gpr[0]) == (8000 if rewritten else 5000)
+
+
+def test_a_vcpu_that_has_looked_for_long_asks_again_for_what_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Guest("handlers", options=BESIDE)
+    found = guest.bare.vcpu.regions
+    guest.load("1: add eax, 1\n dec ecx\n jnz 1b\n hlt")
+    guest.registers(eax=0, ecx=100_000)
+    monkeypatch.setattr(regions, "SHARE", 0)
+    monkeypatch.setattr(regions, "IN_ADVANCE", 0)
+    assert guest.go(100_000) == "limit" and found.asked == 0
+    monkeypatch.setattr(regions, "IN_ADVANCE", 3600)
+    assert guest.go(100_000) == "limit" and found.asked == 1
