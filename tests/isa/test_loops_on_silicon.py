@@ -39,6 +39,14 @@ ELSEWHERE = {getattr(Mnemonic, name) for name in "POPF POPFD POPFQ PUSHF PUSHFD 
 UNDEFINED = "shl shr sar shld shrd rol ror rcl rcr mul imul bt bts btr btc".split()
 
 
+def shifts_too_far(text: str) -> bool:
+    """SHLD or SHRD of a word by what may be more than 16: its result is undefined (SDM vol. 2), and AMD's is another."""
+    head, *operands = text.replace(",", "").split()
+    if head not in ("shld", "shrd") or operands[0][0] in "er":
+        return False
+    return operands[2] == "cl" or int(operands[2]) & 31 > 16
+
+
 class SiliconLoops(FlagLoops):
     """A program that asks nothing of the outside and faults nowhere; it ends where its code does."""
 
@@ -50,7 +58,7 @@ class SiliconLoops(FlagLoops):
         """Flags that are undefined behind it are defined at once."""
         while True:
             text = super().instruction()
-            if not any(word in text for word in LEFT_OUT):
+            if not any(word in text for word in LEFT_OUT) and not shifts_too_far(text):
                 break
         head = text.split()[0]
         if head in UNDEFINED:
