@@ -2,7 +2,7 @@
 
 Random programs with debuggers' and the guest's own points (tests/engine/debug_acts.py), with other mappings, segments and
 modes (mode_programs.py), with returns that match no call (call_programs.py), with other control words (fp_programs.py),
-with accesses close together (group_programs.py).
+with accesses close together (group_programs.py), with what programs do seldom (rare_programs.py).
 `--cases N --seed S` runs others than the first ones.
 """
 
@@ -25,6 +25,7 @@ from tests.engine.guest import Guest
 from tests.engine.long_mode_programs import LongModeLoops, long_mode_guest
 from tests.engine.mode_programs import ModeLoops, a20, dma, mode_guest
 from tests.engine.programs import CALLS
+from tests.engine.rare_programs import RareLoops, rare_guest
 from tests.engine.shared_guest import SharedEngine
 from tests.engine.ways import ENOUGH, MORE_WAYS, Act, Plan, compare, interrupt, start
 from tests.fast_set import share
@@ -100,9 +101,16 @@ def groups(seed: int, bits: int) -> None:
     compare(partial(start, source=source, bits=bits), cuts(rng, [interrupt(v) for v in CALLS]), some_ways(rng), source)
 
 
+def rare(seed: int, bits: int) -> None:
+    """Far transfers, frames, prefixes, limits."""
+    rng = random.Random(seed)
+    source = RareLoops(seed, bits, rng.randrange(4, 9)).text
+    compare(partial(rare_guest, source=source, bits=bits), cuts(rng, [interrupt(v) for v in CALLS]), some_ways(rng), source)
+
+
 KINDS: dict[str, Callable[[int, int], None]] = {
     **{"points": points, "calls": calls, "floats": floats},
-    **{"shared": shared, "groups": groups},
+    **{"shared": shared, "groups": groups, "rare": rare},
 }
 MODES: dict[str, Callable[[int], None]] = {"modes": modes, "long modes": long_modes}
 
