@@ -9,7 +9,7 @@ import pytest
 
 from jitvm.isa.mode import update_mode
 from jitvm.machine import Machine
-from tests.boot.guests import APIC_PAGE, FS, config, rom
+from tests.boot.guests import APIC_PAGE, FS, WITH_A_HANDLER, config, rom
 from tests.engine.assembler import assemble
 
 ARM = """
@@ -24,15 +24,7 @@ SET = """
     xor edx, edx
     wrmsr
 """
-GUEST = """
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov ss, ax
-    mov sp, 0x7000
-    mov word ptr [0x41 * 4], offset on_41
-    mov word ptr [0x41 * 4 + 2], 0xF000
-    mov dword ptr fs:[0xF0], 0x1FF
+GUEST = WITH_A_HANDLER + """
     mov dword ptr fs:[0x320], 0x40041
     mov ecx, 20000
 1:  dec ecx

@@ -9,24 +9,13 @@ from pathlib import Path
 import pytest
 
 from jitvm.parallel import LEASH, NEAR, ThreadVcpu
-from tests.boot.guests import two_at_once
+from tests.boot.guests import WITH_A_HANDLER, two_at_once
 from tests.engine.assembler import assemble
 
 LOOPS = 50_000_000
 PATIENCE = 30
 """Seconds of the host that a broken run takes; no other one waits for them."""
-BEGIN = """
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov ss, ax
-    mov sp, 0x7000
-    mov word ptr [0x41 * 4], offset on_41
-    mov word ptr [0x41 * 4 + 2], 0xF000
-    mov dword ptr fs:[0xF0], 0x1FF
-"""
-"""A stack, a handler of interrupt 41h, the local APIC enabled."""
-BOTH = f"""{BEGIN}
+BOTH = f"""{WITH_A_HANDLER}
     mov eax, fs:[0x20]
     test eax, eax
     jnz other
@@ -167,7 +156,7 @@ def test_nobody_runs_ahead_of_a_thread_that_stands(second: str, most: int, tmp_p
         assert first.retired > LOOPS
 
 
-LOCKS = BEGIN + """
+LOCKS = WITH_A_HANDLER + """
     mov dword ptr fs:[0x3E0], 0xB
     mov dword ptr fs:[0x320], 0x20041           # periodic
     mov dword ptr fs:[0x380], 1000000

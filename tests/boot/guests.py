@@ -54,6 +54,12 @@ FIRST_STEPS = """
     mov dword ptr fs:[0xF0], 0x1FF
 """
 """Of a processor with the local APIC's page behind FS: data and stack in the first 64 KiB, the APIC switched on."""
+WITH_A_HANDLER = f"""{FIRST_STEPS}
+    mov sp, 0x7000
+    mov word ptr [0x41 * 4], offset on_41
+    mov word ptr [0x41 * 4 + 2], 0xF000
+"""
+"""And a stack, and a handler of interrupt 41h."""
 
 
 def two_at_once(folder: Path, code: str, jit: str = "handlers") -> Machine:
