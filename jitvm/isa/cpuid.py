@@ -43,8 +43,8 @@ FEATURE_RDTSCP, FEATURE_LM = u64(1 << 27), u64(1 << 29)
 FEATURE_FSGSBASE, FEATURE_SMEP, FEATURE_SMAP = u64(1 << 0), u64(1 << 7), u64(1 << 20)
 # word 5: leaf 7 ECX
 FEATURE_UMIP = u64(1 << 2)
-# word 7: the family, which is no bit of CPUID
-GENERATION_P6 = u64(1)
+# word 7: the family, which is no bit of CPUID, and others
+GENERATION_P6, FEATURE_ARCH_CAPABILITIES = u64(1), u64(1 << 29)
 
 EDX1, ECX1, EDX8, ECX8, EBX7, ECX7, EAXD, OTHER = range(8)
 """Words of `c.features`: leaf 1, leaf 80000001h, leaf 7, subleaf 1 of leaf 0Dh; the rest, a bit of one leaf each."""
@@ -109,6 +109,7 @@ BUILT: dict[str, tuple[int, int]] = {
     "adx": (EBX7, 19),
     "arat": (OTHER, 2),
     "invtsc": (OTHER, 8),
+    "arch-capabilities": (OTHER, 29),
 }
 if not AVAILABLE:
     del BUILT["fpu"]
@@ -122,6 +123,8 @@ _NEHALEM = f"{_CORE2} sse4.1 sse4.2 popcnt rdtscp invtsc"
 POWER, POWER_8, ARAT, INVTSC = 6, 0x8000_0007, 1 << 2, 1 << 8
 """Leaf 6 EAX: the local APIC's timer runs always.  Leaf 80000007h EDX: the TSC runs at one rate, always.  Both are so here
 whatever is announced: they are virtual time."""
+CAPABILITIES = int(FEATURE_ARCH_CAPABILITIES)
+"""Leaf 7 EDX: there is IA32_ARCH_CAPABILITIES."""
 CACHE_LINE = 8 << 8
 """Leaf 1 EBX: CLFLUSH takes lines of 64 bytes."""
 XSTATE, XCR0_BITS, XSAVE_BYTES, XSAVEC = 0xD, 0b11, 576, 1 << 1
@@ -271,8 +274,8 @@ def cpuid_table(
     long = words[EDX8] & int(FEATURE_LM)
     ebx, edx, ecx = _words_of(VENDOR)
     xsave = words[ECX1] & int(FEATURE_XSAVE)
-    power, power_8 = words[OTHER] & ARAT, words[OTHER] & INVTSC
-    basic = max(highest, XSTATE if xsave else 7 if words[EBX7] | words[ECX7] else 6 if power else 2 if caches else 1)
+    power, power_8, more = (words[OTHER] & bit for bit in (ARAT, INVTSC, CAPABILITIES))
+    basic = max(highest, XSTATE if xsave else 7 if words[EBX7] | words[ECX7] | more else 6 if power else 2 if caches else 1)
     several = topology.per_socket > 1
     line = CACHE_LINE if words[EDX1] & int(FEATURE_CLFLUSH) else 0
     rows: list[tuple[int, ...]] = [
@@ -288,7 +291,7 @@ def cpuid_table(
     if power_8:
         rows.append((POWER_8, 0, 0, 0, power_8))
     if basic >= 7:
-        rows.append((7, 0, words[EBX7], words[ECX7], 0))
+        rows.append((7, 0, words[EBX7], words[ECX7], more))
     if long:
         rows.append((EXTENDED + 8, physical_bits | LINEAR_BITS << 8, 0, topology.sizes(), 0))
     text = _words_of(brand.encode().ljust(BRAND_BYTES, b"\0"))
@@ -329,6 +332,7 @@ def feature_words(table: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
             words[EDX8], words[ECX8] = row[5], row[4]
         elif row[0] == 7 and row[1] in (0, ANY):
             words[EBX7], words[ECX7] = row[3], row[4]
+            words[OTHER] |= row[5]
         elif row[0] == XSTATE and row[1] == 1:
             words[EAXD] = row[2]
         elif row[0] == POWER:

@@ -20,6 +20,7 @@ from jitvm.isa.apic import read_deadline, tell_base, tell_offset, write_deadline
 from jitvm.isa.catch import OTHERS, catch_msr, trace_msr
 from jitvm.isa.cpuid import (
     FEATURE_APIC,
+    FEATURE_ARCH_CAPABILITIES,
     FEATURE_LM,
     FEATURE_MSR,
     FEATURE_MTRR,
@@ -67,6 +68,9 @@ NO_SLOT = ONES
 APIC_BASE, FEATURE_CONTROL, MISC_ENABLE, PAT = u64(0x1B), u64(0x3A), u64(0x1A0), u64(0x277)
 SMI_COUNT = u64(0x34)
 TSC_DEADLINE = u64(0x6E0)
+ARCH_CAPABILITIES, NOT_AFFECTED = u64(0x10A), u64(1 << 0 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8 | 7 << 13 | 1 << 26 | 1 << 27)
+"""IA32_ARCH_CAPABILITIES (SDM vol. 4, table 2-2): RDCL, L1D, MDS, PSCHANGE_MC, TAA, SBDR, FBSDP, PSDP, GDS, RFDS.  Each is
+about what an access that faults or is assisted leaves to be seen; here such an access is found out before it is made."""
 APIC_BASE_BITS = ~u64(0x6FF)
 """IA32_APIC_BASE: address, EN (11), BSP (8); EXTD (10) belongs to x2APIC."""
 PAT_TYPES = u64(0b1111_0011)
@@ -190,6 +194,8 @@ def read_msr(c, n):
         return c.msr_apic_base
     if n == TSC_DEADLINE and c.features[1] & FEATURE_TSC_DEADLINE != W0:
         return read_deadline(c)
+    if n == ARCH_CAPABILITIES and c.features[7] & FEATURE_ARCH_CAPABILITIES != W0:
+        return NOT_AFFECTED
     if n == PAT and c.features[0] & FEATURE_PAT != W0:
         return c.msr_pat
     if n == MISC_ENABLE and is_later(c) != W0:

@@ -126,6 +126,7 @@ PROBES: dict[str, Probe] = {
     "IA32_MCG_CAP": msr(0x179, "mca", write=False),
     "IA32_MC0_CTL": msr(0x400, "mca"),
     "IA32_PAT": msr(0x277, "pat"),
+    "IA32_ARCH_CAPABILITIES": msr(0x10A, "arch-capabilities", write=False),
     "IA32_TSC_DEADLINE": msr(0x6E0, "tsc-deadline"),
     "IA32_TSC_AUX": msr(0xC000_0103, "rdtscp"),
     "EFER.SCE": msr_bit(0xC000_0080, 0, "syscall"),

@@ -260,6 +260,13 @@ def test_tsc_is_virtual_time() -> None:
     assert read(c, memory, 0x10) == now
 
 
+def test_what_the_processor_is_not_affected_by() -> None:
+    """IA32_ARCH_CAPABILITIES: RDCL_NO, L1D, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR, FBSDP, PSDP, GDS_NO, RFDS_NO; read-only."""
+    c, memory = cpu("max")
+    assert read(c, memory, 0x10A) == 0x0C00_E169
+    assert not write(c, memory, 0x10A, 0)
+
+
 def test_writing_the_tsc_clears_its_upper_half() -> None:
     c, memory = cpu()
     c.horizon = 1 << 40
