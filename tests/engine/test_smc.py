@@ -232,7 +232,7 @@ def many_plain() -> dict[str, object]:
     return guest.state()
 
 
-@pytest.mark.parametrize("room", share([4000, 2900, 20_000, 60_000], 1))
+@pytest.mark.parametrize("room", share([4000, 2904, 20_000, 60_000], 1))
 def test_arena_overflow(room: int, many_plain: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel_module, "ARENA_BYTES", room)
     guest = Guest("handlers")
