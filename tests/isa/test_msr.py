@@ -261,7 +261,7 @@ def test_tsc_is_virtual_time() -> None:
 
 
 def test_what_the_processor_is_not_affected_by() -> None:
-    """IA32_ARCH_CAPABILITIES: RDCL_NO, L1D, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR, FBSDP, PSDP, GDS_NO, RFDS_NO; read-only."""
+    """IA32_ARCH_CAPABILITIES: RDCL_NO, L1D, MDS_NO, PSCHANGE_MC, TAA_NO, SBDR, FBSDP, PSDP, GDS_NO, RFDS_NO; read-only."""
     c, memory = cpu("max")
     assert read(c, memory, 0x10A) == 0x0C00_E169
     assert not write(c, memory, 0x10A, 0)
