@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,12 @@ from tests.needs import REQUIRE, missing_of_all, need, required
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse to start without the tools, where they are required."""
+    """Refuse to start without the tools, where they are required.
+
+    A shell's background job ignores SIGINT, and so would all programs that the tests interrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     absent = missing_of_all() if required() else []
     if absent:
         pytest.exit(f"{REQUIRE} is set and these are missing: {', '.join(absent)}", returncode=3)
