@@ -3,7 +3,8 @@
 Pushes and pops, locals and a record's fields lie a few bytes apart.  Where a node has `LEAST` of them or more, the first
 asks whether all are on the page that its stream looked up last, and only else the TLB, for that page; the others have the
 same host address but for a constant.  Where they are not on one page, or it is not in the TLB, the node goes on in a second
-text of the same instructions, behind all others, of which each looks its operand up in the TLB.
+text of the same instructions, behind all others, of which each looks its operand up in the TLB.  Those at one place need no
+such text: where the question says no, the first instruction is its handler's, as that of an access that is alone.
 
 Two accesses have the same registers when nothing but a constant was added to them in between (`_Follower`).  Segments are
 flat.  Nothing makes the answer untrue before the node ends: what runs out of line ends a group.
@@ -56,6 +57,11 @@ class Group:
     span: int
     writes: bool
     offsets: Mapping[int, int]
+
+    @property
+    def one_place(self) -> bool:
+        """All of them begin at the same byte."""
+        return not any(self.offsets.values())
 
 
 class _Follower:
@@ -230,7 +236,8 @@ class GroupedLookups(SharedLookups):
         return self.new(f"inttoptr i64 {self._found[self._at]} to ptr")
 
     def _ask(self, group: Group, other: str) -> None:
-        """Look up what a group accesses, in front of its first instruction; where that misses, go to label `other`."""
+        """Look up what a group accesses, in front of its first instruction; where that misses, go to label `other` or to
+        the instruction's handler."""
         s = self.op.shape
         if s.kind == "value":
             off, seg = effective_address(self, s), self.segment()
@@ -249,23 +256,23 @@ class GroupedLookups(SharedLookups):
     def instructions(self) -> None:
         """Put all instructions of the node together, those behind a miss of a group a second time."""
         groups = {group.first: group for group in self.groups[self._number]} if self.groups else {}
-        labels = {at: self.label() for at in groups}
+        labels = {at: self.label() for at, group in groups.items() if not group.one_place}
         for at in range(len(self._node.ops)):
             if at in groups:
                 self.op = self._node.ops[at]
-                self._ask(groups[at], labels[at])
+                self._ask(groups[at], labels.get(at, ""))
             self._instruction(at)
         self.node_end()
         self._found.clear()
         self.apart = True
-        for at in range(min(groups, default=len(self._node.ops)), len(self._node.ops)):
+        for at in range(min(labels, default=len(self._node.ops)), len(self._node.ops)):
             if at in labels:
-                if at > min(groups):
+                if at > min(labels):
                     self.put(f"br label %{labels[at]}")
                 self.place(labels[at])
                 self.forget_flags()
             self._instruction(at)
-        if groups:
+        if labels:
             self.node_end()
         self.apart = False
 

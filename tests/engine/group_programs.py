@@ -34,11 +34,12 @@ class GroupLoops(FlagLoops):
         k = rng.randrange(8)
         where = f"[{POINTERS + k * self.bits // 8}]" if rng.random() < 0.6 else str(DATA + 0x1000 - rng.randrange(48))
         lines = [f"mov {word}, {where}"]
+        nearby = range(-24, 40) if rng.random() < 0.8 else (8,)
         if by:
             lines.append(f"and {by}, 7")
         for _ in range(rng.randrange(2, 7)):
             size = self.size()
-            place = f"{POINTER_TO[size]}[{word}{index} + {rng.randrange(-24, 40)}]"
+            place = f"{POINTER_TO[size]}[{word}{index} + {rng.choice(nearby)}]"
             lines.append(self.access(size, place))
             if rng.random() < 0.4:
                 lines.append(

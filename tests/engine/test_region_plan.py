@@ -12,6 +12,7 @@ from jitvm.bare import accelerator
 from jitvm.engine.forms import GOTO
 from jitvm.engine.region import COPIES, OUT, UNROLLED, Node, Op, heads, inner_loops, joined, longest, owed, unrolled
 from jitvm.engine.region_groups import groups_of
+from jitvm.engine.region_ir import region_text
 from jitvm.engine.region_pages import busiest
 from jitvm.engine.returns import Step, return_places
 from jitvm.engine.stitch import HandlerBuilder
@@ -223,3 +224,10 @@ def grouped(source: str) -> list[dict[int, int]]:
 )
 def test_groups(code: str, wanted: list[dict[int, int]]) -> None:
     assert grouped("1: " + code.replace("; ", "\n") + "\n dec ecx\n jnz 1b") == wanted
+
+
+@pytest.mark.parametrize(("place", "texts"), [("[esi]", 1), ("[esi + 4]", 2)])
+def test_accesses_at_one_place_need_no_second_text(place: str, texts: int) -> None:
+    nodes = ran(f"1: mov [esi], eax\n add ebx, {place}\n imul edx, edx, 77\n dec ecx\n jnz 1b", 32).grown.nodes
+    text, _ = region_text(accelerator().units, "r_test", nodes)
+    assert text.count("call i64 @u_muldiv_imul") == texts * len(nodes)
