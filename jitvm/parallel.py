@@ -45,7 +45,7 @@ from jitvm.errors import JitvmError
 from jitvm.exits import ExitReason, Outcome, Run
 from jitvm.isa.state import EXIT_ALONE, EXIT_CODE, EXIT_DATA
 from jitvm.memory import GuestMemory, weakly
-from jitvm.vcpu import EXTRA_NS, HALTED, IDLE_S, WHY_EXIT, Vcpu
+from jitvm.vcpu import EXTRA_NS, IDLE_S, WHY_EXIT, Vcpu
 
 ALONE, CODE, DATA = int(EXIT_ALONE), int(EXIT_CODE), int(EXIT_DATA)
 ASKED = frozenset({ALONE, CODE, DATA})
@@ -233,10 +233,6 @@ class ThreadVcpu(Vcpu):
         self.go_in = lambda: world.go_in(self)
         self.come_out = lambda: world.come_out(self)
         self.enter = self._enter
-
-    def is_halted(self) -> bool:
-        """HLT, or waiting for SIPI."""
-        return bool(self._words[HALTED])
 
     def goes(self) -> bool:
         """Whether it runs, or what has come ends its HLT: that waits for it, is being let in, or is told when it is out."""

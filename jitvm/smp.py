@@ -29,8 +29,7 @@ from typing import Any
 from jitvm.clock import NEVER
 from jitvm.engine.shared_code import SharedCode
 from jitvm.exits import HANDLED, Outcome
-from jitvm.isa.flags import IF
-from jitvm.vcpu import HALTED, IDLE_S, Vcpu
+from jitvm.vcpu import IDLE_S, Vcpu
 
 SLICE_NS = 100_000
 SHORTER = 128
@@ -45,8 +44,8 @@ def turn_after(start: int) -> int:
 
 def are_dead(vcpus: Sequence[Vcpu]) -> bool:
     """All are halted with interrupts off, and nothing that has come for one ends that, or is just being taken by it."""
-    return not any(
-        v.wakes() or v.init_pending or v.engine.injecting or not v.engine.c.halted or v.engine.c.rflags & IF for v in vcpus
+    return all(
+        v.is_halted() and not (v.interrupts_open() or v.wakes() or v.init_pending or v.engine.injecting) for v in vcpus
     )
 
 
@@ -142,10 +141,6 @@ class TurnVcpu(Vcpu):
         self.rotation = rotation
         rotation.vcpus.append(self)
         rotation.shared_code.add(self.engine)
-
-    def is_halted(self) -> bool:
-        """HLT, or waiting for SIPI."""
-        return bool(self._words[HALTED])
 
     def sleep(self, seconds: float) -> None:
         """Until a kick, at most for `seconds`; the lock is dropped meanwhile."""

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict
+from operator import attrgetter
 
 import numpy as np
 
@@ -67,24 +68,17 @@ def count(counts: dict[int, int], key: int) -> None:
         counts[key] = 1
 
 
-class Noticed:
-    """A mark that the loop must not pass by: setting it makes the loop look at all of them before it enters again.
+def noticed(slot: str) -> property:
+    """A mark, kept in `slot`, that the loop must not pass by: when one is set it looks at all before it enters again.
 
     From any thread: the mark is there before the loop is told to look.  0 is none; of NMIs there may be two.
     """
 
-    __slots__ = ("_slot",)
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._slot = "_" + name
-
-    def __get__(self, vcpu: Vcpu, owner: type | None = None) -> int:
-        marked: int = getattr(vcpu, self._slot)
-        return marked
-
-    def __set__(self, vcpu: Vcpu, value: int) -> None:
-        setattr(vcpu, self._slot, value)
+    def mark(vcpu: Vcpu, value: int) -> None:
+        setattr(vcpu, slot, value)
         vcpu.attention = True
+
+    return property(attrgetter(slot), mark)  # a getter that is not Python's: the loop reads marks at every turn
 
 
 class Vcpu:
@@ -101,7 +95,8 @@ class Vcpu:
         "come_out", "engine", "enter", "error_text", "go_in", "go_on", "half_done", "hold_interrupts", "index",
         "interrupts", "last_run", "lock", "on_ferr", "pump", "real_time", "trace",
     )  # fmt: skip
-    exit_request, smi_pending, nmi_pending, init_pending, registers_dirty = (Noticed() for _ in range(5))
+    exit_request, registers_dirty = noticed("_exit_request"), noticed("_registers_dirty")
+    smi_pending, nmi_pending, init_pending = noticed("_smi_pending"), noticed("_nmi_pending"), noticed("_init_pending")
     """A debugger or the machine wants the turn to end; SMI, NMI and INIT wait for an instruction's end, SMI and INIT also
     for RSM, an NMI for IRET; registers were changed from outside: push them before the next entry."""
 
@@ -276,6 +271,10 @@ class Vcpu:
         """IF is set, and neither STI, MOV SS nor a single-step trap holds interrupts off."""
         words = self._words
         return bool(words[RFLAGS] & IF) and words[SHADOW] != self.retired and not words[STEP_ARMED]
+
+    def is_halted(self) -> bool:
+        """HLT, or waiting for SIPI."""
+        return bool(self._words[HALTED])
 
     def is_half_done(self) -> bool:
         """Whether the instruction at rip has answers from outside that it has not used up."""
