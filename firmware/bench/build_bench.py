@@ -123,7 +123,7 @@ def build_native(name: str, out: Path) -> Path:
     width = 64 if name in LONG else 32
     program = out / name
     with tempfile.TemporaryDirectory() as scratch:
-        defines = (f'-DBENCH_NAME="{name}"',)
+        defines = ("-DNATIVE", f'-DBENCH_NAME="{name}"', *DEFINES.get(name, ()))
         objects = [
             _compile(one, Path(scratch) / f"{Path(one).stem}.o", width, defines) for one in ("native.c", source)
         ]

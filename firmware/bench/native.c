@@ -1,18 +1,18 @@
 /* The frame of a bench guest that runs as a program of Linux on the host's own CPU, without a machine around it: what main.c
  * is on a bare machine. It prints the same to standard output; its argument is the number of iterations.
  *
- * No library: it enters at _start and calls Linux itself (write, exit), so that a compiler without a C library for 32 bits
+ * No library: it enters at _start and calls Linux itself (write, exit_group), so that a compiler without a C library for 32 bits
  * will do. Numbers and registers of the calls: Linux, arch/x86/entry/syscalls/.
  */
 #include "bench.h"
 
 #ifdef __x86_64__
 #define SYS_WRITE 1
-#define SYS_EXIT 60
+#define SYS_EXIT_GROUP 231
 __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call start\n");
 #else
 #define SYS_WRITE 4
-#define SYS_EXIT 1
+#define SYS_EXIT_GROUP 252
 __asm__(".globl _start\n_start: mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n push %eax\n call start\n");
 #endif
 
@@ -63,6 +63,6 @@ __attribute__((used, noreturn)) void start(const word *stack)
     print("E");
     print_hex(sum);
     print("\n");
-    call(SYS_EXIT, 0, 0, 0);
+    call(SYS_EXIT_GROUP, 0, 0, 0);
     __builtin_unreachable();
 }

@@ -1,8 +1,8 @@
 /* two_cpus: the sieve of `sieve.c` on two CPUs at the same time, each in memory of its own; one_cpu (CPUS=1): both on one.
  *
  * An iteration is one sieve in each memory. The second CPU is started by INIT and SIPI before the measured part, and waits in
- * between; the first one waits for it at the end. Intel SDM volume 3, sections 8.4.4.1 (starting application processors)
- * and 10.6.1 (interrupt command register).
+ * between; the first one waits for it at the end. As a program of Linux (NATIVE) it is a thread. Intel SDM volume 3, sections
+ * 8.4.4.1 (starting application processors) and 10.6.1 (interrupt command register).
  */
 #include "bench.h"
 
@@ -49,6 +49,28 @@ static NOINLINE u32 work(u8 *crossed, u32 n)
 static volatile u32 ready, rounds, done, other_sum;
 __attribute__((used)) static u32 other_stack[1024];
 
+#ifdef NATIVE
+/* On a host: a thread of Linux, by clone(2) with everything in common. Numbers: Linux, arch/x86/entry/syscalls/ and
+ * include/uapi/linux/sched.h.
+ */
+#define SYS_CLONE 120
+#define IN_COMMON 0x50F00         /* memory, file system, files, signals, process, semaphores */
+#define REST "pause"
+
+static void start_other(void)
+{
+    word result = SYS_CLONE;
+
+    __asm__ volatile("int $0x80\n"
+                     "test %0, %0\n"
+                     "jnz 1f\n"
+                     "call other\n"
+                     "1:"
+                     : "+a"(result) : "b"(IN_COMMON), "c"(other_stack + 1024), "d"(0), "S"(0), "D"(0) : "memory");
+}
+#else
+#define REST "hlt"
+
 /* What the second CPU begins with, at 8000h: 32-bit flat segments, a stack, `other`. */
 extern const u8 trampoline[], trampoline_end[];
 __asm__(".intel_syntax noprefix\n"
@@ -79,6 +101,23 @@ __asm__(".intel_syntax noprefix\n"
         ".text\n"
         ".att_syntax\n");
 
+static volatile u32 *apic(u32 offset)
+{
+    return (volatile u32 *)(APIC + offset);
+}
+
+static void start_other(void)
+{
+    for (u32 k = 0; &trampoline[k] != trampoline_end; k++)
+        ((volatile u8 *)0x8000)[k] = trampoline[k];
+    *apic(SPURIOUS) = 0x1FF;
+    *apic(ICR_LOW) = INIT_OTHERS;
+    for (volatile u32 k = 0; k < 1000000; k++)
+        ;
+    *apic(ICR_LOW) = STARTUP_OTHERS;
+}
+#endif
+
 static void pause(void)
 {
     __asm__ volatile("pause");
@@ -92,24 +131,13 @@ __attribute__((used)) static void other(void)
     other_sum = work(composite[1], rounds);
     done = 1;
     for (;;)
-        __asm__ volatile("hlt");
-}
-
-static volatile u32 *apic(u32 offset)
-{
-    return (volatile u32 *)(APIC + offset);
+        __asm__ volatile(REST);
 }
 
 void prepare(u32 n)
 {
     (void)n;
-    for (u32 k = 0; &trampoline[k] != trampoline_end; k++)
-        ((volatile u8 *)0x8000)[k] = trampoline[k];
-    *apic(SPURIOUS) = 0x1FF;
-    *apic(ICR_LOW) = INIT_OTHERS;
-    for (volatile u32 k = 0; k < 1000000; k++)
-        ;
-    *apic(ICR_LOW) = STARTUP_OTHERS;
+    start_other();
     while (!ready)
         pause();
 }

@@ -233,7 +233,7 @@ class Native:
     """
 
     name = "native"
-    board = False
+    board = True
     machine = False
     tools = ("gcc", "ld")
 
@@ -265,7 +265,7 @@ class Native:
         return [str(folder / name), str(iterations)]
 
     def several(self, cpus: int) -> list[str] | None:
-        return None
+        return []
 
 
 def all_runners(scratch: Path, jitvm_options: Sequence[str] = ()) -> list[Runner]:

@@ -64,8 +64,8 @@ class Workload:
 WORKLOADS = (
     Workload("alu", 100_000, 36, 18, compute=True, native=True),
     Workload("sieve", 10, 24, 160_328, compute=True, native=True),
-    Workload("one_cpu", 10, 50, 306_336),  # what two_cpus does, the same code; sieve has its array at a fixed address
-    Workload("two_cpus", 10, 50, 306_336, board=True, cpus=2),
+    Workload("one_cpu", 10, 50, 306_336, native=True),  # two_cpus' work; sieve's array has a fixed address
+    Workload("two_cpus", 10, 50, 306_336, board=True, cpus=2, native=True),
     Workload("crc", 100, 24, 17_681, compute=True, native=True),
     Workload("cmix", 80, 32, 23_298, compute=True, native=True),
     Workload("quicksort", 30, 25, 54_407, compute=True, native=True),
