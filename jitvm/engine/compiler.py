@@ -2,9 +2,9 @@
 
 A busy Python thread in the vCPU's process would cost each exit up to 210 microseconds (the interpreter's lock), a process
 beside it costs nothing but its core.  It is started when the first region or stencil is wanted, reads nodes or forms on its
-standard input, writes code to its standard output and to the cache, and ends with its input.  One region, or one batch of
-stencils, may take it so many seconds of CPU time; what takes more ends it (SIGPROF), as that does on which LLVM aborts or
-for which memory is too small.
+standard input, on a thread, so that all that it is given is its own at once, writes code to its standard output and to the
+cache, and ends behind its input.  One region, or one batch of stencils, may take it so many seconds of CPU time; what takes
+more ends it (SIGPROF), as that does on which LLVM aborts or for which memory is too small.
 
     python -m jitvm.engine.compiler CACHE_FOLDER SECONDS
 """
@@ -36,7 +36,7 @@ MOST_DEATHS = 4
 MOST_SECONDS = 60.0
 """CPU time that one answer may take; a usual region takes a tenth of a second, a hundred stencils half a one."""
 PIPE_BYTES = 1 << 20
-"""What the process may be behind with before its writer waits."""
+"""What may wait in the pipe to the process."""
 COMPLAINT_BYTES = 1 << 20
 """What is read of the processes' complaints."""
 CLOSING = 2.0
@@ -88,12 +88,17 @@ def _send(stream: IO[bytes], value: object) -> None:
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> Any:
-    """The next message, None at the end, which may be in the middle of one."""
+def _next(stream: IO[bytes]) -> bytes | None:
+    """The next message as it was sent, None at the end, which may be in the middle of one."""
     head = stream.read(LENGTH)
     size = int.from_bytes(head, "little")
     if len(head) < LENGTH or len(data := stream.read(size)) < size:
         return None
+    return data
+
+
+def _opened(data: bytes) -> Any:
+    """What a message says."""
     return pickle.loads(data)  # our own child's or parent's
 
 
@@ -209,8 +214,8 @@ class Compiler:
 
     def _read(self, process: subprocess.Popen[bytes], outbox: _Outbox, waiting: _Waiting) -> None:
         assert process.stdout is not None
-        while (message := _receive(process.stdout)) is not None:
-            number, made = message
+        while (message := _next(process.stdout)) is not None:
+            number, made = _opened(message)
             waiting.pop(number).done(made)
         status = process.wait()
         with self._lock:
@@ -255,6 +260,13 @@ def _lose(waiting: _Waiting) -> None:
         waiting.pop(min(waiting)).lost(False)
 
 
+def _take_in(stream: IO[bytes], inbox: queue.SimpleQueue[bytes | None]) -> None:
+    """Read all messages of a stream as they come; None behind the last one."""
+    while (message := _next(stream)) is not None:
+        inbox.put(message)
+    inbox.put(None)
+
+
 def main(folder: str, limit: float) -> None:
     """The process itself."""
     from jitvm.engine.code import compile_region, source_epoch
@@ -268,12 +280,14 @@ def main(folder: str, limit: float) -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write to the pipe
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    threading.Thread(target=_take_in, args=(sys.stdin.buffer, inbox), daemon=True).start()
     while True:
         signal.setitimer(signal.ITIMER_PROF, limit)  # waiting for a message takes none of it
-        message = _receive(sys.stdin.buffer)
+        message = inbox.get()
         if message is None:
             return
-        number, what, of = message
+        number, what, of = _opened(message)
         made = makers[what](units, *of).kept(cache)
         try:
             _send(output, (number, made))

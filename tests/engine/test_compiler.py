@@ -189,6 +189,22 @@ def test_a_region_that_takes_too_much_is_left_out(
     assert not never and not compiler[1]
 
 
+def test_a_busy_process_takes_all_that_it_is_given() -> None:
+    """More than any pipe holds, while it is at one region: who ends does not wait for it."""
+    compiler = Compiler(accelerator().cache.folder, print)
+    made: list[Made] = []
+    compiler.submit((Endless("while True: pass"),), made.append)  # type: ignore[arg-type]  # no node
+    for _ in range(4):
+        compiler.submit(("no node" * 100_000,), made.append)  # type: ignore[arg-type]
+    process, writer = started(compiler), compiler._writer
+    compiler.close()
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
+    assert process.poll() is None, "it is still at the first"
+    process.kill()
+    assert not made
+
+
 def test_a_host_that_starts_no_process(nodes: tuple[Node, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Said once, in one line; the guest runs on without regions."""
 
