@@ -2,9 +2,13 @@
 
 A busy Python thread in the vCPU's process would cost each exit up to 210 microseconds (the interpreter's lock), a process
 beside it costs nothing but its core.  It is started when the first region or stencil is wanted, reads nodes or forms on its
-standard input, on a thread, so that all that it is given is its own at once, writes code to its standard output and to the
-cache, and ends behind its input.  One region, or one batch of stencils, may take it so many seconds of CPU time; what takes
-more ends it (SIGPROF), as that does on which LLVM aborts or for which memory is too small.
+standard input, writes code to its standard output and to the cache, and ends behind its input.  One region, or one batch of
+stencils, may take it so many seconds of CPU time; what takes more ends it (SIGPROF), as that does on which LLVM aborts or
+for which memory is too small.
+
+It is given one thing at a time, stencils before regions: blocks that wait for stencils run with handlers, those that wait
+for a region with copied code.  At the end it is given all that is left, which it reads on a thread, so that nobody waits;
+when nobody listens any more it makes the stencils, for the cache, and ends before the first region.
 
     python -m jitvm.engine.compiler CACHE_FOLDER SECONDS
 """
@@ -20,6 +24,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +42,10 @@ MOST_SECONDS = 60.0
 """CPU time that one answer may take; a usual region takes a tenth of a second, a hundred stencils half a one."""
 PIPE_BYTES = 1 << 20
 """What may wait in the pipe to the process."""
+RANKS = {"stencils": 0, "region": 1}
+"""What goes before what."""
+NOW, LAST = -1, 2
+"""The rank of the end: before all that waits, behind it."""
 COMPLAINT_BYTES = 1 << 20
 """What is read of the processes' complaints."""
 CLOSING = 2.0
@@ -70,19 +79,52 @@ class Made:
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """What was given to the process, and who is told of the answer, or that there will be none."""
 
+    rank: int
     message: object
     done: Callable[[Made], None]
     lost: Callable[[bool], None]
 
 
-_Outbox = queue.SimpleQueue[object]
-_Waiting = dict[int, _Question]
+_Waiting = dict[int, Question]
 
 
-def _send(stream: IO[bytes], value: object) -> None:
+class Outbox:
+    """What is to be written to a process: the next one when the one before was answered."""
+
+    def __init__(self) -> None:
+        self._sorted: queue.PriorityQueue[tuple[int, int, object]] = queue.PriorityQueue()
+        self._turns = threading.Semaphore()
+        self.given: deque[int] = deque()
+        """Numbers of what was written and not answered, in its order."""
+
+    def put(self, number: int, question: Question) -> None:
+        """Let it wait among the others."""
+        self._sorted.put((question.rank, number, question.message))
+
+    def end(self, rank: int) -> None:
+        """Nothing more is to be written: of what waits nothing (`NOW`), or first all of it at once (`LAST`)."""
+        self._sorted.put((rank, 0, None))
+        self._turns.release(1 if rank == NOW else self._sorted.qsize())
+
+    def take(self) -> object:
+        """The next message, waited for; None at the end."""
+        self._turns.acquire()
+        _, number, message = self._sorted.get()
+        if message is not None:
+            self.given.append(number)
+        return message
+
+    def answered(self, number: int) -> None:
+        """The process is through with that."""
+        self.given.remove(number)
+        self._turns.release()
+
+
+def send(stream: IO[bytes], value: object) -> None:
+    """Write a message."""
     data = pickle.dumps(value)
     stream.write(len(data).to_bytes(LENGTH, "little") + data)
     stream.flush()
@@ -112,7 +154,7 @@ class Compiler:
 
     def __init__(self, folder: Path | None, warn: Callable[[str], None], seconds: float = MOST_SECONDS) -> None:
         self._folder, self._warn, self._limit = folder, warn, seconds
-        self._outbox: _Outbox | None = None
+        self._outbox: Outbox | None = None
         """What is to be written to the process, and None behind it; None: there is no process."""
         self._writer = threading.Thread()
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,18 +194,17 @@ class Compiler:
                 lost(False)
                 return
             self._n += 1
-            message = (self._n, what, of)
-            self._waiting[self._n] = _Question(message, done, lost)
+            question = self._waiting[self._n] = Question(RANKS[what], (self._n, what, of), done, lost)
             if self._outbox is None:
                 self._begin()
             else:
-                self._outbox.put(message)
+                self._outbox.put(self._n, question)
 
     def _begin(self) -> None:
         """Start a process for all that waits."""
-        outbox = self._outbox = queue.SimpleQueue()
-        for question in self._waiting.values():
-            outbox.put(question.message)
+        outbox = self._outbox = Outbox()
+        for number, question in self._waiting.items():
+            outbox.put(number, question)
         args = outbox, self._waiting
         self._writer = threading.Thread(target=self._write, args=args, name="jitvm compiler, out", daemon=True)
         try:
@@ -177,7 +218,7 @@ class Compiler:
         _lose(self._waiting)
         self._warn(f"{why}; hot loops stay with copied code")
 
-    def _write(self, outbox: _Outbox, waiting: _Waiting) -> None:
+    def _write(self, outbox: Outbox, waiting: _Waiting) -> None:
         """Start the process, and write to it what comes."""
         try:
             process = self._start()
@@ -189,9 +230,9 @@ class Compiler:
             return
         self._process = process
         assert process.stdin is not None
-        while (message := outbox.get()) is not None:
+        while (message := outbox.take()) is not None:
             with contextlib.suppress(OSError):  # it ended: the reader finds out
-                _send(process.stdin, message)
+                send(process.stdin, message)
         with contextlib.suppress(OSError):
             process.stdin.close()
 
@@ -212,15 +253,16 @@ class Compiler:
             pipesize=PIPE_BYTES,
         )
 
-    def _read(self, process: subprocess.Popen[bytes], outbox: _Outbox, waiting: _Waiting) -> None:
+    def _read(self, process: subprocess.Popen[bytes], outbox: Outbox, waiting: _Waiting) -> None:
         assert process.stdout is not None
         while (message := _next(process.stdout)) is not None:
             number, made = _opened(message)
+            outbox.answered(number)
             waiting.pop(number).done(made)
         status = process.wait()
         with self._lock:
-            if waiting:
-                waiting.pop(min(waiting)).lost(True)
+            if outbox.given:
+                waiting.pop(outbox.given[0]).lost(True)
             if outbox is self._outbox:
                 self._follow(status)
             else:  # it was closed, and ended before it was through
@@ -229,7 +271,7 @@ class Compiler:
     def _follow(self, status: int) -> None:
         """The process ended by itself: another one, without what it was at."""
         assert self._outbox is not None
-        self._outbox.put(None)
+        self._outbox.end(NOW)
         self._outbox, self._process = None, None
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
@@ -246,11 +288,11 @@ class Compiler:
         return f": {found[-1]}" if found else ""
 
     def close(self) -> None:
-        """Let the process end when it is through with what it was given, which the cache keeps; a later one starts anew."""
+        """Give the process all that is left, and let it end behind its stencils; a later one starts anew."""
         with self._lock:
             outbox, self._outbox, self._process, self._waiting = self._outbox, None, None, {}
         if outbox is not None:
-            outbox.put(None)
+            outbox.end(LAST)
             self._writer.join(CLOSING)
 
 
@@ -282,17 +324,21 @@ def main(folder: str, limit: float) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_take_in, args=(sys.stdin.buffer, inbox), daemon=True).start()
+    heard = True
     while True:
         signal.setitimer(signal.ITIMER_PROF, limit)  # waiting for a message takes none of it
         message = inbox.get()
         if message is None:
             return
         number, what, of = _opened(message)
-        made = makers[what](units, *of).kept(cache)
-        try:
-            _send(output, (number, made))
-        except OSError:
+        if what == "region" and not heard:
             return
+        made = makers[what](units, *of).kept(cache)
+        if heard:
+            try:
+                send(output, (number, made))
+            except OSError:
+                heard = False
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from jitvm.bare import accelerator
 from jitvm.engine import layout as lay
 from jitvm.engine.accel import Options
-from jitvm.engine.compiler import MOST_DEATHS, Compiler, Made
+from jitvm.engine.compiler import LAST, MOST_DEATHS, NOW, RANKS, Compiler, Made, Outbox, Question
 from jitvm.engine.region import Node
 from tests.engine.grown import note_grown
 from tests.engine.guest import Guest, same
@@ -125,13 +125,9 @@ def test_who_submits_never_waits(nodes: tuple[Node, ...], monkeypatch: pytest.Mo
     made: list[Made] = []
     for _ in range(200):
         compiler.submit(nodes * 50, made.append)
-    assert compiler._outbox is not None
-    assert compiler._outbox.qsize() > 0
-    assert not made
-    process = started(compiler)
-    outbox, compiler._outbox = compiler._outbox, None
-    outbox.put(None)
-    process.kill()
+    assert len(compiler._waiting) == 200 and not made
+    started(compiler).kill()
+    compiler.close()
 
 
 def test_an_answer_that_ends_in_the_middle_is_an_end(
@@ -187,6 +183,38 @@ def test_a_region_that_takes_too_much_is_left_out(
     assert deliver(compiler[0], nodes).code.startswith(b"\x7fELF")
     assert compiler[0]._deaths == 1
     assert not never and not compiler[1]
+
+
+def question(n: int, what: str) -> Question:
+    """Number n, which nobody waits for."""
+    return Question(RANKS[what], (n, what), lambda made: None, lambda at_it: None)
+
+
+def test_stencils_go_before_regions() -> None:
+    """One at a time; at the end all that is left."""
+    outbox = Outbox()
+    for n in (1, 2):
+        outbox.put(n, question(n, "region"))
+    assert outbox.take() == (1, "region")
+    for n in (3, 4):
+        outbox.put(n, question(n, "stencils"))
+    assert [*outbox.given] == [1]
+    outbox.answered(1)
+    assert outbox.take() == (3, "stencils")
+    outbox.answered(3)
+    outbox.put(5, question(5, "region"))
+    outbox.end(LAST)
+    assert [outbox.take() for _ in range(4)] == [(4, "stencils"), (2, "region"), (5, "region"), None]
+    assert [*outbox.given] == [4, 2, 5]
+
+
+def test_nothing_is_written_to_a_process_that_has_ended() -> None:
+    outbox = Outbox()
+    for n in (1, 2):
+        outbox.put(n, question(n, "stencils"))
+    assert outbox.take() == (1, "stencils")
+    outbox.end(NOW)
+    assert outbox.take() is None and [*outbox.given] == [1]
 
 
 def test_a_busy_process_takes_all_that_it_is_given() -> None:

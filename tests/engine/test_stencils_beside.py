@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from jitvm import bare
 from jitvm.engine.accel import Accelerator, Options, VcpuEngine
 from jitvm.engine.cache import Cache
 from jitvm.engine.code import source_epoch
-from jitvm.engine.compiler import Compiler, Made
+from jitvm.engine.compiler import Compiler, Made, send
 from jitvm.engine.forms import Shape
 from jitvm.engine.stencil_store import UNCUTTABLE, StencilStore, compile_stencils
 from jitvm.machine import Machine
@@ -314,6 +315,28 @@ def test_the_next_run_finds_them(first: Accelerator, tmp_path: Path, monkeypatch
     to_the_end(warm, LIMIT)
     assert int(warm.c.stat_promoted) > 3 and not busy(later) and later.code.tallies["stencils"].compiled == 0
     same(warm.state(), guest.state(), "warm")
+
+
+def test_a_process_that_nobody_listens_to_makes_stencils_and_no_region(
+    first: Accelerator, asked: list[Question], tmp_path: Path
+) -> None:
+    guest = Guest("handlers", options=PLAIN)
+    guest.load(LOOP)
+    guest.registers(ecx=5000)
+    assert guest.go(1000) == "limit"
+    (question,) = asked
+    command = [sys.executable, "-m", "jitvm.engine.compiler", str(tmp_path / "jitvm"), "60"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdout.close()
+    for k, (name, key) in enumerate(zip(question.names, question.keys, strict=True)):
+        send(process.stdin, (k, "stencils", ((name,), question.shapes, (key,))))
+    send(process.stdin, (-1, "region", ("no nodes: it would end over them", ())))
+    process.stdin.close()
+    assert process.wait(PATIENCE) == 0
+    kept = Cache(tmp_path / "jitvm", source_epoch())
+    assert len(question.names) > 2
+    assert all(kept.find(name) for name in question.names)
 
 
 # ---- without a process -----------------------------------------------------------------------------------------------
