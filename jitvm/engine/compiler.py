@@ -43,7 +43,7 @@ MOST_SECONDS = 60.0
 PIPE_BYTES = 1 << 20
 """What may wait in the pipe to the process."""
 RANKS = {"stencils": 0, "region": 1}
-"""What goes before what."""
+"""What goes before what.  Of regions the last one goes first: it is where the guest is now."""
 NOW, LAST = -1, 2
 """The rank of the end: before all that waits, behind it."""
 COMPLAINT_BYTES = 1 << 20
@@ -102,7 +102,7 @@ class Outbox:
 
     def put(self, number: int, question: Question) -> None:
         """Let it wait among the others."""
-        self._sorted.put((question.rank, number, question.message))
+        self._sorted.put((question.rank, -number if question.rank else number, question.message))
 
     def end(self, rank: int) -> None:
         """Nothing more is to be written: of what waits nothing (`NOW`), or first all of it at once (`LAST`)."""
@@ -114,7 +114,7 @@ class Outbox:
         self._turns.acquire()
         _, number, message = self._sorted.get()
         if message is not None:
-            self.given.append(number)
+            self.given.append(abs(number))
         return message
 
     def answered(self, number: int) -> None:
@@ -323,7 +323,8 @@ def main(folder: str, limit: float) -> None:
     os.dup2(2, 1)  # nothing else may write to the pipe
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    threading.Thread(target=_take_in, args=(sys.stdin.buffer, inbox), daemon=True).start()
+    stream = os.fdopen(os.dup(0), "rb")  # not `sys.stdin`, which an exit under way would close below the thread
+    threading.Thread(target=_take_in, args=(stream, inbox), daemon=True).start()
     heard = True
     while True:
         signal.setitimer(signal.ITIMER_PROF, limit)  # waiting for a message takes none of it
