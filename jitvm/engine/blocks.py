@@ -9,7 +9,7 @@ the running block leaves at its next instruction.
 from __future__ import annotations
 
 from jitvm.engine.gate import close_block
-from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_DATA_KNOWN, N_JUMP_CACHE, UOP_SIZE
+from jitvm.engine.layout import N_BLOCK_HASH, N_BLOCKS, N_DATA_KNOWN, N_JUMP_CACHE, N_JUMP_LOG, UOP_SIZE
 from jitvm.engine.pin_gate import close_pinned
 from jitvm.isa.host import peek, poke
 from jitvm.isa.paging_entry import PAGE_OFFSET
@@ -27,7 +27,7 @@ MAX_BLOCKS, HASH_SLOTS, JUMP_SLOTS = u64(N_BLOCKS), u64(N_BLOCK_HASH), u64(N_JUM
 UOP_BYTES = u64(UOP_SIZE)
 HASH_MULTIPLIER, HASH_SHIFT = u64(0x9E37_79B9_7F4A_7C15), u64(64 - 18)
 NO_BLOCK = u64(0xFFFF_FFFF)
-RIP_MASK = u64(N_JUMP_CACHE - 1)
+RIP_MASK, JUMP_LOG = u64(N_JUMP_CACHE - 1), u64(N_JUMP_LOG)
 CHUNK = u64(63)
 DATA_KNOWN = u64(N_DATA_KNOWN)
 OWN_CODE, OTHERS_CODE, OTHERS_WRITTEN = u64(1), u64(2), u64(4)
@@ -37,10 +37,28 @@ OWN_CODE, OTHERS_CODE, OTHERS_WRITTEN = u64(1), u64(2), u64(4)
 def translations_changed(c):
     """Empty the jump cache: what it says went through the old translations."""
     c.epoch += W1
-    k = W0
-    while k < JUMP_SLOTS:
-        c.jump_cache[(k << W2) + W1] = ONES
-        k += W1
+    k = c.jump_room
+    if k == W0:
+        while k < JUMP_SLOTS:
+            c.jump_cache[(k << W2) + W1] = ONES
+            k += W1
+    else:
+        while k < JUMP_LOG:
+            c.jump_cache[c.jump_log[k] + W1] = ONES
+            k += W1
+    c.jump_room = JUMP_LOG
+    return W0
+
+
+def remember_jump(c, k, rip, ctx, u, pinned):
+    """At `k` of the jump cache: the block at `rip` begins with micro-op u, and its pinned code at `pinned`."""
+    if c.jump_room != W0:
+        c.jump_room -= W1
+        c.jump_log[c.jump_room] = k
+    c.jump_cache[k] = rip
+    c.jump_cache[k + W1] = ctx
+    c.jump_cache[k + W2] = u
+    c.jump_cache[k + W3] = pinned
     return W0
 
 

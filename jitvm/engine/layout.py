@@ -15,7 +15,7 @@ U = np.uint64
 
 N_BLOCKS = 1 << 17
 N_BLOCK_HASH = 1 << 18
-N_JUMP_CACHE = 4096
+N_JUMP_CACHE, N_JUMP_LOG = 4096, 256
 N_DATA_KNOWN = 64
 N_FORMS = 1 << 13
 N_FORM_HASH = 1 << 15
@@ -131,6 +131,8 @@ ENGINE = [
     ("any_data", U),  # not 0: `data_known` has entries
     ("data_known", U, (N_DATA_KNOWN,)),  # offset << 12 | size of stores beside code that overlap no block; ONES: none
     ("jump_cache", U, (N_JUMP_CACHE * 4,)),  # rip, ctx, micro-op, where pinned code enters
+    ("jump_room", U),  # entries of `jump_log` that are free; 0: any entry of the jump cache may be in use
+    ("jump_log", U, (N_JUMP_LOG,)),  # where the jump cache's entries in use begin, filled from the end
     ("opcode_attr", U, (4 * 256,)),
     ("form_key", U, (N_FORM_HASH,)),
     ("form_index", U, (N_FORM_HASH,)),

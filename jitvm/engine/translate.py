@@ -21,6 +21,7 @@ from jitvm.engine.blocks import (
     list_block,
     look_at_lone,
     new_block,
+    remember_jump,
     unlist_second,
 )
 from jitvm.engine.decode import (
@@ -564,10 +565,7 @@ def find_block(c):
             return emit_lone(c, host, lin)
     u = c.block_uop[b]
     if c.mode & (MODE_TF | MODE_ALONE) == W0 and held == W0 and c.options & JUMP_CACHE != W0:
-        c.jump_cache[k] = rip  # at a breakpoint a jump that hits here would pass by the trap
-        c.jump_cache[k + W1] = ctx
-        c.jump_cache[k + W2] = u
-        c.jump_cache[k + W3] = pinned_entry(c, b)
+        remember_jump(c, k, rip, ctx, u, pinned_entry(c, b))  # not at a breakpoint: a jump would pass by the trap
     return u
 
 
